@@ -1,0 +1,44 @@
+"""What the server wants of a cluster: the desired state, sent whole and again whenever it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.core.runs import Budgets, Failure, NodeShare, Spent, StopOrder
+
+
+@dataclass(frozen=True)
+class AdmittedSeals:
+    """One incarnation whose checkpoints the store admits."""
+
+    attempt: int
+    incarnation: int
+
+
+@dataclass(frozen=True)
+class AttemptOrder:
+    """One attempt that should live on the cluster. Everything its coordinator needs to act while the server is away."""
+
+    run_id: str
+    project: str
+    run_name: str
+    attempt: int
+    shares: tuple[NodeShare, ...]
+    spec: Mapping[str, Any]
+    checkpoint_root: str  # fsspec URL or path; the run's own directory
+    placed: bool = False  # the server has seen it placed: if it is not there now, it is lost, never to be started again
+    budgets: Budgets = field(default_factory=Budgets)
+    spent: Spent = field(default_factory=Spent)
+    previous_failure: Failure | None = None
+    sealed_since_failure: bool = True
+    furthest_step: int = 0
+    admitted: tuple[AdmittedSeals, ...] = ()
+    bundle: str | None = None  # sha256 of the code bundle
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    remaining_s: float | None = None  # what is left of max_duration when the order was made
+    stop: StopOrder | None = None
+
+    def __repr__(self) -> str:  # secrets never reach a log through this object
+        return f"AttemptOrder(run_id={self.run_id!r}, attempt={self.attempt}, stop={self.stop!r})"

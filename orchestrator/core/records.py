@@ -1,0 +1,128 @@
+"""What the store keeps beside runs: model versions, checkpoints, tokens, clusters, log lines."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from orchestrator.core.scheduling.fit import Node
+
+
+class Role(enum.StrEnum):
+    """What a token may do. viewer < user < admin; `agent` may attach a cluster and nothing else."""
+
+    VIEWER = "viewer"
+    USER = "user"
+    ADMIN = "admin"
+    AGENT = "agent"
+
+
+@dataclass(frozen=True)
+class Token:
+    """A bearer token as it is kept: the secret itself is never stored, only its SHA-256."""
+
+    id: str
+    name: str
+    project: str  # "*": every project (the first admin token)
+    role: Role
+    secret_sha256: str
+    created_at: float
+    expires_at: float | None = None
+    revoked_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A sealed checkpoint that the server was told of."""
+
+    run_id: str
+    attempt: int
+    incarnation: int
+    step: int
+    url: str
+    size_bytes: int
+    metrics: Mapping[str, float]
+    best: bool
+    sealed_at: float
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    project: str
+    name: str
+    version: int  # 0 in a draft: the store counts, from 1 in each (project, name)
+    run_id: str
+    checkpoint: str
+    metrics: Mapping[str, float]
+    created_at: float
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster that has attached at least once."""
+
+    name: str
+    project: str  # "*": runs of every project may be placed there
+    epoch: int  # of its newest agent; hosts and server refuse older ones
+    draining: bool = False
+    nodes: tuple[Node, ...] = ()
+    last_seen_at: float = 0.0
+    ray_version: str = ""
+
+
+@dataclass(frozen=True)
+class LogLine:
+    run_id: str
+    attempt: int
+    incarnation: int
+    rank: int  # -1: the coordinator itself speaks
+    at: float
+    text: str
+    source: str  # host actor that read it
+    seq: int  # counts from 1 within (attempt, source)
+
+
+@dataclass(frozen=True)
+class LogQuery:
+    rank: int | None = None
+    attempt: int | None = None
+    since_at: float | None = None
+    tail: int | None = None
+
+
+@dataclass(frozen=True)
+class RunFilter:
+    """Which runs a listing shows; empty fields do not filter."""
+
+    project: str
+    states: tuple[str, ...] = ()
+    name_prefix: str = ""
+    queue: str = ""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A run that passed every check, on its way into the store. Same `idempotency_key` in a project: the same run."""
+
+    run_id: str
+    project: str
+    name: str
+    spec: Mapping[str, object]
+    submitted_by: str
+    submitted_at: float
+    queue: str
+    priority: int
+    idempotency_key: str | None = None
+    spec_sha256: str = ""  # a key used again with another document is a conflict
+
+
+@dataclass(frozen=True)
+class EventDraft:
+    """An event without its number: the store counts."""
+
+    at: float
+    kind: str
+    message: str
+    data: Mapping[str, object] = field(default_factory=dict)

@@ -1,0 +1,183 @@
+"""What control asks of the world. Each docstring is the contract that tests/contract holds every implementation to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from orchestrator.core.records import (
+    Checkpoint,
+    Cluster,
+    EventDraft,
+    LogLine,
+    LogQuery,
+    ModelVersion,
+    RunFilter,
+    Submission,
+    Token,
+)
+from orchestrator.core.runs import Event, Run
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Wall clock, seconds since the epoch: for people and for records."""
+        ...
+
+    def monotonic_ns(self) -> int:
+        """Never goes back: for durations."""
+        ...
+
+
+@dataclass(frozen=True)
+class Submitted:
+    run: Run
+    created: bool  # False: the idempotency key had been used, and this is the run of then
+
+
+@dataclass(frozen=True)
+class Change:
+    """A new value of one run with all that belongs to the same moment: written whole or not at all."""
+
+    run: Run  # as it shall be; its `version` is that which was loaded
+    events: tuple[EventDraft, ...] = ()
+    checkpoints: tuple[Checkpoint, ...] = ()
+    model: ModelVersion | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """Runs newest first. `next_page` is empty on the last page."""
+
+    runs: tuple[Run, ...]
+    next_page: str
+
+
+class Store(Protocol):
+    """The only truth. Calls block (callers on an event loop use a thread); every one is safe from several threads.
+
+    A call that returned is durable: it survives `kill -9` of the process and loss of power. Raises Unavailable when the
+    database cannot be reached, and then nothing was written.
+    """
+
+    def submit(self, submissions: Sequence[Submission]) -> list[Submitted]:
+        """Record all in one transaction, each as a Run in Queued(SUBMITTED) with its first event, in order.
+
+        Idempotent by (project, idempotency_key). Raises Conflict, and records none, when a key was used with another
+        document (`spec_sha256`).
+        """
+        ...
+
+    def run(self, project: str, id_or_name: str) -> Run:
+        """By id, or the newest run of that name. Project "*" looks everywhere. Raises NotFound."""
+        ...
+
+    def runs(self, where: RunFilter, *, page: str = "", limit: int = 100) -> Page:
+        """Newest first; stable under insertions: a run is seen at most once over the pages. Constant cost at any depth."""
+        ...
+
+    def unfinished(self) -> list[Run]:
+        """Every run that is not in a terminal state, by priority (high first), then by submission."""
+        ...
+
+    def count_by_state(self) -> dict[str, int]:
+        """Number of runs in every state of STATE_NAMES."""
+        ...
+
+    def apply(self, changes: Sequence[Change]) -> list[Run | None]:
+        """Compare and set: where the stored version is still `change.run.version`, write it with version + 1 and append
+        the events; answer the stored run. Otherwise write nothing for that change and answer None: load and think again.
+        Changes are independent of one another; all of a call share one transaction.
+        """
+        ...
+
+    def events(self, run_id: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
+        """In order of seq, those above `after`."""
+        ...
+
+    def checkpoints(self, run_id: str) -> list[Checkpoint]:
+        """Newest step first."""
+        ...
+
+    def models(self, project: str, name: str = "") -> list[ModelVersion]:
+        """By name, then newest version first."""
+        ...
+
+    def set_alias(self, project: str, name: str, version: int, alias: str) -> None:
+        """Move `alias` to that version, atomically. Raises NotFound."""
+        ...
+
+    def add_token(self, token: Token) -> None: ...
+
+    def token_by_hash(self, secret_sha256: str) -> Token | None: ...
+
+    def tokens(self, project: str) -> list[Token]:
+        """Those of the project; "*": all."""
+        ...
+
+    def revoke_token(self, project: str, token_id: str, at: float) -> None:
+        """Idempotent. Raises NotFound."""
+        ...
+
+    def put_secret(self, project: str, name: str, value: str) -> None: ...
+
+    def secrets(self, project: str, names: Iterable[str]) -> dict[str, str]:
+        """Values of those that exist."""
+        ...
+
+    def secret_names(self, project: str) -> list[str]: ...
+
+    def delete_secret(self, project: str, name: str) -> None:
+        """Raises NotFound."""
+        ...
+
+    def put_cluster(self, cluster: Cluster) -> bool:
+        """Insert or replace, unless the stored epoch is higher: then write nothing and answer False."""
+        ...
+
+    def clusters(self) -> list[Cluster]: ...
+
+    def close(self) -> None: ...
+
+
+class LogStore(Protocol):
+    """Lines of ranks, kept apart from the store. Calls block."""
+
+    def append(self, lines: Sequence[LogLine]) -> None:
+        """Idempotent by (run, attempt, source, seq). When it returns, the lines survive the death of the process.
+        Beyond a run's size limit the oldest are dropped, with a line in their place that says how many. Raises StorageFailed.
+        """
+        ...
+
+    def read(self, run_id: str, query: LogQuery, *, after: str = "", limit: int = 1000) -> tuple[list[LogLine], str]:
+        """Lines in order of arrival, and the cursor to go on from. `query.tail` counts only when `after` is empty."""
+        ...
+
+    def last_seq(self, run_id: str, attempt: int, source: str) -> int:
+        """Highest seq kept, 0 for none: where a shipper goes on after a broken connection."""
+        ...
+
+
+class BundleStore(Protocol):
+    """Code bundles by content. Calls block."""
+
+    def put(self, data: bytes) -> str:
+        """Keep it and answer its sha256 in hex. Idempotent. Raises TooLarge."""
+        ...
+
+    def get(self, sha256: str) -> bytes:
+        """Raises NotFound."""
+        ...
+
+
+class Wakeups(Protocol):
+    """Events only wake; a lost one costs delay, never correctness."""
+
+    def notify(self, topic: str) -> None:
+        """Topics: "runs" (something to schedule), "run:<id>", "logs:<id>"."""
+        ...
+
+    def wait(self, topic: str, timeout_s: float) -> AsyncIterator[None]:
+        """Yields at once, then after each notification or timeout, whichever is first, until closed."""
+        ...

@@ -1,0 +1,296 @@
+"""All that the orchestrator may know of a rank: standard library only.
+
+A rank is started with a `Launch` (what to do, where checkpoints live, which of them it may resume from) and the
+torchrun environment (`RANK`, `LOCAL_RANK`, `WORLD_SIZE`, `MASTER_ADDR`, `MASTER_PORT`). While it lives it writes
+`Message`s, one JSON object a line, to the unix stream socket named in `Launch.progress_socket`. It ends with an
+`ExitCode`. Nothing else passes between the two sides.
+
+Times named `_ns` are `time.monotonic_ns()` of the rank's host: comparable on that host only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+LAUNCH_ENV = "EVERTRAIN_LAUNCH"
+"""Environment variable that holds the path of the launch document (JSON, mode 0600)."""
+
+MANIFEST_NAME = "manifest.json"
+MANIFEST_FORMAT = 1
+
+
+class ExitCode(enum.IntEnum):
+    """How a rank of ours ends. Anything else is a script's own code or, when negative, the signal that ended it."""
+
+    OK = 0
+    APPLICATION = 1  # an uncaught exception; `Failed` was sent with its traceback
+    BAD_CONFIG = 78  # the launch or the run file cannot work: restarting does not help
+    LOST_PEER = 75  # a collective failed because another rank went away: secondary by definition
+    OUT_OF_MEMORY = 77  # torch or DeepSpeed said so itself
+    STORAGE = 74  # a checkpoint could not be written or read (disk full, bucket gone)
+    BAD_LOSS = 79  # the loss became NaN or infinite
+    STOPPED = 80  # ended in order after SIGTERM
+    FENCED = 81  # a newer attempt owns the checkpoint directory
+
+
+Phase = Literal["starting", "restoring", "training", "recomputing", "checkpoint", "evaluating", "idle", "stopping"]
+"""What a rank spends its time on; the classes of the goodput ledger that only a rank can tell."""
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """One incarnation whose seals may be resumed from."""
+
+    attempt: int
+    incarnation: int
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What one rank is asked to do. The same document serves every rank of an incarnation on one host."""
+
+    run_id: str
+    run_name: str
+    attempt: int
+    incarnation: int
+    kind: Literal["recipe", "entrypoint", "script"]
+    target: str  # recipe name, "package.module:make_task", or a script's path
+    config: Mapping[str, Any]  # the run file's sections: data, model, train, parallelism, deepspeed, checkpoint
+    checkpoint_root: str  # fsspec URL or local path; seals live under attempt / incarnation / step
+    staging_dir: str  # local disk of the host, for files on their way to `checkpoint_root`
+    args: tuple[str, ...] = ()
+    code_dir: str | None = None  # unpacked code bundle; becomes the working directory and heads sys.path
+    seed: int = 0
+    threads: int = 1  # intra-op threads of this rank
+    admitted: tuple[Admitted, ...] = ()  # whose seals may be resumed from
+    furthest_step: int = 0  # highest optimizer step that any earlier incarnation reached; up to it work is recomputed
+    progress_socket: str | None = None  # unix stream socket; None: progress goes to standard output
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Launch:
+        raw = json.loads(text)
+        raw["args"] = tuple(raw.get("args", ()))
+        raw["admitted"] = tuple(Admitted(**each) for each in raw.get("admitted", ()))
+        return cls(**raw)
+
+
+# ---- messages of a rank ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hello:
+    """First line on every connection."""
+
+    kind: ClassVar[str] = "hello"
+    rank: int
+    pid: int
+
+
+@dataclass(frozen=True)
+class PhaseChanged:
+    """From `at_ns` on, the rank's time belongs to `phase`."""
+
+    kind: ClassVar[str] = "phase"
+    phase: Phase
+    at_ns: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """Optimizer step `step` is done. Sent for the first step of an incarnation, then at most every 100 ms, and for the last."""
+
+    kind: ClassVar[str] = "step"
+    step: int  # optimizer steps since the beginning of the run, counted from 1
+    epoch: int  # counted from 0
+    at_ns: int
+    loss: float | None = None
+    samples: int = 0  # consumed by all ranks since the beginning of the run
+    samples_per_s: float = 0.0  # of all ranks, over the time since the message before
+    step_s: float = 0.0  # mean seconds of a step over the same time
+    learning_rate: float | None = None
+    total_steps: int | None = None  # planned end, for an ETA
+    total_epochs: int | None = None
+
+
+@dataclass(frozen=True)
+class EpochEnded:
+    kind: ClassVar[str] = "epoch"
+    epoch: int
+    step: int
+    metrics: Mapping[str, float] = field(default_factory=dict)  # e.g. val_loss, val_accuracy
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A checkpoint that was newer than the one resumed from, and why it was not taken."""
+
+    checkpoint: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Restored:
+    """Rank 0 tells where the incarnation starts: `step` 0 and no checkpoint is a fresh start."""
+
+    kind: ClassVar[str] = "restored"
+    step: int
+    checkpoint: str | None
+    skipped: tuple[Skipped, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """Rank 0 tells that a checkpoint's manifest is committed."""
+
+    kind: ClassVar[str] = "sealed"
+    checkpoint: str  # URL of the directory
+    step: int
+    size_bytes: int
+    stall_s: float  # how long the training loop waited for it
+    seconds: float  # from the first byte to the committed manifest
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    best: bool = False  # best so far by the early-stopping metric
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The rank's own account of its end, sent before it exits."""
+
+    kind: ClassVar[str] = "failed"
+    code: int  # ExitCode
+    message: str  # one line: what was wrong and what to do
+    traceback: str = ""
+    step: int = 0
+    secondary: bool = False  # a communication error: the first cause is another rank
+
+
+@dataclass(frozen=True)
+class Done:
+    """Rank 0's result of a finished run."""
+
+    kind: ClassVar[str] = "done"
+    step: int
+    metrics: Mapping[str, float] = field(default_factory=dict)  # e.g. test_accuracy
+    checkpoint: str | None = None  # the best sealed checkpoint
+    stopped_early: str | None = None  # the reason, where early stopping ended the run
+
+
+Message = Hello | PhaseChanged | Step | EpochEnded | Restored | Sealed | Failed | Done
+_BY_KIND: dict[str, type[Any]] = {
+    each.kind: each for each in (Hello, PhaseChanged, Step, EpochEnded, Restored, Sealed, Failed, Done)
+}
+
+
+def encode(message: Message) -> bytes:
+    """One line, newline included."""
+    return json.dumps({"kind": message.kind, **dataclasses.asdict(message)}).encode() + b"\n"
+
+
+def decode(line: bytes | str) -> Message:
+    """Raises ValueError on anything that `encode` did not write."""
+    try:
+        raw = json.loads(line)
+        cls = _BY_KIND[raw.pop("kind")]
+        if cls is Restored:
+            raw["skipped"] = tuple(Skipped(**each) for each in raw.get("skipped", ()))
+        message: Message = cls(**raw)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a message of a rank: {line[:200]!r}: {error}") from error
+    return message
+
+
+# ---- sealed checkpoints ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ManifestFile:
+    path: str  # relative to the checkpoint's directory
+    size_bytes: int
+    xxh3: str  # 16 hex digits, XXH3 64 bit
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Written last, by one PUT or one rename: only it makes a checkpoint exist."""
+
+    run_id: str
+    attempt: int
+    incarnation: int
+    step: int
+    epoch: int
+    world_size: int
+    layout: Mapping[str, int]  # zero, data, tensor, pipeline, sequence, expert
+    cursor: Mapping[str, Any]  # what trainers.data.sampler needs to go on: samples consumed, epoch, seed
+    files: tuple[ManifestFile, ...]  # the expected shard set
+    metrics: Mapping[str, float]
+    best: bool
+    versions: Mapping[str, str]  # torch, deepspeed, python, evertrain
+    created: str  # ISO 8601 UTC, for people
+    format: int = MANIFEST_FORMAT
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Raises ValueError when the text is not a manifest of a known format."""
+        try:
+            raw = json.loads(text)
+            if raw["format"] != MANIFEST_FORMAT:
+                raise ValueError(f"manifest format {raw['format']}, this version reads {MANIFEST_FORMAT}")
+            raw["files"] = tuple(ManifestFile(**each) for each in raw["files"])
+            return cls(**raw)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a checkpoint manifest: {error}") from error
+
+
+def incarnation_dir(attempt: int, incarnation: int) -> str:
+    """Where the seals of one incarnation live, relative to `Launch.checkpoint_root`."""
+    return f"attempt-{attempt:04d}/incarnation-{incarnation:04d}"
+
+
+def step_dir(step: int) -> str:
+    return f"step-{step:012d}"
+
+
+# ---- recipes --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RecipeCard:
+    """What the run file may say about a recipe, known without importing torch."""
+
+    name: str
+    summary: str
+    metrics: tuple[str, ...]  # what it reports at the end of an epoch
+    default_metric: str  # the one by which the best checkpoint is chosen
+    model_keys: tuple[str, ...]  # keys allowed under `model:`
+
+
+RECIPES: Mapping[str, RecipeCard] = {
+    card.name: card
+    for card in (
+        RecipeCard(
+            name="digits_cnn",
+            summary="a small convolutional network on scikit-learn's handwritten digits",
+            metrics=("train_loss", "val_loss", "val_accuracy"),
+            default_metric="val_loss",
+            model_keys=("width", "dropout"),
+        ),
+        RecipeCard(
+            name="text_transformer",
+            summary="a character-level transformer on a text file (default: the standard library's pydoc topics)",
+            metrics=("train_loss", "val_loss"),
+            default_metric="val_loss",
+            model_keys=("layers", "heads", "width", "context", "dropout"),
+        ),
+    )
+}
