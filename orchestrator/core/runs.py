@@ -59,6 +59,7 @@ class FailureKind(enum.StrEnum):
     HUNG = "hung"  # alive without progress
     KILLED = "killed"  # ended by a signal from outside
     HOST_LOST = "host_lost"
+    COMMUNICATION = "communication"  # ranks lost each other and none of them is the cause
     FENCED = "fenced"
 
 
