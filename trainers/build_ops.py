@@ -16,10 +16,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import deepspeed
+import deepspeed  # type: ignore[import-untyped]
 import torch
-from deepspeed.ops.op_builder.builder import OpBuilder
-from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
+from deepspeed.ops.op_builder.builder import OpBuilder  # type: ignore[import-untyped]
+from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder  # type: ignore[import-untyped]
 from torch.utils import cpp_extension
 
 STAMP_NAME = "evertrain-stamp.json"
@@ -50,7 +50,8 @@ def preload() -> str | None:
     directory = build_dir()
     why_not = misfit(directory)
     if why_not is None and name not in OpBuilder._loaded_ops:
-        OpBuilder._loaded_ops[name] = cpp_extension._import_module_from_library(name, str(directory), True)
+        library = cpp_extension._import_module_from_library(name, str(directory), True)  # type: ignore[no-untyped-call]
+        OpBuilder._loaded_ops[name] = library
     return why_not
 
 

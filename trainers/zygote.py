@@ -81,6 +81,7 @@ ENVIRONMENT = {
     "MKL_NUM_THREADS": "1",
     "PYTHONHASHSEED": "0",
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",  # scikit-learn imports pandas, pandas pyarrow, and that jemalloc
 }
 
 _PR_SET_PDEATHSIG = 1
@@ -150,14 +151,14 @@ class Zygote:
         self._orphans: set[int] = set()  # pids that were killed and are not reaped yet
         self._ending = False
         self._pid = os.getpid()
-        self._handlers: dict[int, Callable[[], None]] = {}
+        self._handlers: dict[int, Callable[[], object]] = {}
         self._poll = select.poll()
         self._wake, self._wake_in = socket.socketpair()
         self._wake.setblocking(False)
         self._wake_in.setblocking(False)
         self._watch(listener.fileno(), self._accept)
         self._watch(owner_fd, lambda: self._owner_spoke(owner_fd))
-        self._watch(self._wake.fileno(), lambda: None if self._wake.recv(4096) else None)
+        self._watch(self._wake.fileno(), lambda: self._wake.recv(4096))
         signal.set_wakeup_fd(self._wake_in.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, self._end_soon)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the owner's terminal: the owner decides
@@ -178,7 +179,7 @@ class Zygote:
             if handler is not None:  # an earlier handler of this turn may have closed it
                 handler()
 
-    def _watch(self, descriptor: int, handler: Callable[[], None]) -> None:
+    def _watch(self, descriptor: int, handler: Callable[[], object]) -> None:
         self._handlers[descriptor] = handler
         self._poll.register(descriptor, select.POLLIN)
 
@@ -272,7 +273,7 @@ class Zygote:
             for each in (self._listener, self._wake, self._wake_in, *(one.connection for one in self._leases.values())):
                 each.detach()  # a forgotten socket object would later close a descriptor that is someone else's by then
             become_rank(request, stdout=descriptors[0], stderr=descriptors[1])
-        except BaseException:
+        except BaseException:  # noqa: BLE001  (nothing may travel up into the parent's loop)
             traceback.print_exc()
         finally:
             os._exit(1)
@@ -426,7 +427,7 @@ def _run(request: ForkRequest) -> int:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
+    except BaseException:  # noqa: BLE001  (as the interpreter does at the top of a program)
         traceback.print_exc()
         return 1
 
@@ -506,7 +507,7 @@ def _preload() -> None:
 def _insist_on_untouched_cuda() -> None:
     import torch
 
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         raise RuntimeError("an imported module initialised CUDA: no fork of this process could use it")
 
 

@@ -1,4 +1,4 @@
-"""The host's side of a zygote: start one, lease ranks from it, hear of their ends. Standard library only.
+"""The host's side of a zygote: start one, lease ranks from it, hear of their ends. Standard library only, beside the error tree.
 
 The wire protocol is described in `trainers/zygote.py`. Nothing here blocks without a time limit; a `Lease` has a
 `fileno()`, so an event loop may watch it and call `events(timeout_s=0)` when it is readable.
@@ -17,17 +17,18 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
+
+from orchestrator.errors import Refused, Unavailable
 
 PACKET_BYTES = 192 * 1024
 
 
-class ZygoteLost(Exception):
+class ZygoteLost(Unavailable):
     """The zygote does not answer, or has closed the lease: its ranks are dead or dying."""
 
 
-class RankRefused(Exception):
+class RankRefused(Refused):
     """The zygote did not fork a rank; the message says which and why."""
 
 
@@ -127,7 +128,7 @@ class Lease:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _send_fork(self, request: RankRequest) -> None:
@@ -219,7 +220,9 @@ class ZygoteProcess:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
-                raise ZygoteLost(f"the zygote ended with {self._process.returncode} before it was ready: see its output")
+                raise ZygoteLost(
+                    f"the zygote ended with {self._process.returncode} before it was ready: see its output"
+                )
             with contextlib.suppress(ZygoteLost):
                 Lease(self.socket_path).close()
                 return
