@@ -1,7 +1,8 @@
 """What a cluster tells the server about an attempt.
 
-An observation is numbered by its attempt's coordinator (or, before there is one, by the agent), is kept until the server
-has acknowledged it, and may arrive twice or late: `lifecycle.observe` decides what it changes.
+What the attempt's coordinator observes is numbered from 1, is kept until the server has acknowledged it, and may arrive
+twice or late: `lifecycle.observe` decides what it changes. The agent itself speaks only of what is idempotent by nature
+(waiting, unplaceable, placed, lost): `seq` 0.
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ Happening = (
 class Observation:
     run_id: str
     attempt: int
-    seq: int  # counts from 1 within the attempt
+    seq: int  # counts from 1 within the attempt; 0: the agent itself speaks
     at: float  # wall clock of the observer, for people
     what: Happening
 

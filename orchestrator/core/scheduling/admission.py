@@ -1,0 +1,143 @@
+"""Who starts next: one pass over one snapshot.
+
+Four phases: sort, fit, judge, answer. Every entry of the snapshot leaves with a decision and its reason. The order is
+priority, then age. An entry that does not fit lets smaller ones behind it pass, until it has waited `BLOCK_AFTER_S`: from
+then on nothing of its priority or below may take what it needs, so a big gang is never starved by small ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator.core.runs import NodeShare, Reason, ReasonCode
+from orchestrator.core.scheduling.fit import Fits, GangShape, NeverFits, Node, Waits, fit, reserve
+
+BLOCK_AFTER_S = 300.0
+NEVER_FITS_GRACE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A queued run as the scheduler sees it."""
+
+    run_id: str
+    name: str
+    project: str
+    shape: GangShape
+    priority: int
+    submitted_at: float
+    queued_since_at: float
+    not_before_at: float = 0.0
+    tried_before: bool = False  # an attempt of it has been placed before: the cluster was large enough once
+
+    @property
+    def rank(self) -> tuple[int, float, str]:
+        """Sorts by who is first."""
+        return (-self.priority, self.submitted_at, self.run_id)
+
+
+@dataclass(frozen=True)
+class ClusterView:
+    """A cluster as of now; what our living attempts hold is already taken out of its nodes."""
+
+    name: str
+    project: str  # "*": open to all
+    connected: bool
+    draining: bool
+    nodes: tuple[Node, ...]
+    holders: tuple[str, ...] = ()  # names of the runs that hold something there
+
+
+@dataclass(frozen=True)
+class Admit:
+    run_id: str
+    cluster: str
+    shares: tuple[NodeShare, ...]
+
+
+@dataclass(frozen=True)
+class Wait:
+    run_id: str
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class Reject:
+    run_id: str
+    reason: Reason
+
+
+Decision = Admit | Wait | Reject
+
+
+def admit(entries: Sequence[Entry], clusters: Sequence[ClusterView], now: float) -> list[Decision]:
+    """Decide for every entry, first come first."""
+    nodes = {each.name: list(each.nodes) for each in clusters}
+    decisions: list[Decision] = []
+    blocker: Entry | None = None
+    for place, entry in enumerate(sorted(entries, key=lambda each: each.rank), 1):
+        decision = _judge(entry, clusters, nodes, blocker, place, now)
+        if isinstance(decision, Admit):
+            nodes[decision.cluster] = reserve(nodes[decision.cluster], entry.shape, decision.shares)
+        elif isinstance(decision, Wait) and blocker is None and _starving(entry, decision, now):
+            blocker = entry
+        decisions.append(decision)
+    return decisions
+
+
+def _judge(
+    entry: Entry,
+    clusters: Sequence[ClusterView],
+    nodes: Mapping[str, Sequence[Node]],
+    blocker: Entry | None,
+    place: int,
+    now: float,
+) -> Decision:
+    if entry.not_before_at > now:
+        words = f"waits {entry.not_before_at - now:.0f} s more before its next attempt"
+        return Wait(entry.run_id, Reason(ReasonCode.BACKING_OFF, words))
+    mine = [each for each in clusters if each.project in ("*", entry.project) and each.connected]
+    open_to = [each for each in mine if not each.draining]
+    if not open_to:
+        return Wait(entry.run_id, _no_cluster(clusters, mine, place))
+    if blocker is not None:
+        words = f"place {place} in the queue: makes room for {blocker.name}, which has waited longest for what it needs"
+        return Wait(entry.run_id, Reason(ReasonCode.WAITING_BEHIND, words))
+    lacks: list[str] = []
+    never: list[str] = []
+    for cluster in open_to:
+        answer = fit(entry.shape, nodes[cluster.name])
+        match answer:
+            case Fits():
+                return Admit(entry.run_id, cluster.name, answer.shares)
+            case Waits():
+                lacks.append(f"{cluster.name}: {answer.lacks}{_held(cluster)}")
+            case NeverFits():
+                never.append(f"{cluster.name}: {answer.why}")
+    if not lacks and not entry.tried_before and now - entry.queued_since_at >= NEVER_FITS_GRACE_S:
+        return Reject(entry.run_id, Reason(ReasonCode.NEVER_FITS, "; ".join(never)))
+    words = f"place {place} in the queue: " + "; ".join(lacks or never)
+    return Wait(entry.run_id, Reason(ReasonCode.WAITING_FOR_CAPACITY, words))
+
+
+def _starving(entry: Entry, decision: Wait, now: float) -> bool:
+    waited_s = now - entry.queued_since_at
+    return decision.reason.code == ReasonCode.WAITING_FOR_CAPACITY and waited_s >= BLOCK_AFTER_S
+
+
+def _no_cluster(clusters: Sequence[ClusterView], connected: Sequence[ClusterView], place: int) -> Reason:
+    if connected:
+        words = f"{', '.join(each.name for each in connected)} is draining"
+    elif clusters:
+        words = f"no cluster is connected ({', '.join(each.name for each in clusters)} was seen before)"
+    else:
+        words = "no cluster has attached yet: start an agent, or `evertrain up`"
+    return Reason(ReasonCode.WAITING_FOR_CLUSTER, f"place {place} in the queue: {words}")
+
+
+def _held(cluster: ClusterView) -> str:
+    if not cluster.holders:
+        return ""
+    shown = ", ".join(cluster.holders[:3]) + (f" and {len(cluster.holders) - 3} more" if len(cluster.holders) > 3 else "")
+    return f", held by {shown}"
