@@ -1,15 +1,15 @@
 """The error tree. Every message says what was wrong, where, and what to do.
 
-    EvertrainError
-    ├── InvalidSpec          the run file is wrong; carries one Problem per place
-    ├── NotFound             no such run, model, cluster, token
-    ├── Conflict             the thing exists already, or changed underneath
-    ├── Denied               the token may not do this
-    │   └── Unauthenticated  no token, or one that is not known
-    ├── Refused              understood, allowed, and still impossible in the present state
-    ├── TooLarge             over a limit of size or rate
-    ├── Unavailable          the server, store or cluster cannot be reached now; trying again is right
-    └── StorageFailed        files could not be written or read
+EvertrainError
+├── InvalidSpec          the run file is wrong; carries one Problem per place
+├── NotFound             no such run, model, cluster, token
+├── Conflict             the thing exists already, or changed underneath
+├── Denied               the token may not do this
+│   └── Unauthenticated  no token, or one that is not known
+├── Refused              understood, allowed, and still impossible in the present state
+├── TooLarge             over a limit of size or rate
+├── Unavailable          the server, store or cluster cannot be reached now; trying again is right
+└── StorageFailed        files could not be written or read
 """
 
 from __future__ import annotations

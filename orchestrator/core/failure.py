@@ -115,13 +115,18 @@ def decide(
     used, allowed = getattr(spent, budget), getattr(budgets, budget)
     if used >= allowed:
         return GiveUp(
-            Reason(ReasonCode.BUDGET_SPENT, f"all {allowed} {budget} restarts are used; the last failure: {failure.message}")
+            Reason(
+                ReasonCode.BUDGET_SPENT,
+                f"all {allowed} {budget} restarts are used; the last failure: {failure.message}",
+            )
         )
     progressed = previous is None or sealed_since_previous or failure.step > previous.step
     delay_s = 0.0 if progressed else min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(used, 10))
     wait = f" after {delay_s:g} s" if delay_s else ""
     message = f"{failure.message} Restart {used + 1} of {allowed} ({budget}){wait}."
-    booked = replace(spent, application=used + 1) if budget == "application" else replace(spent, infrastructure=used + 1)
+    booked = (
+        replace(spent, application=used + 1) if budget == "application" else replace(spent, infrastructure=used + 1)
+    )
     return Restart(booked, Reason(ReasonCode.RESTARTING_IN_PLACE, message), delay_s)
 
 
@@ -158,7 +163,10 @@ def _describe(end: RankExit) -> Failure:
 def _kind_and_message(end: RankExit) -> tuple[FailureKind, str]:
     who = f"Rank {end.rank} on {end.host}"
     if end.oom_evidence:
-        return FailureKind.OUT_OF_MEMORY, f"{who} ran out of memory: {end.oom_evidence}. Ask for more `resources.memory`."
+        return (
+            FailureKind.OUT_OF_MEMORY,
+            f"{who} ran out of memory: {end.oom_evidence}. Ask for more `resources.memory`.",
+        )
     if end.report is not None:
         kind = FailureKind.COMMUNICATION if end.report.secondary else _by_code(end.report.code)
         return kind, f"{who} failed: {end.report.message}"

@@ -101,7 +101,9 @@ def wait(run: Run, reason: Reason, now: float) -> Transition | Ignored:
         return Ignored(f"it is {run.state.kind}, not QUEUED")
     if run.state.reason.code == reason.code:
         return Ignored("it waits for the same reason as before")
-    return Transition(replace(run, state=replace(run.state, reason=reason)), (EventDraft(now, "waiting", reason.message),))
+    return Transition(
+        replace(run, state=replace(run.state, reason=reason)), (EventDraft(now, "waiting", reason.message),)
+    )
 
 
 def reject(run: Run, reason: Reason, now: float) -> Transition | Ignored:
@@ -215,7 +217,9 @@ def _apply(run: Run, what: seen.Happening, at: float, budgets: Budgets, now: flo
             return _sealed(run, what, at)
         case seen.EpochEnded():
             numbers = ", ".join(f"{name} {value:.4g}" for name, value in sorted(what.metrics.items()))
-            event = EventDraft(at, "epoch", f"epoch {what.epoch} ended at step {what.step}: {numbers}", dict(what.metrics))
+            event = EventDraft(
+                at, "epoch", f"epoch {what.epoch} ended at step {what.step}: {numbers}", dict(what.metrics)
+            )
             return Transition(replace(run, furthest_step=max(run.furthest_step, what.step)), (event,))
         case seen.AttemptEnded():
             return _attempt_ended(run, what, budgets, now)

@@ -139,5 +139,7 @@ def _no_cluster(clusters: Sequence[ClusterView], connected: Sequence[ClusterView
 def _held(cluster: ClusterView) -> str:
     if not cluster.holders:
         return ""
-    shown = ", ".join(cluster.holders[:3]) + (f" and {len(cluster.holders) - 3} more" if len(cluster.holders) > 3 else "")
+    shown = ", ".join(cluster.holders[:3]) + (
+        f" and {len(cluster.holders) - 3} more" if len(cluster.holders) > 3 else ""
+    )
     return f", held by {shown}"

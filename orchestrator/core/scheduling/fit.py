@@ -65,7 +65,9 @@ def fit(shape: GangShape, nodes: Sequence[Node]) -> Fits | Waits | NeverFits:
     empty = [replace(n, free_cpu=n.cpu, free_gpu=n.gpu, free_memory=n.memory) for n in usable]
     most = sum(_room(shape, node) for node in empty)
     if most < shape.workers:
-        return NeverFits(f"{_words(shape)} asked, but the whole cluster has room for {most} such workers ({_totals(empty)})")
+        return NeverFits(
+            f"{_words(shape)} asked, but the whole cluster has room for {most} such workers ({_totals(empty)})"
+        )
     placed = _place(shape, usable)
     if placed is None:
         now = sum(_room(shape, node) for node in usable)
@@ -138,6 +140,6 @@ def _totals(nodes: Sequence[Node]) -> str:
 
 
 def _free(nodes: Sequence[Node]) -> str:
-    return "; ".join(f"{n.host}: {n.free_cpu:g} CPU, {n.free_gpu:g} GPU, {n.free_memory / 2**30:.1f} GiB free" for n in nodes)
-
-
+    return "; ".join(
+        f"{n.host}: {n.free_cpu:g} CPU, {n.free_gpu:g} GPU, {n.free_memory / 2**30:.1f} GiB free" for n in nodes
+    )
