@@ -30,6 +30,7 @@ class Entry:
     queued_since_at: float
     not_before_at: float = 0.0
     tried_before: bool = False  # an attempt of it has been placed before: the cluster was large enough once
+    waits_for: ReasonCode = ReasonCode.SUBMITTED  # what its record says now: only a change is written
 
     @property
     def rank(self) -> tuple[int, float, str]:

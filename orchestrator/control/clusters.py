@@ -1,0 +1,49 @@
+"""What the server knows of its clusters, kept in memory and written through to the store. Blocks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+from orchestrator.core.records import Cluster
+from orchestrator.errors import NotFound, Refused
+from orchestrator.ports import Clock, Store
+
+
+class Clusters:
+    """Safe from several threads: an inventory and a drain may come at the same moment."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store, self._clock = store, clock
+        self._lock = threading.Lock()
+        self._known = {each.name: each for each in store.clusters()}
+
+    def all(self) -> list[Cluster]:
+        with self._lock:
+            return sorted(self._known.values(), key=lambda each: each.name)
+
+    def attach(self, name: str, project: str, epoch: int, ray_version: str) -> Cluster:
+        """A new agent speaks for the cluster. Raises Refused when a newer one has spoken, or another project owns the name."""
+        with self._lock:
+            old = self._known.get(name)
+            if old is not None and old.project != project:
+                raise Refused(f"cluster {name} belongs to another project: give this one another --cluster name")
+            if old is not None and old.epoch > epoch:
+                raise Refused(f"cluster {name} has a newer agent (epoch {old.epoch} > {epoch}): this one should end")
+            fresh = Cluster(name=name, project=project, epoch=epoch)
+            changed = replace(old or fresh, epoch=epoch, ray_version=ray_version, last_seen_at=self._clock.now())
+            return self._write(changed)
+
+    def change(self, name: str, how: Callable[[Cluster], Cluster]) -> Cluster:
+        """Raises NotFound."""
+        with self._lock:
+            if name not in self._known:
+                raise NotFound(f"no cluster {name!r}; known: {', '.join(sorted(self._known)) or 'none'}")
+            return self._write(how(self._known[name]))
+
+    def _write(self, cluster: Cluster) -> Cluster:
+        if self._known.get(cluster.name) != cluster:
+            self._store.put_cluster(cluster)
+            self._known[cluster.name] = cluster
+        return cluster

@@ -1,0 +1,164 @@
+"""What people ask for: submit, plan, cancel, drain. Every method blocks; an event loop calls it in a thread."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from orchestrator import spec
+from orchestrator.control.board import Board
+from orchestrator.control.capacity import views
+from orchestrator.control.clusters import Clusters
+from orchestrator.control.runs import RunRecords
+from orchestrator.core import lifecycle
+from orchestrator.core.records import Cluster, Submission
+from orchestrator.core.runs import NodeShare, Run
+from orchestrator.core.scheduling.admission import ClusterView
+from orchestrator.core.scheduling.fit import Fits, GangShape, NeverFits, Waits, fit
+from orchestrator.errors import Refused
+from orchestrator.ports import BundleStore, Clock, Store, Submitted
+
+MAX_BATCH = 1000
+_ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
+
+
+@dataclass(frozen=True)
+class SubmitCommand:
+    project: str
+    spec_text: str
+    by: str
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True)
+class ClusterFit:
+    cluster: str
+    verdict: str  # fits | waits | never
+    reason: str
+    shares: tuple[NodeShare, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    document: dict[str, object]  # the run file with every default filled in
+    fits: tuple[ClusterFit, ...]
+
+
+class Commands:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        records: RunRecords,
+        board: Board,
+        clusters: Clusters,
+        bundles: BundleStore,
+        clock: Clock,
+        connected: Callable[[str], bool],
+    ) -> None:
+        self._store, self._records, self._board, self._known = store, records, board, clusters
+        self._bundles, self._clock, self._connected = bundles, clock, connected
+
+    def submit(self, commands: Sequence[SubmitCommand]) -> list[Submitted]:
+        """Check every one, then record all or none.
+
+        Raises InvalidSpec; Refused for a gang that no connected cluster can ever take, a bundle or a secret that is not
+        there; Conflict for an idempotency key used with another document.
+        """
+        if len(commands) > MAX_BATCH:
+            raise Refused(f"{len(commands)} submissions in one batch: at most {MAX_BATCH}")
+        clusters = self._clusters()
+        submissions = [self._submission(each, clusters) for each in commands]
+        answers = self._store.submit(submissions)
+        for answer in answers:
+            if answer.created:
+                self._records.announce(answer.run)
+        return answers
+
+    def plan(self, project: str, spec_text: str) -> Plan:
+        """What the run file means and where it would fit now. Records nothing. Raises InvalidSpec."""
+        parsed = spec.parse(spec_text)
+        shape = spec.gang_shape(parsed)
+        mine = [each for each in self._clusters() if each.project in ("*", project)]
+        return Plan(spec.dump(parsed), tuple(_cluster_fit(shape, each) for each in mine))
+
+    def cancel(self, project: str, run: str, *, by: str, message: str = "") -> Run:
+        """Idempotent; a run that has ended is answered as it is. Raises NotFound."""
+        now = self._clock.now()
+        found = self._store.run(project, run)
+        return self._records.change(
+            found.project, found.id, lambda current: lifecycle.cancel(current, by=by, message=message, now=now)
+        )
+
+    def drain(self, cluster: str, *, evict: bool, undo: bool, by: str) -> Cluster:
+        """Place nothing more on it; `evict`: also preempt what runs there. Raises NotFound."""
+        changed = self._known.change(cluster, lambda old: replace(old, draining=not undo))
+        if evict and not undo:
+            self._evict(cluster, by)
+        self._records.wake()
+        return changed
+
+    def _evict(self, cluster: str, by: str) -> None:
+        now = self._clock.now()
+        message = f"cluster {cluster} is being drained by {by}"
+        for holding in self._board.holdings(cluster):
+            self._records.change(
+                holding.project, holding.run_id, lambda run: lifecycle.preempt(run, by=by, message=message, now=now)
+            )
+
+    def _submission(self, command: SubmitCommand, clusters: Sequence[ClusterView]) -> Submission:
+        parsed = spec.parse(command.spec_text)
+        document = spec.dump(parsed)
+        self._check_fits(spec.gang_shape(parsed), command.project, clusters)
+        self._check_secrets(command.project, parsed.secrets)
+        if parsed.bundle is not None:
+            self._bundles.get(parsed.bundle)  # raises NotFound: it must be there before the run is
+        return Submission(
+            run_id="run-" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(10)),
+            project=command.project,
+            name=parsed.name,
+            spec=document,
+            submitted_by=command.by,
+            submitted_at=self._clock.now(),
+            queue=parsed.queue,
+            priority=parsed.priority,
+            idempotency_key=command.idempotency_key,
+            spec_sha256=hashlib.sha256(command.spec_text.encode()).hexdigest(),
+        )
+
+    def _check_fits(self, shape: GangShape, project: str, clusters: Sequence[ClusterView]) -> None:
+        """Refuse at once what can never start; with no cluster connected nobody knows, and it may wait."""
+        connected = [each for each in clusters if each.connected and each.nodes and each.project in ("*", project)]
+        answers = [(each.name, fit(shape, each.nodes)) for each in connected]
+        never = [f"{name}: {answer.why}" for name, answer in answers if isinstance(answer, NeverFits)]
+        if connected and len(never) == len(connected):
+            raise Refused("resources: this gang can never be placed. " + "; ".join(never))
+
+    def _check_secrets(self, project: str, names: Sequence[str]) -> None:
+        if not names:
+            return
+        missing = sorted(set(names) - set(self._store.secret_names(project)))
+        if missing:
+            raise Refused(
+                f"secrets: {', '.join(missing)} not known in project {project}: `evertrain secret put {missing[0]}` first"
+            )
+
+    def _clusters(self) -> list[ClusterView]:
+        return views(self._known.all(), self._board, self._connected)
+
+
+def _cluster_fit(shape: GangShape, cluster: ClusterView) -> ClusterFit:
+    if not cluster.connected:
+        return ClusterFit(cluster.name, "waits", "its agent is not connected")
+    answer = fit(shape, cluster.nodes)
+    match answer:
+        case Fits():
+            if cluster.draining:
+                return ClusterFit(cluster.name, "waits", "it is draining")
+            return ClusterFit(cluster.name, "fits", "all workers can start now", answer.shares)
+        case Waits():
+            return ClusterFit(cluster.name, "waits", answer.lacks)
+        case NeverFits():
+            return ClusterFit(cluster.name, "never", answer.why)

@@ -1,0 +1,207 @@
+"""The agents that are attached now: what each should make true, and what each says.
+
+Lives on the event loop; everything that touches the store runs in a thread. One session a cluster: the newest agent wins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+
+from orchestrator import spec
+from orchestrator.control.board import Board
+from orchestrator.control.clusters import Clusters
+from orchestrator.control.runs import RunRecords
+from orchestrator.core import lifecycle
+from orchestrator.core.observations import Observation, Progress
+from orchestrator.core.orders import AttemptOrder
+from orchestrator.core.runs import Run
+from orchestrator.core.scheduling.fit import Node
+from orchestrator.errors import NotFound
+from orchestrator.ports import Clock, Store, Wakeups
+
+log = logging.getLogger(__name__)
+
+DESIRED_EVERY_S = 5.0  # the whole desired state again, whether or not somebody woke us
+ALIVE_FOR_S = 15.0  # how long a word of progress counts as a sign of life
+
+Heard = Callable[[Run, Observation], None]
+
+
+class Fleet:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        records: RunRecords,
+        board: Board,
+        clusters: Clusters,
+        wakeups: Wakeups,
+        clock: Clock,
+        storage: str,
+        heard: Heard | None = None,
+        progressed: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self.store, self.records, self.board, self.clusters = store, records, board, clusters
+        self.wakeups, self.clock, self.storage = wakeups, clock, storage
+        self.heard, self.progressed = heard, progressed
+        self._sessions: dict[str, Session] = {}
+        self._progress: dict[str, tuple[Progress, int]] = {}
+
+    async def attach(
+        self, cluster: str, project: str, epoch: int, ray_version: str, living: Sequence[tuple[str, int]]
+    ) -> Session:
+        """The newest agent of a cluster takes over from an older one. Raises Refused for an older agent."""
+        await asyncio.to_thread(self.clusters.attach, cluster, project, epoch, ray_version)
+        old = self._sessions.get(cluster)
+        if old is not None:
+            old.supersede(f"a newer agent for cluster {cluster} attached (epoch {epoch}): this one should end")
+        session = Session(self, cluster, epoch)
+        self._sessions[cluster] = session
+        log.info("cluster %s attached, epoch %d, %d living attempts", cluster, epoch, len(living))
+        self.wakeups.notify("runs")
+        return session
+
+    def connected(self, cluster: str) -> bool:
+        return cluster in self._sessions
+
+    def progress(self, run_id: str) -> Progress | None:
+        """Where the run's current attempt stood when it was last heard of."""
+        kept = self._progress.get(run_id)
+        return kept[0] if kept else None
+
+    def liveness(self, run: Run) -> str:
+        """alive: heard of lately. unknown: placed, but its agent is away or silent. dead: nothing of it runs."""
+        attempt = run.attempt
+        if attempt is None:
+            return "dead" if run.terminal else "unknown"
+        if not self.connected(attempt.cluster):
+            return "unknown"
+        kept = self._progress.get(run.id)
+        if kept is None or kept[0].attempt != attempt.number:
+            return "unknown"
+        return "alive" if self.clock.monotonic_ns() - kept[1] <= ALIVE_FOR_S * 1e9 else "unknown"
+
+    def take_progress(self, progress: Progress) -> None:
+        kept = self._progress.get(progress.run_id)
+        if kept is not None and kept[0].attempt > progress.attempt:
+            return
+        self._progress[progress.run_id] = (progress, self.clock.monotonic_ns())
+        self.wakeups.notify(f"run:{progress.run_id}")
+        if self.progressed is not None:
+            self.progressed(progress)
+
+    def forget(self, session: Session) -> None:
+        if self._sessions.get(session.cluster) is session:
+            del self._sessions[session.cluster]
+            log.warning("cluster %s: its agent is away; its attempts go on, their liveness is unknown", session.cluster)
+            self.wakeups.notify("runs")
+
+    def retire(self, run_id: str) -> None:
+        """The run has ended: nothing of it is kept in memory."""
+        self._progress.pop(run_id, None)
+
+    def orders(self, cluster: str) -> tuple[AttemptOrder, ...]:
+        """What the cluster should make true. Blocks."""
+        found: list[AttemptOrder] = []
+        for holding in self.board.holdings(cluster):
+            try:
+                order = self._order(self.store.run(holding.project, holding.run_id))
+            except NotFound:
+                continue
+            if order is not None:
+                found.append(order)
+        return tuple(found)
+
+    def _order(self, run: Run) -> AttemptOrder | None:
+        parsed = spec.load(run.spec)
+        started_at = run.attempts[0].started_at if run.attempts else 0.0
+        limit_s = parsed.max_duration
+        remaining_s = None if limit_s is None else max(0.0, limit_s - max(0.0, self.clock.now() - started_at))
+        root = (parsed.storage or self.storage).rstrip("/")
+        return lifecycle.order(
+            run,
+            checkpoint_root=f"{root}/{run.project}/{run.id}/checkpoints",
+            budgets=spec.budgets(parsed),
+            secrets=self.store.secrets(run.project, parsed.secrets),
+            remaining_s=remaining_s,
+        )
+
+
+class Session:
+    """One attached agent."""
+
+    def __init__(self, fleet: Fleet, cluster: str, epoch: int) -> None:
+        self._fleet, self.cluster, self.epoch = fleet, cluster, epoch
+        self.superseded: str | None = None
+        self._closed = asyncio.Event()
+
+    async def inventory(self, nodes: tuple[Node, ...]) -> None:
+        """Also the agent's heartbeat."""
+        now = self._fleet.clock.now()
+        changed = await asyncio.to_thread(
+            self._fleet.clusters.change, self.cluster, lambda old: replace(old, nodes=nodes, last_seen_at=now)
+        )
+        log.debug("cluster %s has %d nodes", changed.name, len(changed.nodes))
+        self._fleet.wakeups.notify("runs")
+
+    async def observe(self, observations: Sequence[Observation]) -> None:
+        """Durable when it returns. What may not change anything is logged with its reason, and is done with as well."""
+        await asyncio.to_thread(self._observe, observations)
+
+    def progress(self, progress: Progress) -> None:
+        self._fleet.take_progress(progress)
+
+    async def desired(self) -> AsyncIterator[tuple[AttemptOrder, ...]]:
+        """The whole desired state: at once, on every change, and every few seconds. Ends when superseded or closed."""
+        last: tuple[AttemptOrder, ...] | None = None
+        async for _ in self._fleet.wakeups.wait("runs", DESIRED_EVERY_S):
+            if self._closed.is_set():
+                return
+            orders = await asyncio.to_thread(self._fleet.orders, self.cluster)
+            if (news := _timeless(orders)) != last:
+                last = news
+                yield orders
+
+    def supersede(self, message: str) -> None:
+        self.superseded = message
+        self._closed.set()
+        self._fleet.wakeups.notify("runs")
+
+    async def close(self) -> None:
+        self._closed.set()
+        self._fleet.forget(self)
+
+    def _observe(self, observations: Sequence[Observation]) -> None:
+        for observation in observations:
+            try:
+                self._apply(observation)
+            except NotFound:
+                log.warning("cluster %s speaks of run %s, which is not known", self.cluster, observation.run_id)
+
+    def _apply(self, observation: Observation) -> None:
+        fleet = self._fleet
+        applied = False
+
+        def think(run: Run) -> lifecycle.Transition | lifecycle.Ignored:
+            nonlocal applied
+            thought = lifecycle.observe(
+                run, observation, budgets=spec.budgets(spec.load(run.spec)), now=fleet.clock.now()
+            )
+            applied = isinstance(thought, lifecycle.Transition)
+            if isinstance(thought, lifecycle.Ignored):
+                log.info("run %s: %s ignored: %s", run.id, observation.what.kind, thought.why)
+            return thought
+
+        run = fleet.records.change("*", observation.run_id, think)
+        if applied and fleet.heard is not None:
+            fleet.heard(run, observation)
+        if run.terminal:
+            fleet.retire(run.id)
+
+
+def _timeless(orders: tuple[AttemptOrder, ...]) -> tuple[AttemptOrder, ...]:
+    """The orders without what changes by itself as time goes on."""
+    return tuple(replace(each, remaining_s=None) for each in orders)

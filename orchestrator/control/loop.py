@@ -1,0 +1,89 @@
+"""The scheduling loop: at its own pace, woken by events, one pass over one snapshot at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from orchestrator.control.board import Board
+from orchestrator.control.capacity import views
+from orchestrator.control.clusters import Clusters
+from orchestrator.control.runs import RunRecords
+from orchestrator.core import lifecycle
+from orchestrator.core.runs import Reason, Run
+from orchestrator.core.scheduling.admission import Admit, Decision, Entry, Reject, Wait, admit
+from orchestrator.errors import EvertrainError, NotFound
+from orchestrator.ports import Clock, Wakeups
+
+log = logging.getLogger(__name__)
+
+PASS_EVERY_S = 1.0
+LOOK_AHEAD = 200  # entries of the queue that one pass judges; the rest wait behind them
+AFTER_FAILURE_S = 2.0
+
+
+class Loop:
+    def __init__(
+        self,
+        *,
+        records: RunRecords,
+        board: Board,
+        clusters: Clusters,
+        wakeups: Wakeups,
+        clock: Clock,
+        connected: Callable[[str], bool],
+    ) -> None:
+        self._records, self._board, self._clusters = records, board, clusters
+        self._wakeups, self._clock, self._connected = wakeups, clock, connected
+
+    async def run(self) -> None:
+        """Until cancelled. A pass that fails is logged and tried again: nothing it does is lost by that."""
+        async for _ in self._wakeups.wait("runs", PASS_EVERY_S):
+            try:
+                await asyncio.to_thread(self.one_pass)
+            except EvertrainError as error:
+                log.error("scheduling pass failed, trying again in %g s: %s", AFTER_FAILURE_S, error)
+                await asyncio.sleep(AFTER_FAILURE_S)
+
+    def one_pass(self) -> list[Decision]:
+        """Snapshot, decide, apply. Blocks."""
+        now = self._clock.now()
+        entries = self._board.queue(LOOK_AHEAD)
+        if not entries:
+            return []
+        decisions = admit(entries, views(self._clusters.all(), self._board, self._connected), now)
+        self._board.explain({each.run_id: each.reason for each in decisions if isinstance(each, Wait)})
+        by_id = {each.run_id: each for each in entries}
+        for decision in decisions:
+            self._apply(by_id[decision.run_id], decision, now)
+        return decisions
+
+    def _apply(self, entry: Entry, decision: Decision, now: float) -> None:
+        if isinstance(decision, Wait) and decision.reason.code == entry.waits_for:
+            return
+        try:
+            self._records.change(entry.project, entry.run_id, lambda run: _transition(run, decision, now))
+        except NotFound:
+            log.error("run %s is on the board but not in the store", entry.run_id)
+
+
+def _transition(run: Run, decision: Decision, now: float) -> lifecycle.Transition | lifecycle.Ignored:
+    match decision:
+        case Admit():
+            return lifecycle.place(run, decision.cluster, decision.shares, now)
+        case Reject():
+            return lifecycle.reject(run, decision.reason, now)
+        case Wait():
+            return lifecycle.wait(run, decision.reason, now)
+
+
+def waiting_reason(board: Board, run: Run) -> Reason:
+    """Why a queued run waits, as fresh as known: by the last pass, else its place in the queue, else what the store says."""
+    fresh = board.reason(run.id)
+    if fresh is not None:
+        return fresh
+    place = board.place_in_queue(run.id)
+    if place is not None and place > LOOK_AHEAD:
+        return lifecycle.behind(place)
+    return run.state.reason
