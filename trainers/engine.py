@@ -1,0 +1,128 @@
+"""DeepSpeed: from our settings to its JSON, and from a model to its engine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+import deepspeed
+import torch
+from torch import nn
+
+from trainers.config import BatchPlan, Schedule, Settings, Train
+from trainers.distributed import World
+from trainers.errors import BadConfig
+from trainers.schedule import learning_rate_factor
+
+
+class Engine(Protocol):
+    """What we use of DeepSpeed's engine."""
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor: ...
+
+    def backward(self, loss: torch.Tensor) -> object:
+        """Of one micro-batch; the engine divides by the number of accumulated ones."""
+        ...
+
+    def step(self) -> None:
+        """An optimizer step when the last micro-batch completed one, else nothing."""
+        ...
+
+    def train(self) -> None: ...
+
+    def eval(self) -> None: ...
+
+    def get_lr(self) -> list[float]: ...
+
+
+_OWNED = {
+    "train_batch_size": "train.global_batch",
+    "train_micro_batch_size_per_gpu": "train.micro_batch",
+    "gradient_accumulation_steps": "train.global_batch and train.micro_batch",
+    "optimizer": "train.optimizer",
+    "scheduler": "train.schedule",
+    "gradient_clipping": "train.clip",
+    "bf16": "train.precision",
+    "fp16": "train.precision",
+    "zero_optimization.stage": "parallelism.zero",
+}
+
+
+def precision_of(train: Train, device: torch.device) -> torch.dtype:
+    """bf16 where there is a GPU and fp32 elsewhere, unless the run file says otherwise."""
+    if train.precision is None:
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return torch.bfloat16 if train.precision == "bf16" else torch.float32
+
+
+def deepspeed_config(settings: Settings, plan: BatchPlan, dtype: torch.dtype) -> dict[str, Any]:
+    """DeepSpeed's configuration. The run file's `deepspeed:` is merged last; raises BadConfig on keys that we own."""
+    _refuse_owned(settings.deepspeed)
+    ours: dict[str, Any] = {
+        "train_batch_size": plan.global_batch,
+        "train_micro_batch_size_per_gpu": plan.micro_batch,
+        "gradient_accumulation_steps": plan.accumulation,
+        "gradient_clipping": settings.train.clip or 0.0,
+        "bf16": {"enabled": dtype == torch.bfloat16},
+        "zero_optimization": {"stage": settings.parallelism.zero},
+        "zero_allow_untested_optimizer": True,  # sgd
+        "steps_per_print": 1_000_000_000,  # progress is told by us
+        "optimizer": _optimizer(settings.train),
+    }
+    return _merged(ours, settings.deepspeed)
+
+
+def build_engine(
+    build: Callable[[], nn.Module], settings: Settings, plan: BatchPlan, world: World, total_steps: int
+) -> Engine:
+    """A DeepSpeed engine around a new model, the same weights on every rank. Raises BadConfig."""
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    dtype = precision_of(settings.train, world.device)
+    config = deepspeed_config(settings, plan, dtype)
+    torch.manual_seed(settings.train.seed)
+    model = build()
+    schedule = partial(_scheduler, schedule=settings.train.schedule, total_steps=total_steps)
+    initialize: Any = deepspeed.initialize
+    engine: Engine = initialize(
+        model=model, model_parameters=list(model.parameters()), config=config, lr_scheduler=schedule
+    )[0]
+    return engine
+
+
+def _optimizer(train: Train) -> dict[str, Any]:
+    common = {"lr": train.lr, "weight_decay": train.weight_decay}
+    if train.optimizer == "sgd":
+        return {"type": "SGD", "params": {**common, "momentum": train.momentum}}
+    # torch's own Adam: DeepSpeed's would be compiled inside the run.
+    name = "AdamW" if train.optimizer == "adamw" else "Adam"
+    adam = {"betas": list(train.betas), "torch_adam": True, "adam_w_mode": train.optimizer == "adamw"}
+    return {"type": name, "params": {**common, **adam}}
+
+
+def _scheduler(
+    optimizer: torch.optim.Optimizer, *, schedule: Schedule, total_steps: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    factor = partial(learning_rate_factor, schedule=schedule, total_steps=total_steps)
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def _refuse_owned(passed: Mapping[str, Any]) -> None:
+    for key, where in _OWNED.items():
+        head, _, tail = key.partition(".")
+        inner = passed.get(head)
+        if head in passed and (not tail or (isinstance(inner, Mapping) and tail in inner)):
+            value = inner if not tail or not isinstance(inner, Mapping) else inner[tail]
+            raise BadConfig(f"deepspeed.{key}", value, f"is set by Evertrain: say it in {where}")
+
+
+def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(ours)
+    for key, value in theirs.items():
+        inner = merged.get(key)
+        if isinstance(inner, Mapping) and isinstance(value, Mapping):
+            merged[key] = _merged(inner, value)
+        else:
+            merged[key] = value
+    return merged

@@ -1,0 +1,27 @@
+"""A task's metrics over a whole set of examples, the same numbers on every rank."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed
+
+from trainers.data.loader import Examples, Loader
+from trainers.engine import Engine
+from trainers.tasks.task import Task
+
+
+def evaluate(engine: Engine, task: Task, loader: Loader, examples: Examples, prefix: str) -> dict[str, float]:
+    """Collective. The mean of each metric over all examples, as `prefix` + its name; nothing for no examples."""
+    if len(examples) == 0:
+        return {}
+    sums: dict[str, torch.Tensor] = {}
+    engine.eval()
+    with torch.no_grad():
+        for batch in loader.evaluation(examples):
+            weight = batch["weight"].double()
+            for name, values in task.measure(engine, batch).items():
+                sums[name] = sums.get(name, weight.new_zeros(())) + (values.double() * weight).sum()
+    engine.train()
+    totals = torch.stack(list(sums.values()))
+    torch.distributed.all_reduce(totals)
+    return {prefix + name: total / len(examples) for name, total in zip(sums, totals.tolist(), strict=True)}

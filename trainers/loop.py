@@ -1,0 +1,188 @@
+"""The training loop: steps, and what happens between them: agreement, checkpoints, evaluation, early stopping."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed
+
+from trainers.agreement import Agreed, Agreement
+from trainers.checkpoint import Checkpoints, Resume
+from trainers.config import Settings
+from trainers.contract import EpochEnded, Sealed, Step
+from trainers.data.loader import Loader
+from trainers.data.sampler import Sampler
+from trainers.engine import Engine
+from trainers.errors import BadConfig, BadLoss, Stopped
+from trainers.evaluation import evaluate
+from trainers.judgement import Judgement
+from trainers.progress import Progress
+from trainers.tasks.task import Task
+
+
+@dataclass
+class Loop:
+    """One incarnation's training, from where it was resumed to its end. Every rank runs the same."""
+
+    engine: Engine
+    task: Task
+    settings: Settings
+    loader: Loader
+    sampler: Sampler
+    checkpoints: Checkpoints
+    progress: Progress
+    rank: int
+    total_steps: int
+    furthest_step: int  # up to it, steps are recomputed
+    stop_asked: Callable[[], bool]
+    step: int = 0
+    samples: int = 0  # consumed by all ranks
+    metrics: dict[str, float] = field(default_factory=dict)  # of the last epoch that ended
+    epoch_loss_sum: float = 0.0  # of the steps of this epoch so far
+    epoch_steps: int = 0
+    last_loss: float | None = None
+    sealed_step: int | None = None
+    sealed_at_s: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        wanted = self.settings.train.early_stopping
+        self.judgement = (
+            Judgement(wanted.metric, wanted.mode, wanted.patience)
+            if wanted
+            else Judgement(self.task.judged_by, self.task.judged_mode)
+        )
+        self.agreement = Agreement(self.loader.device, rank=self.rank, interval_s=min(self.progress.interval_s, 0.1))
+
+    def resume(self, state: Resume) -> None:
+        """Go on where a checkpoint was taken. Raises BadConfig when it was taken over other data."""
+        if state.checkpoint is None:
+            return
+        self.step = self.sealed_step = state.step
+        self.samples = self.sampler.resume(state.cursor)
+        self.metrics = dict(state.extra["metrics"])
+        self.epoch_loss_sum = state.extra["epoch_loss_sum"]
+        self.epoch_steps = state.extra["epoch_steps"]
+        self.judgement = self.judgement.resumed(state.extra["judgement"], state.checkpoint, state.step)
+
+    def run(self) -> None:
+        """Train to the end. Raises Stopped after a SIGTERM, BadLoss, and what a lost peer or a full disk raises."""
+        self.progress.begin(self.step, self.sampler.epoch_of(self.samples), self.samples)
+        while self.step < self.total_steps and self.judgement.stop_reason is None:
+            self.progress.phase("recomputing" if self.step < self.furthest_step else "training")
+            due = self._train_step()
+            epoch_ends = self.step % self.sampler.steps_per_epoch == 0 or self.step == self.total_steps
+            if due or epoch_ends or self._step_to_save():
+                self._between_steps(epoch_ends)
+        if self.sealed_step != self.step:
+            self._save(best=False)
+
+    def _train_step(self) -> bool:
+        """One optimizer step; True when the ranks are due to agree."""
+        total = torch.zeros((), device=self.loader.device)
+        count = 0
+        for batch in self.loader.training(self.task.splits.train, self.sampler, self.samples):
+            # Random numbers that a task draws itself belong to the samples too, not to the process's past.
+            torch.default_generator.manual_seed(int(batch["keys"][0]))
+            loss = self.task.loss(self.engine, batch)
+            self.engine.backward(loss)
+            self.engine.step()
+            total += loss.detach()
+            count += 1
+        self.step += 1
+        self.epoch_steps += 1
+        self.samples += self.sampler.global_batch
+        return self.agreement.add(total / count)
+
+    def _between_steps(self, epoch_ends: bool) -> None:
+        agreed = self.agreement.reach(stop=self.stop_asked(), save=self._time_to_save())
+        self._tell_step(agreed)
+        if agreed.loss_sum - agreed.loss_sum != 0:  # NaN or infinite
+            raise BadLoss(
+                f"the loss became {agreed.loss} at or shortly before step {self.step}: lower train.lr, set train.clip, "
+                "add warm-up, or look at the data of that step"
+            )
+        self.epoch_loss_sum += agreed.loss_sum
+        if epoch_ends:
+            self._end_epoch(save=agreed.save or self._step_to_save())
+        elif agreed.save or self._step_to_save():
+            self._save(best=False)
+        if agreed.stop:
+            self._stop()
+
+    def _end_epoch(self, *, save: bool) -> None:
+        epoch = self.sampler.epoch_of(self.samples - 1)
+        with self.progress.during("evaluating"):
+            judged = evaluate(self.engine, self.task, self.loader, self.task.splits.validation, "val_")
+        self.metrics = {"train_loss": self.epoch_loss_sum / self.epoch_steps, **judged}
+        self.epoch_loss_sum, self.epoch_steps = 0.0, 0
+        if self.rank == 0:
+            self.progress.send(EpochEnded(epoch, self.step, self.metrics))
+        self._judge()
+        if best := self.judgement.best_step == self.step:
+            self._save(best=best)
+        elif save:
+            self._save(best=False)
+
+    def _judge(self) -> None:
+        if self.judgement.metric in self.metrics:
+            self.judgement = self.judgement.after_epoch(self.metrics[self.judgement.metric], self.step)
+        elif self.settings.train.early_stopping is not None:
+            known = ", ".join(self.metrics)
+            raise BadConfig("train.early_stopping.metric", self.judgement.metric, f"must be one of {known}")
+
+    def _save(self, *, best: bool) -> None:
+        with self.progress.during("checkpoint"):
+            sealed = self.checkpoints.save(
+                self.engine,
+                step=self.step,
+                epoch=self.sampler.epoch_of(self.samples),
+                cursor=self.sampler.cursor(self.samples),
+                metrics=self.metrics,
+                best=best,
+                extra={
+                    "judgement": self.judgement.to_extra(),
+                    "metrics": self.metrics,
+                    "epoch_loss_sum": self.epoch_loss_sum,
+                    "epoch_steps": self.epoch_steps,
+                    "notes": dict(self.task.notes),
+                },
+            )
+        self.sealed_step, self.sealed_at_s = self.step, time.monotonic()
+        if sealed is not None:
+            self._tell_sealed(sealed, best)
+
+    def _tell_sealed(self, sealed: Sealed, best: bool) -> None:
+        self.progress.send(sealed)
+        if best:
+            self.judgement = self.judgement.sealed(sealed.checkpoint)
+
+    def _time_to_save(self) -> bool:
+        every_s = self.settings.checkpoint.every
+        return every_s is not None and time.monotonic() - self.sealed_at_s >= every_s
+
+    def _step_to_save(self) -> bool:
+        every_steps = self.settings.checkpoint.every_steps
+        return every_steps is not None and self.step % every_steps == 0
+
+    def _stop(self) -> None:
+        self.progress.phase("stopping")
+        if self.sealed_step != self.step:
+            self._save(best=False)
+        raise Stopped(f"stopped in order after step {self.step}, which is sealed")
+
+    def _tell_step(self, agreed: Agreed) -> None:
+        self.progress.step = self.step
+        step = Step(
+            step=self.step,
+            epoch=self.sampler.epoch_of(self.samples - 1),
+            at_ns=0,
+            loss=agreed.loss,
+            samples=self.samples,
+            learning_rate=self.engine.get_lr()[0],
+            total_steps=self.total_steps,
+            total_epochs=self.settings.train.epochs,
+        )
+        self.progress.stepped(step, last=self.step == self.total_steps)

@@ -1,0 +1,258 @@
+"""What a rank tells while it lives: contract messages to its host, or lines for people on standard output.
+
+Telling never holds training up. The socket does not block; what it does not take waits in a bounded queue, from which
+steps go first and an end, a seal or a result never.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol, TextIO
+
+from trainers.contract import (
+    Done,
+    EpochEnded,
+    Failed,
+    Hello,
+    Launch,
+    Message,
+    Phase,
+    PhaseChanged,
+    Restored,
+    Sealed,
+    Step,
+    encode,
+)
+
+STEP_INTERVAL_S = 0.1  # the contract's: steps are told no more often
+TEXT_INTERVAL_S = 1.0
+CLOSE_S = 2.0  # how long an ending rank waits for its host to take the last messages
+_RECONNECT_S = 0.5
+_QUEUE_LIMIT = 1000
+_NEVER_DROPPED = (Failed, Done, Sealed)
+
+
+class Sink(Protocol):
+    """Takes messages without blocking and without raising."""
+
+    interval_s: float  # between two steps
+
+    def put(self, message: Message) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Progress:
+    """The rank's account: its phase at every moment, and its speed over the time spent training."""
+
+    def __init__(self, sink: Sink, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self.step = 0  # the last optimizer step that was done
+        self._sink = sink
+        self._clock_ns = clock_ns
+        self._phase: Phase | None = None
+        self._told = Step(step=0, epoch=0, at_ns=clock_ns())
+        self._first = True  # no step of this incarnation was told yet
+        self._outside_ns = 0  # spent in `during` since the last step that was told
+
+    @property
+    def interval_s(self) -> float:
+        """Between two steps that are told."""
+        return self._sink.interval_s
+
+    def send(self, message: Message) -> None:
+        self._sink.put(message)
+
+    def phase(self, phase: Phase) -> None:
+        """From now on the rank's time belongs to `phase`."""
+        if phase != self._phase:
+            self._phase = phase
+            self.send(PhaseChanged(phase, self._clock_ns()))
+
+    @contextlib.contextmanager
+    def during(self, phase: Phase) -> Iterator[None]:
+        """`phase` for a while, then what was before. An exception keeps `phase`: the rank is about to end in it."""
+        before, began_ns = self._phase, self._clock_ns()
+        self.phase(phase)
+        yield
+        self._outside_ns += self._clock_ns() - began_ns
+        if before is not None:
+            self.phase(before)
+
+    def begin(self, step: int, epoch: int, samples: int) -> None:
+        """Training goes on after `step`: speed is measured from here."""
+        self.step = step
+        self._told = Step(step=step, epoch=epoch, samples=samples, at_ns=self._clock_ns())
+        self._first = True
+        self._outside_ns = 0
+
+    def is_due(self) -> bool:
+        """True for the first step of the incarnation, and when the last one was told `interval_s` ago."""
+        return self._first or self._clock_ns() - self._told.at_ns >= self.interval_s * 1e9
+
+    def stepped(self, step: Step, *, last: bool) -> None:
+        """Tell `step` (whose time and speed are filled in here) unless another was told just before."""
+        before, now_ns = self._told, self._clock_ns()
+        if step.step <= before.step or not (last or self.is_due()):
+            return
+        elapsed_s = (now_ns - before.at_ns - self._outside_ns) / 1e9
+        self._told = dataclasses.replace(
+            step,
+            at_ns=now_ns,
+            samples_per_s=(step.samples - before.samples) / max(elapsed_s, 1e-9),
+            step_s=elapsed_s / (step.step - before.step),
+        )
+        self._first = False
+        self._outside_ns = 0
+        self.send(self._told)
+
+    def close(self) -> None:
+        self._sink.close()
+
+
+def open_progress(launch: Launch, rank: int, *, every_step: bool = False) -> Progress:
+    """To the host's socket where there is one, else to standard output."""
+    sink: Sink
+    if launch.progress_socket is None:
+        sink = TextSink(rank, sys.stdout, 0.0 if every_step else TEXT_INTERVAL_S)
+    else:
+        sink = SocketSink(launch.progress_socket, Hello(rank, os.getpid()), 0.0 if every_step else STEP_INTERVAL_S)
+    return Progress(sink)
+
+
+class SocketSink:
+    """One JSON object a line to a unix stream socket; connects again when the other side was away."""
+
+    def __init__(self, path: str, hello: Hello, interval_s: float = STEP_INTERVAL_S) -> None:
+        self.interval_s = interval_s
+        self._path = path
+        self._hello = hello
+        self._queue: deque[Message] = deque()
+        self._phase: PhaseChanged | None = None  # told again on a new connection
+        self._socket: socket.socket | None = None
+        self._begun: Message | None = None  # the message that `_unsent` is the rest of
+        self._unsent = b""
+        self._next_try_s = 0.0
+
+    def put(self, message: Message) -> None:
+        if isinstance(message, PhaseChanged):
+            self._phase = message
+        if isinstance(message, Step):
+            self._drop(lambda each: isinstance(each, Step), all_of_them=True)  # the newest says it all
+        if len(self._queue) >= _QUEUE_LIMIT:
+            self._drop(lambda each: not isinstance(each, _NEVER_DROPPED), all_of_them=False)
+        self._queue.append(message)
+        self._flush()
+
+    def close(self) -> None:
+        deadline_s = time.monotonic() + CLOSE_S
+        while (self._queue or self._unsent) and time.monotonic() < deadline_s:
+            self._next_try_s = 0.0
+            self._flush()
+            if self._queue or self._unsent:
+                time.sleep(0.01)
+        self._disconnect()
+
+    def _drop(self, droppable: Callable[[Message], bool], *, all_of_them: bool) -> None:
+        victims = [each for each in self._queue if droppable(each)]
+        for victim in victims if all_of_them else victims[:1]:
+            self._queue.remove(victim)
+
+    def _flush(self) -> None:
+        if self._socket is None and not self._connect():
+            return
+        while self._queue or self._unsent:
+            if not self._unsent:
+                self._begun = self._queue.popleft()
+                self._unsent = encode(self._begun)
+            if not self._send_some():
+                return
+
+    def _send_some(self) -> bool:
+        assert self._socket is not None
+        try:
+            sent = self._socket.send(self._unsent)
+        except BlockingIOError:
+            return False
+        except OSError:
+            self._disconnect()
+            return False
+        self._unsent = self._unsent[sent:]
+        return True
+
+    def _connect(self) -> bool:
+        now_s = time.monotonic()
+        if now_s < self._next_try_s:
+            return False
+        self._next_try_s = now_s + _RECONNECT_S
+        fresh = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        fresh.setblocking(False)
+        try:
+            fresh.connect(self._path)
+        except OSError:  # nobody listens, or its backlog is full: the queue keeps what matters
+            fresh.close()
+            return False
+        self._socket = fresh
+        begun = encode(self._hello)
+        if self._phase is not None and self._phase not in self._queue:
+            begun += encode(self._phase)
+        self._unsent = begun
+        return True
+
+    def _disconnect(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = None
+        if self._begun is not None and self._unsent:
+            self._queue.appendleft(self._begun)
+        self._begun, self._unsent = None, b""
+
+
+class TextSink:
+    """Lines for people. Rank 0 speaks for all; the others tell only how they failed."""
+
+    def __init__(self, rank: int, stream: TextIO, interval_s: float) -> None:
+        self.interval_s = interval_s
+        self._rank = rank
+        self._stream = stream
+
+    def put(self, message: Message) -> None:
+        if (self._rank == 0 or isinstance(message, Failed)) and (line := text_of(message)) is not None:
+            print(line, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        self._stream.flush()
+
+
+def text_of(message: Message) -> str | None:
+    """One line for a person, or None for what only machines need."""
+    match message:
+        case Step():
+            of_steps = f"/{message.total_steps}" if message.total_steps else ""
+            loss = "" if message.loss is None else f"  loss {message.loss:.7g}"
+            return f"step {message.step}{of_steps}  epoch {message.epoch}{loss}  {message.samples_per_s:.0f} samples/s"
+        case EpochEnded():
+            return f"epoch {message.epoch} ended at step {message.step}  {_figures(message.metrics)}"
+        case Restored(step=step, checkpoint=checkpoint):
+            skipped = "".join(f"\nskipped {each.checkpoint}: {each.why}" for each in message.skipped)
+            return (f"resuming after step {step} from {checkpoint}" if checkpoint else "starting afresh") + skipped
+        case Sealed():
+            mark = " (best)" if message.best else ""
+            return f"sealed {message.checkpoint}{mark}  {message.size_bytes} bytes in {message.seconds:.2f} s"
+        case Failed():
+            return f"{message.traceback}failed at step {message.step}: {message.message}"
+        case Done():
+            why = f" early: {message.stopped_early}" if message.stopped_early else ""
+            return f"done at step {message.step}{why}  {_figures(message.metrics)}"
+        case _:
+            return None
+
+
+def _figures(metrics: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())

@@ -1,0 +1,11 @@
+"""Whole trainings as functions, by the names in `trainers.contract.RECIPES`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trainers.recipes.digits_cnn import digits_cnn
+from trainers.recipes.text_transformer import text_transformer
+from trainers.tasks.task import MakeTask
+
+MAKERS: Mapping[str, MakeTask] = {"digits_cnn": digits_cnn, "text_transformer": text_transformer}

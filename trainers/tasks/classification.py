@@ -1,0 +1,38 @@
+"""Which class does the input belong to: cross-entropy, judged by loss and accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from trainers.data.loader import Batch, Splits
+from trainers.tasks.task import Model
+
+
+@dataclass
+class Classification:
+    """Batches hold `inputs` [batch, ...] and `targets` int64 [batch]."""
+
+    splits: Splits
+    build: Callable[[], nn.Module]  # forward(inputs, keys) -> logits [batch, classes]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    judged_by: str = "val_loss"
+    judged_mode: Literal["min", "max"] = "min"
+
+    def model(self) -> nn.Module:
+        return self.build()
+
+    def loss(self, model: Model, batch: Batch) -> torch.Tensor:
+        return functional.cross_entropy(model(batch["inputs"], batch["keys"]).float(), batch["targets"])
+
+    def measure(self, model: Model, batch: Batch) -> Mapping[str, torch.Tensor]:
+        logits = model(batch["inputs"], batch["keys"]).float()
+        return {
+            "loss": functional.cross_entropy(logits, batch["targets"], reduction="none"),
+            "accuracy": (logits.argmax(dim=-1) == batch["targets"]).float(),
+        }

@@ -1,0 +1,55 @@
+"""Which token comes next: cross-entropy in nats a token, averaged over the window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from trainers.data.loader import Batch, Splits
+from trainers.data.sampler import Indices
+from trainers.tasks.task import Model
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Non-overlapping windows of `context` + 1 tokens; neighbours share one, as target and as input."""
+
+    tokens: torch.Tensor  # int64 [length]
+    context: int
+
+    def __len__(self) -> int:
+        return max(0, (len(self.tokens) - 1) // self.context)
+
+    def take(self, indices: Indices) -> Mapping[str, torch.Tensor]:
+        places = torch.from_numpy(indices).unsqueeze(1) * self.context + torch.arange(self.context + 1)
+        return {"tokens": self.tokens[places]}
+
+
+@dataclass
+class LanguageModelling:
+    """Batches hold `tokens` int64 [batch, context + 1]."""
+
+    splits: Splits
+    build: Callable[[], nn.Module]  # forward(tokens, keys) -> logits [batch, context, vocabulary]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    judged_by: str = "val_loss"
+    judged_mode: Literal["min", "max"] = "min"
+
+    def model(self) -> nn.Module:
+        return self.build()
+
+    def loss(self, model: Model, batch: Batch) -> torch.Tensor:
+        return self._token_losses(model, batch).mean()
+
+    def measure(self, model: Model, batch: Batch) -> Mapping[str, torch.Tensor]:
+        return {"loss": self._token_losses(model, batch).mean(dim=1)}
+
+    def _token_losses(self, model: Model, batch: Batch) -> torch.Tensor:
+        tokens = batch["tokens"]
+        logits = model(tokens[:, :-1], batch["keys"]).float()
+        return functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
