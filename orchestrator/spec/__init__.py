@@ -1,0 +1,97 @@
+"""The run file, from its text to a checked value and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from orchestrator.core.runs import Budgets
+from orchestrator.core.scheduling.fit import GangShape
+from orchestrator.errors import InvalidSpec, Problem
+from orchestrator.spec.problems import problems_of
+from orchestrator.spec.reading import MAX_TEXT_BYTES, read_mapping, shorten
+from orchestrator.spec.run import BUNDLE_PREFIX, RunSpec
+
+__all__ = [
+    "BUNDLE_PREFIX",
+    "MAX_TEXT_BYTES",
+    "RunSpec",
+    "budgets",
+    "dump",
+    "gang_shape",
+    "json_schema",
+    "launch_config",
+    "load",
+    "parse",
+    "read_mapping",
+]
+
+_REACHES_RANKS = ("data", "model", "train", "parallelism", "deepspeed", "checkpoint")
+
+
+def parse(text: str, *, source: str = "run file") -> RunSpec:
+    """A run file as the server takes it: what lies on the client's disk (`code: ./src`, `deepspeed: ds.json`) was shipped
+    before and stands here as `code: bundle:<sha256>` and as a mapping. Raises InvalidSpec with every problem found.
+    """
+    return load(read_mapping(text, source=source))
+
+
+def load(document: Mapping[str, Any]) -> RunSpec:
+    """The reverse of `dump`; also takes the mapping of a run file. Raises InvalidSpec."""
+    unshipped = _unshipped(document)
+    shipped = {key: value for key, value in document.items() if key not in {each.path for each in unshipped}}
+    try:
+        spec = RunSpec.model_validate(shipped)
+    except ValidationError as error:
+        raise InvalidSpec([*unshipped, *problems_of(error, RunSpec)]) from None
+    if unshipped:
+        raise InvalidSpec(unshipped)
+    return spec
+
+
+def _unshipped(document: Mapping[str, Any]) -> list[Problem]:
+    """The places that name a file or directory of the client's machine, which nobody else can read."""
+    problems = []
+    for key, what in (("code", "directory"), ("deepspeed", "file")):
+        value = document.get(key)
+        if isinstance(value, str) and not value.startswith(BUNDLE_PREFIX):
+            advice = f"names a {what} of the submitting machine: submit by `evertrain submit FILE`, which ships it"
+            problems.append(Problem(key, shorten(value), advice))
+    return problems
+
+
+def dump(spec: RunSpec) -> dict[str, Any]:
+    """Plain JSON values with every default filled in: durations in float seconds, sizes in bytes."""
+    return spec.model_dump(mode="json")
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema that editors check run files with."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **RunSpec.model_json_schema()}
+
+
+def gang_shape(spec: RunSpec) -> GangShape:
+    asked = spec.resources
+    return GangShape(
+        workers=asked.workers,
+        cpu=asked.cpu,
+        gpu=float(asked.gpu),
+        memory=asked.memory,
+        spread=asked.placement == "spread",
+        accelerator=asked.accelerator,
+    )
+
+
+def budgets(spec: RunSpec) -> Budgets:
+    return Budgets(
+        application=spec.retry.max_restarts,
+        infrastructure=spec.retry.max_infrastructure,
+        preemption=spec.retry.max_preemptions,
+    )
+
+
+def launch_config(spec: RunSpec) -> dict[str, Any]:
+    """The sections that the ranks read, as `trainers.contract.Launch.config` has them."""
+    return spec.model_dump(mode="json", include=set(_REACHES_RANKS))

@@ -1,0 +1,36 @@
+"""The base of every section of a run file, and the plain kinds of value that sections share."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+class Section(BaseModel):
+    """Unknown keys are refused, values never change, and numbers are finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _not_a_lookalike(value: Any) -> Any:
+    # pydantic would read `true` as 1 and "5" as 5: in a run file both are mistakes worth a word.
+    if isinstance(value, bool | str):
+        raise ValueError("must be a number, without quotes")
+    return value
+
+
+def _label(value: Any) -> Any:
+    if isinstance(value, str) and not _LABEL.fullmatch(value):
+        raise ValueError(
+            "must be 1 to 63 lower-case letters, digits and hyphens, beginning and ending with a letter or digit"
+        )
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_not_a_lookalike)]
+Number = Annotated[float, BeforeValidator(_not_a_lookalike)]
+Label = Annotated[str, BeforeValidator(_label)]

@@ -1,0 +1,278 @@
+"""What a run file may say, and what it is told when it says something else."""
+
+from __future__ import annotations
+
+import json
+import typing
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator import spec
+from orchestrator.core.runs import Budgets
+from orchestrator.core.scheduling.fit import GangShape
+from orchestrator.errors import InvalidSpec
+from orchestrator.spec.quantities import parse_duration, parse_size
+
+EVERY_KEY = """
+name: digits-cnn
+recipe: digits_cnn
+env: {NCCL_DEBUG: WARN}
+secrets: [HF_TOKEN]
+environment: {requirements: [einops==0.8.2]}
+storage: s3://bucket/evertrain
+data: {source: sklearn://digits, split: [0.70, 0.15, 0.15]}
+train: {epochs: 20, global_batch: 128, optimizer: adamw, lr: 1e-3, early_stopping: {metric: val_loss, patience: 5}}
+parallelism: {zero: 2, tensor: 1, pipeline: 1, sequence: 1, expert: 1}
+deepspeed: {zero_optimization: {overlap_comm: false}}
+resources: {workers: 2, cpu: 1, gpu: H100:8, memory: 2GiB, placement: spread}
+elastic: {min_workers: 1, max_workers: 4}
+checkpoint: {every: 1m30s, keep: 3}
+retry: {max_restarts: 5}
+queue: default
+priority: 50
+max_duration: 2h
+"""
+LEAST = {"name": "a", "recipe": "digits_cnn", "train": {"epochs": 1}}
+SCRIPT = {"name": "a", "script": "train.py"}
+
+
+def told(document: object) -> dict[str, str]:
+    """Message by path of everything that is wrong."""
+    with pytest.raises(InvalidSpec) as caught:
+        spec.parse(document if isinstance(document, str) else json.dumps(document))
+    return {problem.path: problem.message for problem in caught.value.problems}
+
+
+def test_every_key_of_the_run_file_is_understood() -> None:
+    parsed = spec.parse(EVERY_KEY)
+    assert parsed.train.lr == 0.001
+    assert parsed.checkpoint.every == 90.0
+    assert parsed.max_duration == 7200.0
+    assert parsed.train.early_stopping is not None
+    assert parsed.train.early_stopping.mode == "min"
+    assert spec.gang_shape(parsed) == GangShape(2, 1.0, 8.0, 2 * 2**30, spread=True, accelerator="H100")
+    assert spec.budgets(parsed) == Budgets(application=5, infrastructure=20, preemption=100)
+
+
+def test_a_dumped_run_file_is_complete_json_and_a_run_file_again() -> None:
+    parsed = spec.parse(EVERY_KEY)
+    document = spec.dump(parsed)
+    assert spec.load(document) == parsed
+    assert spec.parse(json.dumps(document)) == parsed
+    assert spec.parse(yaml.safe_dump(document)) == parsed
+
+
+def test_whole_numbers_survive_a_wire_that_only_knows_floats() -> None:
+    document = json.loads(json.dumps(spec.dump(spec.parse(EVERY_KEY))), parse_int=float)
+    assert spec.dump(spec.load(document)) == spec.dump(spec.parse(EVERY_KEY))
+    assert isinstance(spec.launch_config(spec.load(document))["train"]["global_batch"], int)
+
+
+def test_ranks_are_given_exactly_the_agreed_sections_and_keys() -> None:
+    config = spec.launch_config(spec.parse(EVERY_KEY))
+    assert set(config) == {"data", "model", "train", "parallelism", "deepspeed", "checkpoint"}
+    assert set(config["checkpoint"]) == {"every", "every_steps", "keep"}
+    assert set(config["data"]) == {"source", "split"}
+    assert config["train"]["schedule"] == {"type": "constant", "warmup_steps": 0, "final_ratio": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "words"),
+    [
+        ({"rescources": {}}, "rescources", "did you mean resources?"),
+        ({"epochs": 3}, "epochs", "did you mean train.epochs?"),
+        ({"train": {"epoch": 3}}, "train.epoch", "did you mean epochs?"),
+        ({"recipe": "digits_cn"}, "recipe", "did you mean digits_cnn?"),
+        ({"recipe": None}, "recipe", "exactly one of"),
+        ({"script": "train.py"}, "script", "exactly one of"),
+        ({"name": "Digits_CNN"}, "name", "lower-case letters, digits and hyphens"),
+        ({"name": "a" * 64}, "name", "1 to 63"),
+        ({"name": None}, "name", "text"),
+        ({"train": {"epochs": 1, "lr": 0}}, "train.lr", "greater than 0"),
+        ({"train": {"epochs": 1, "lr": "1e-3"}}, "train.lr", "without quotes"),
+        ({"train": {"epochs": True}}, "train.epochs", "number"),
+        ({"train": {"epochs": 1.5}}, "train.epochs", "whole number"),
+        ({"train": {}}, "train.epochs", "when to end"),
+        ({"train": {"epochs": 1, "optimizer": "adamww"}}, "train.optimizer", "'adamw'"),
+        ({"train": {"epochs": 1, "early_stopping": {"metric": "val_los", "patience": 1}}}, "train.early_stopping.metric", "val_loss?"),
+        ({"train": {"epochs": 1, "global_batch": 32, "micro_batch": 5}}, "train.micro_batch", "1, 2, 4, 8, 16, 32"),
+        ({"resources": {"workers": 3}}, "train.global_batch", "30 or 33 is"),
+        ({"resources": {"workers": 0}}, "resources.workers", "at least 1"),
+        ({"resources": {"gpu": "H100:many:x"}}, "resources.gpu", "H100:8"),
+        ({"resources": {"memory": 2}}, "resources.memory", "2GiB"),
+        ({"resources": {"memory": "2 chickens"}}, "resources.memory", "500MB or 2GiB"),
+        ({"resources": {"placement": "scatter"}}, "resources.placement", "'pack'"),
+        ({"data": {"split": [0.7, 0.2, 0.2]}}, "data.split", "adds up to 1.1"),
+        ({"data": {"split": [0.7, 0.3]}}, "data.split[2]", "required"),
+        ({"data": {"source": "ftp://x"}}, "data.source", "sklearn://"),
+        ({"model": {"widht": 3}}, "model.widht", "did you mean width?"),
+        ({"model": {"dropout": 1}}, "model.dropout", "less than 1"),
+        ({"env": {"WORLD_SIZE": "2"}}, "env.WORLD_SIZE", "reserved"),
+        ({"env": {"MASTER_PORT": "2"}}, "env.MASTER_PORT", "reserved"),
+        ({"env": {"A": 4}}, "env.A", "in quotes"),
+        ({"secrets": ["A", "A"]}, "secrets", "twice"),
+        ({"secrets": ["A"], "env": {"A": "1"}}, "env.A", "also named under secrets"),
+        ({"environment": {}}, "environment", "exactly one"),
+        ({"environment": {"requirements": ["--index-url=x"]}}, "environment.requirements[0]", "einops"),
+        ({"storage": "here"}, "storage", "s3://"),
+        ({"priority": 101}, "priority", "at most 100"),
+        ({"elastic": {"min_workers": 3, "max_workers": 2}}, "elastic.min_workers", "at most"),
+        ({"elastic": {"min_workers": 2, "max_workers": 4}}, "resources.workers", "between"),
+        ({"deepspeed": {"train_batch_size": 8}}, "deepspeed.train_batch_size", "train.global_batch"),
+        ({"deepspeed": {"zero_optimization": {"stage": 1}}}, "deepspeed.zero_optimization.stage", "parallelism.zero"),
+        ({"deepspeed": "ds.json"}, "deepspeed", "evertrain submit"),
+        ({"entrypoint": "nonsense", "recipe": None}, "entrypoint", "package.module:make_task"),
+        ({"args": ["--x"]}, "args", "script only"),
+        ({"max_duration": "2 hours"}, "max_duration", "1h30m"),
+        ({"max_duration": 0}, "max_duration", "above zero"),
+        ({"parallelism": {"tensor": 2}}, "parallelism.tensor", "not yet"),
+        ({"parallelism": {"zero": 4}}, "parallelism.zero", "at most 3"),
+        ({"search": {"trials": 3}}, "search", "not yet"),
+        ({"monitor": {"window": "1h"}}, "monitor", "not yet"),
+        ({"max_cost": "20 USD"}, "max_cost", "not yet"),
+        ({"max_cost": "20 dollars"}, "max_cost", "20 USD"),
+    ],
+)  # fmt: skip
+def test_a_wrong_place_is_named_with_what_would_be_right(change: dict[str, typing.Any], path: str, words: str) -> None:
+    problems = told({**LEAST, **change})
+    assert words in problems[path]
+
+
+def test_all_problems_are_told_at_once() -> None:
+    problems = told({**LEAST, "name": "A", "priority": -1, "train": {"lr": -1}, "queu": "x"})
+    assert set(problems) == {"name", "priority", "train.lr", "queu"}
+
+
+def test_the_value_is_shown_as_it_was_written() -> None:
+    with pytest.raises(InvalidSpec, match=r'train\.lr: must be a number, without quotes \(got "fast"\)'):
+        spec.parse("name: a\nrecipe: digits_cnn\ntrain: {epochs: 1, lr: fast}")
+
+
+def test_a_script_takes_arguments_and_none_of_the_sections_that_it_would_never_see() -> None:
+    parsed = spec.parse(json.dumps({**SCRIPT, "args": ["--lr", "0.1"], "resources": {"workers": 3}}))
+    assert (parsed.kind, parsed.target, parsed.args) == ("script", "train.py", ("--lr", "0.1"))
+    assert "args" in told({**SCRIPT, "script": "train.py --lr 1"})["script"]
+    assert "args" in told({**SCRIPT, "train": {"lr": 0.5}})["train"]
+    assert "below the code directory" in told({**SCRIPT, "script": "../train.py"})["script"]
+
+
+def test_code_stands_for_a_shipped_bundle_and_a_directory_must_be_shipped_first() -> None:
+    parsed = spec.parse(json.dumps({**SCRIPT, "code": "bundle:" + "a" * 64}))
+    assert parsed.bundle == "a" * 64
+    assert "evertrain submit" in told({**SCRIPT, "code": "./src"})["code"]
+    assert "64 hex digits" in told({**SCRIPT, "code": "bundle:abc"})["code"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [", "is not YAML: did not find expected node content (got line 2, column 1)"),
+        ("a: 1\nb: 2\na: 3", 'has the key "a" twice in one mapping: keep one (got line 3, column 1)'),
+        ('{"a": 1, "a": 2}', 'is given twice in one mapping: keep one (got "a")'),
+        ("- 1", "must be a mapping"),
+        ("", "must be a mapping"),
+        ("a: 1\n---\nb: 1", "second document"),
+        ("x: &a [*a]", "alias *a before or inside its anchor"),
+        ("x: !!python/object/apply:os.system [true]", "has the tag"),
+        ("[" * 5000, "nested deeper than 32"),
+        ('{"a":' * 5000, "nested deeper than 32"),
+        ("a: .inf", "finite"),
+        ('{"a": 1e999}', "finite"),
+        ("a: \x00", "control characters"),
+        ("a: " + "x" * 2**20, "1 MiB"),
+        ("a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{','.join([f'*{chr(97 + i)}'] * 9)}]\n" for i in range(9)), "values"),
+    ],
+)  # fmt: skip
+def test_text_that_is_no_run_file_is_refused_with_the_reason(text: str, words: str) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        spec.parse(text, source="job.yaml")
+    assert str(caught.value).startswith("job.yaml: ")
+    assert words in str(caught.value)
+
+
+def test_yaml_is_read_without_its_old_surprises() -> None:
+    read = spec.read_mapping(
+        "a: on\nb: 1e-3\nc: 1:30\nd: 2024-01-01\ne: 0x10\nf: ~\ng: '5'\nno: &x {k: 1}\nh: *x", source="t"
+    )
+    assert read == {
+        "a": "on", "b": 0.001, "c": "1:30", "d": "2024-01-01", "e": 16, "f": None, "g": "5", "no": {"k": 1}, "h": {"k": 1},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("60s", 60), ("2h", 7200), ("1h30m", 5400), ("1.5m", 90), ("500ms", 0.5), (9, 9)]
+)
+def test_durations_are_seconds(text: object, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("2GiB", 2**31), ("500MB", 500_000_000), ("1.5 KiB", 1536), ("7B", 7), (9, 9)]
+)
+def test_sizes_are_bytes(text: object, size: int) -> None:
+    assert parse_size(text) == size
+
+
+def test_the_schema_describes_every_key_and_refuses_others() -> None:
+    schema = spec.json_schema()
+    assert set(schema["properties"]) == set(spec.RunSpec.model_fields)
+    assert schema["additionalProperties"] is False
+    assert all("description" in each for each in schema["properties"].values())
+    for section in schema["$defs"].values():
+        assert all("description" in each for each in section["properties"].values() if section["title"] != "Cost")
+
+
+# ---- properties -----------------------------------------------------------------------------------------------------
+
+_scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+_keys = st.sampled_from([*spec.RunSpec.model_fields, "lr", "workers", "gpu", "every", "x"]) | st.text(max_size=5)
+_values = st.recursive(
+    _scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_keys, inner, max_size=4), max_leaves=12
+)
+_documents = st.dictionaries(_keys, _values, max_size=8)
+
+
+@settings(max_examples=300, deadline=None)
+@given(_documents)
+def test_no_document_makes_the_parser_raise_anything_else(document: dict[str, object]) -> None:
+    for text in (yaml.safe_dump({**LEAST, **document}, allow_unicode=True), json.dumps({**SCRIPT, **document})):
+        try:
+            parsed = spec.parse(text)
+        except InvalidSpec as error:
+            assert error.problems
+        else:
+            assert spec.load(spec.dump(parsed)) == parsed
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet=st.sampled_from("ab:-[]{}&*!|>'\"#%@`,? \n\t01.~\x00\ud800é"), max_size=60))
+def test_no_text_makes_the_parser_raise_anything_else(text: str) -> None:
+    with pytest.raises(InvalidSpec):
+        spec.parse(text)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    workers=st.integers(1, 64),
+    per_worker=st.integers(1, 64),
+    every=st.floats(0.01, 1e6),
+    memory=st.integers(2**26, 2**45),
+    lr=st.floats(1e-9, 10),
+    zero=st.integers(0, 3),
+)
+def test_dump_and_load_are_inverse(
+    workers: int, per_worker: int, every: float, memory: int, lr: float, zero: int
+) -> None:
+    document = {
+        **LEAST,
+        "train": {"steps": 5, "global_batch": workers * per_worker, "micro_batch": per_worker, "lr": lr},
+        "resources": {"workers": workers, "memory": memory},
+        "checkpoint": {"every": every},
+        "parallelism": {"zero": zero},
+    }
+    parsed = spec.load(document)
+    assert spec.load(spec.dump(parsed)) == parsed
+    assert parsed.resources.memory == memory
