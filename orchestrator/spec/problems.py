@@ -47,8 +47,9 @@ def path_text(location: Sequence[str | int]) -> str:
 
 
 def _problem(error: Any, model: type[BaseModel]) -> Problem:
-    # A key of a mapping that is wrong itself is marked "[key]" by pydantic.
-    location = tuple(part for part in error["loc"] if part != "[key]")
+    location = tuple(error["loc"])
+    if location[1:] and location[-1] == "[key]" and error["type"] != "extra_forbidden":
+        location = location[:-1]  # pydantic's mark for a mapping's key that is itself wrong
     got = "nothing" if error["type"] == "missing" else shorten(error["input"])
     return Problem(path_text(location), got, _message(error, location, model))
 
