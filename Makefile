@@ -1,0 +1,42 @@
+# Two targets do everything from a fresh checkout: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PROTO := orchestrator/protocol/v1
+
+.PHONY: demo test setup lint proto benchmarks system-packages
+
+demo: setup  ## train digits on two ranks, kill one in the middle, see it recover
+	$(BIN)/python -m deploy.demo
+
+test: setup system-packages lint  ## everything that must hold, within 15 minutes on 2 cores
+	$(BIN)/pytest
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	sh deploy/system-packages.sh build
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m trainers.build_ops
+	touch $@
+
+system-packages:  ## what the tests run for real: PostgreSQL, network namespaces
+	sh deploy/system-packages.sh test
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+proto: setup  ## regenerate the wire's Python code after a change of the .proto
+	$(BIN)/python -m grpc_tools.protoc -I $(PROTO) --python_out=$(PROTO)/generated --pyi_out=$(PROTO)/generated \
+	  --grpc_python_out=$(PROTO)/generated $(PROTO)/evertrain.proto
+	sed -i 's/^import evertrain_pb2/from orchestrator.protocol.v1.generated import evertrain_pb2/' \
+	  $(PROTO)/generated/evertrain_pb2_grpc.py
+
+benchmarks: setup  ## the issue's numbers; add QUICK=--quick for three pairs instead of ten
+	for each in launch overhead recovery api; do $(BIN)/python -m tests.benchmarks.$$each $(QUICK) || exit 1; done
