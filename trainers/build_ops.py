@@ -16,10 +16,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import deepspeed  # type: ignore[import-untyped]
+import deepspeed
 import torch
-from deepspeed.ops.op_builder.builder import OpBuilder  # type: ignore[import-untyped]
-from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder  # type: ignore[import-untyped]
+from deepspeed.ops.op_builder.builder import OpBuilder
+from deepspeed.ops.op_builder.cpu.comm import ShareMemCommBuilder
 from torch.utils import cpp_extension
 
 STAMP_NAME = "evertrain-stamp.json"
@@ -36,7 +36,7 @@ def build() -> Path:
         if misfit(directory) is not None:
             clear_stale_lock(directory)
             (directory / STAMP_NAME).unlink(missing_ok=True)
-            ShareMemCommBuilder().jit_load(verbose=False)
+            ShareMemCommBuilder().jit_load(verbose=False)  # type: ignore[no-untyped-call]
             (directory / STAMP_NAME).write_text(json.dumps(_fitting_stamp()))
     return _library(directory)
 

@@ -148,7 +148,7 @@ def section(cls: type[T], raw: Any, path: str) -> T:
 
 def _convert(value: Any, hint: Any, path: str) -> Any:
     origin, options = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType:
+    if origin in (types.UnionType, typing.Union):  # which of them `Literal[...] | None` makes depends on the version
         if value is None:
             return None
         return _convert(value, next(each for each in options if each is not type(None)), path)

@@ -13,7 +13,9 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
-from collections.abc import Mapping
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -215,6 +217,7 @@ class ManifestFile:
     path: str  # relative to the checkpoint's directory
     size_bytes: int
     xxh3: str  # 16 hex digits, XXH3 64 bit
+    rank: int = 0  # the rank that wrote it
 
 
 @dataclass(frozen=True)
@@ -235,6 +238,7 @@ class Manifest:
     versions: Mapping[str, str]  # torch, deepspeed, python, evertrain
     created: str  # ISO 8601 UTC, for people
     format: int = MANIFEST_FORMAT
+    extra: Mapping[str, Any] = field(default_factory=dict)  # the trainer's own notes; JSON
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1)
@@ -247,6 +251,9 @@ class Manifest:
             if raw["format"] != MANIFEST_FORMAT:
                 raise ValueError(f"manifest format {raw['format']}, this version reads {MANIFEST_FORMAT}")
             raw["files"] = tuple(ManifestFile(**each) for each in raw["files"])
+            for each in raw["files"]:
+                if each.path != posixpath.basename(each.path) or each.path in ("", ".", "..", MANIFEST_NAME):
+                    raise ValueError(f"a manifest names plain files only, this one {each.path!r}")
             return cls(**raw)
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a checkpoint manifest: {error}") from error
@@ -259,6 +266,115 @@ def incarnation_dir(attempt: int, incarnation: int) -> str:
 
 def step_dir(step: int) -> str:
     return f"step-{step:012d}"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A checkpoint's directory as it was found, before anything in it is believed."""
+
+    checkpoint: str  # URL of the directory, or its path relative to the root: whatever its reader understands
+    attempt: int
+    incarnation: int
+    step: int
+    manifest: Manifest | None = None
+    problem: str | None = None  # why there is no manifest to believe
+    unsealed: bool = False  # there is none at all: a save that never ended
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """Sorts the newest last: the furthest step, and of two such the later incarnation's."""
+        return (self.step, self.attempt, self.incarnation)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which checkpoint to resume from. While `undecided` is set, verify that one and choose again."""
+
+    taken: Listed | None
+    undecided: Listed | None
+    skipped: tuple[Skipped, ...]
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A checkpoint that retention gives up."""
+
+    listed: Listed
+    why: str
+
+
+_POSITION = re.compile(r"(?:^|/)attempt-(\d{4,})/incarnation-(\d{4,})/step-(\d{12,})$")
+
+
+def found(checkpoint: str, manifest_text: str | None) -> Listed | None:
+    """What the directory `checkpoint` is, by its path and its manifest's text (None: it has none).
+
+    None when the path is not a checkpoint's.
+    """
+    match = _POSITION.search(checkpoint.rstrip("/"))
+    if match is None:
+        return None
+    attempt, incarnation, step = (int(each) for each in match.groups())
+    listed = Listed(checkpoint, attempt, incarnation, step)
+    if manifest_text is None:
+        return dataclasses.replace(listed, problem="it has no manifest: its save never ended", unsealed=True)
+    try:
+        manifest = Manifest.from_json(manifest_text)
+    except ValueError as error:
+        return dataclasses.replace(listed, problem=f"its manifest cannot be read: {error}")
+    named = (manifest.attempt, manifest.incarnation, manifest.step)
+    if named != (attempt, incarnation, step):
+        problem = f"its manifest is another one's: attempt, incarnation and step are {named}"
+        return dataclasses.replace(listed, problem=problem)
+    return dataclasses.replace(listed, manifest=manifest)
+
+
+def choose(listed: Iterable[Listed], verdicts: Mapping[str, str | None]) -> Choice:
+    """The newest checkpoint that verifies, and why each newer one was skipped.
+
+    `verdicts` holds, by checkpoint, what is wrong with those verified so far, or None where all is well.
+    """
+    skipped: list[Skipped] = []
+    for each in sorted(listed, key=lambda one: one.order, reverse=True):
+        why = each.problem
+        if why is None:
+            if each.checkpoint not in verdicts:
+                return Choice(None, each, tuple(skipped))
+            why = verdicts[each.checkpoint]
+        if why is None:
+            return Choice(each, None, tuple(skipped))
+        skipped.append(Skipped(each.checkpoint, why))
+    return Choice(None, None, tuple(skipped))
+
+
+def retire(listed: Iterable[Listed], *, keep: int, current: Admitted) -> tuple[Drop, ...]:
+    """What the current incarnation deletes: all but the last `keep` and the best, and remains of interrupted saves.
+
+    A seal whose manifest cannot be read is left for people to look at.
+    """
+    newest_first = sorted(listed, key=lambda one: one.order, reverse=True)
+    sealed = [each for each in newest_first if each.manifest is not None]
+    best = next((each for each in sealed if each.manifest is not None and each.manifest.best), None)
+    drops = [
+        Drop(each, f"older than the last {keep} and not the best") for each in sealed[keep:] if each is not best
+    ]
+    now = (current.attempt, current.incarnation)
+    for each in newest_first:
+        of_now = (each.attempt, each.incarnation) == now
+        if each.unsealed and (not of_now or (sealed and each.step < sealed[0].step)):
+            drops.append(Drop(each, "its save never ended"))
+    return tuple(drops)
+
+
+def file_problem(expected: ManifestFile, size_bytes: int | None, xxh3: str | None) -> str | None:
+    """What is wrong with one file as it was found: `size_bytes` None is a missing one, `xxh3` None one not read."""
+    if size_bytes is None:
+        return f"{expected.path} is missing"
+    if size_bytes != expected.size_bytes:
+        return f"{expected.path} has {size_bytes} bytes where {expected.size_bytes} were sealed"
+    if xxh3 is not None and xxh3 != expected.xxh3:
+        return f"{expected.path} is corrupted: its xxh3 is {xxh3}, {expected.xxh3} was sealed"
+    return None
 
 
 # ---- recipes --------------------------------------------------------------------------------------------------------

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.runtime.engine import DeepSpeedEngine
 from torch import nn
 
 from trainers.config import BatchPlan, Schedule, Settings, Train
@@ -16,26 +17,7 @@ from trainers.distributed import World
 from trainers.errors import BadConfig
 from trainers.schedule import learning_rate_factor
 
-
-class Engine(Protocol):
-    """What we use of DeepSpeed's engine."""
-
-    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor: ...
-
-    def backward(self, loss: torch.Tensor) -> object:
-        """Of one micro-batch; the engine divides by the number of accumulated ones."""
-        ...
-
-    def step(self) -> None:
-        """An optimizer step when the last micro-batch completed one, else nothing."""
-        ...
-
-    def train(self) -> None: ...
-
-    def eval(self) -> None: ...
-
-    def get_lr(self) -> list[float]: ...
-
+Engine = DeepSpeedEngine
 
 _OWNED = {
     "train_batch_size": "train.global_batch",

@@ -5,7 +5,9 @@
     └── Exception
         └── TrainerError        carries the exit code
             ├── BadConfig       the launch cannot work: restarting does not help
-            └── BadLoss         the loss became NaN or infinite
+            ├── BadLoss         the loss became NaN or infinite
+            ├── StorageError    a checkpoint could not be written or read
+            └── Fenced          a newer attempt owns the checkpoints
 
 Errors of torch, DeepSpeed and the system are translated once, in `account`.
 """
@@ -58,6 +60,18 @@ class BadLoss(TrainerError):
     exit_code = ExitCode.BAD_LOSS
 
 
+class StorageError(TrainerError):
+    """A checkpoint could not be written or read."""
+
+    exit_code = ExitCode.STORAGE
+
+
+class Fenced(TrainerError):
+    """A newer attempt owns the checkpoint directory."""
+
+    exit_code = ExitCode.FENCED
+
+
 class Stopped(BaseException):
     """The rank was asked to stop, and did."""
 
@@ -70,7 +84,7 @@ def account(error: BaseException, step: int) -> Failed:
     return Failed(
         code=code,
         message=_sentence(error, code),
-        traceback="" if code in (ExitCode.BAD_CONFIG, ExitCode.STOPPED) else _trace(error),
+        traceback="" if isinstance(error, (TrainerError, Stopped)) else _trace(error),
         step=step,
         secondary=code == ExitCode.LOST_PEER,
     )

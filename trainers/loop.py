@@ -84,8 +84,6 @@ class Loop:
         total = torch.zeros((), device=self.loader.device)
         count = 0
         for batch in self.loader.training(self.task.splits.train, self.sampler, self.samples):
-            # Random numbers that a task draws itself belong to the samples too, not to the process's past.
-            torch.default_generator.manual_seed(int(batch["keys"][0]))
             loss = self.task.loss(self.engine, batch)
             self.engine.backward(loss)
             self.engine.step()

@@ -273,7 +273,7 @@ class Zygote:
             for each in (self._listener, self._wake, self._wake_in, *(one.connection for one in self._leases.values())):
                 each.detach()  # a forgotten socket object would later close a descriptor that is someone else's by then
             become_rank(request, stdout=descriptors[0], stderr=descriptors[1])
-        except BaseException:  # noqa: BLE001  (nothing may travel up into the parent's loop)
+        except BaseException:  # nothing may travel up into the parent's loop
             traceback.print_exc()
         finally:
             os._exit(1)
@@ -427,7 +427,7 @@ def _run(request: ForkRequest) -> int:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:  # noqa: BLE001  (as the interpreter does at the top of a program)
+    except BaseException:  # as the interpreter does at the top of a program
         traceback.print_exc()
         return 1
 

@@ -1,4 +1,4 @@
-"""The host's side of a zygote: start one, lease ranks from it, hear of their ends. Standard library only, beside the error tree.
+"""The host's side of a zygote: start one, lease ranks from it, hear of their ends.
 
 The wire protocol is described in `trainers/zygote.py`. Nothing here blocks without a time limit; a `Lease` has a
 `fileno()`, so an event loop may watch it and call `events(timeout_s=0)` when it is readable.

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from orchestrator import spec
-from orchestrator.core.runs import NodeShare, Queued, Reason, Run
+from orchestrator.core.runs import NodeShare, Queued, Reason, ReasonCode, Run
 from orchestrator.core.scheduling.admission import Entry
 from orchestrator.core.scheduling.fit import GangShape
 
@@ -68,14 +68,13 @@ class Board:
             self._reasons = reasons
 
     def reason(self, run_id: str) -> Reason | None:
-        """Why a queued run waits, by the last pass; None where the pass did not reach it."""
-        with self._lock:
-            return self._reasons.get(run_id)
-
-    def place_in_queue(self, run_id: str) -> int | None:
+        """Why a queued run waits: by the last pass, else its place in the queue. None where it is not queued."""
         with self._lock:
             entry = self._entries.get(run_id)
-            return None if entry is None else bisect.bisect_left(self._order, entry.rank) + 1
+            if entry is None or run_id in self._reasons:
+                return self._reasons.get(run_id)
+            place = bisect.bisect_left(self._order, entry.rank) + 1
+            return Reason(ReasonCode.WAITING_BEHIND, f"place {place} in the queue")
 
     def queued(self) -> int:
         with self._lock:

@@ -24,7 +24,7 @@ class Clusters:
             return sorted(self._known.values(), key=lambda each: each.name)
 
     def attach(self, name: str, project: str, epoch: int, ray_version: str) -> Cluster:
-        """A new agent speaks for the cluster. Raises Refused when a newer one has spoken, or another project owns the name."""
+        """A new agent speaks for the cluster. Raises Refused when a newer one has, or another project owns the name."""
         with self._lock:
             old = self._known.get(name)
             if old is not None and old.project != project:

@@ -11,7 +11,7 @@ from orchestrator.control.capacity import views
 from orchestrator.control.clusters import Clusters
 from orchestrator.control.runs import RunRecords
 from orchestrator.core import lifecycle
-from orchestrator.core.runs import Reason, Run
+from orchestrator.core.runs import Run
 from orchestrator.core.scheduling.admission import Admit, Decision, Entry, Reject, Wait, admit
 from orchestrator.errors import EvertrainError, NotFound
 from orchestrator.ports import Clock, Wakeups
@@ -76,14 +76,3 @@ def _transition(run: Run, decision: Decision, now: float) -> lifecycle.Transitio
             return lifecycle.reject(run, decision.reason, now)
         case Wait():
             return lifecycle.wait(run, decision.reason, now)
-
-
-def waiting_reason(board: Board, run: Run) -> Reason:
-    """Why a queued run waits, as fresh as known: by the last pass, else its place in the queue, else what the store says."""
-    fresh = board.reason(run.id)
-    if fresh is not None:
-        return fresh
-    place = board.place_in_queue(run.id)
-    if place is not None and place > LOOK_AHEAD:
-        return lifecycle.behind(place)
-    return run.state.reason

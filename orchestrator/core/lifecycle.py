@@ -106,11 +106,6 @@ def wait(run: Run, reason: Reason, now: float) -> Transition | Ignored:
     )
 
 
-def behind(place: int) -> Reason:
-    """Why a run that the last pass did not reach waits."""
-    return Reason(ReasonCode.WAITING_BEHIND, f"place {place} in the queue")
-
-
 def reject(run: Run, reason: Reason, now: float) -> Transition | Ignored:
     """End a queued run that can never start."""
     if not isinstance(run.state, Queued):

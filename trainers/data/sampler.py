@@ -7,6 +7,7 @@ has another order, so another rest). Nothing is kept between steps, so the curso
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,7 +81,7 @@ class Sampler:
         """What a checkpoint keeps."""
         return {"samples": consumed, "size": self.size, "global_batch": self.global_batch, "seed": self.seed}
 
-    def resume(self, cursor: dict[str, Any]) -> int:
+    def resume(self, cursor: Mapping[str, Any]) -> int:
         """Samples consumed at `cursor`. Raises BadConfig when it was taken over other data, or in another order."""
         for key, path in (("size", "data.source"), ("global_batch", "train.global_batch"), ("seed", "train.seed")):
             now = getattr(self, key)
