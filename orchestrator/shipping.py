@@ -1,0 +1,90 @@
+"""What a client does with a run file before it submits: overrides put in, and what lies on its disk made to travel."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from orchestrator import bundle, spec
+from orchestrator.errors import InvalidSpec, NotFound, Problem, Refused
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """A run file that needs nothing of the client's disk any more."""
+
+    text: str  # JSON
+    bundle: bytes | None  # to be uploaded before the run is submitted
+
+
+def prepare(path: Path, overrides: Mapping[str, Any] | None = None) -> Shipment:
+    """Read a run file, put in `overrides` (dotted path: value), inline `deepspeed: FILE` and pack `code: DIRECTORY`.
+
+    Relative paths are relative to the run file. Raises NotFound, InvalidSpec, and what `bundle.pack` raises.
+    """
+    document = spec.read_mapping(_read(path), source=str(path))
+    for key, value in (overrides or {}).items():
+        _put(document, key, value)
+    if isinstance(document.get("deepspeed"), str):
+        document["deepspeed"] = _deepspeed(path.parent / document["deepspeed"])
+    data = _code(document, path.parent)
+    if data is not None:
+        document["code"] = spec.BUNDLE_PREFIX + hashlib.sha256(data).hexdigest()
+    text = json.dumps(document)
+    spec.parse(text, source=str(path))
+    return Shipment(text, data)
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`train.lr=1e-2` as path and value; the value is read as in a run file. Raises Refused."""
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise Refused(f"--set {text}: must be KEY=VALUE, such as train.lr=1e-2")
+    return key.strip(), spec.read_mapping(f"value: {value}", source=f"--set {key.strip()}")["value"]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise NotFound(f"no run file {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(f"{path} cannot be read as a run file: {error}") from error
+
+
+def _put(document: dict[str, Any], key: str, value: Any) -> None:
+    *sections, last = key.split(".")
+    place: Any = document
+    for section in sections:
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise Refused(f"--set {key}: {section} is not a section of the run file")
+    place[last] = value
+
+
+def _deepspeed(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InvalidSpec(
+            [Problem("deepspeed", str(path), "is not there: it must be a JSON file or a mapping")]
+        ) from None
+    except (OSError, ValueError) as error:
+        raise InvalidSpec([Problem("deepspeed", str(path), f"cannot be read as JSON: {error}")]) from error
+
+
+def _code(document: Mapping[str, Any], base: Path) -> bytes | None:
+    """None where there is nothing to pack. A relative script without `code` brings the directory of the run file."""
+    code, script = document.get("code"), document.get("script")
+    if code is None and isinstance(script, str) and not PurePath(script).is_absolute():
+        code = "."
+    if not isinstance(code, str) or code.startswith(spec.BUNDLE_PREFIX):
+        return None
+    directory = base / code
+    if isinstance(script, str) and not (directory / script).is_file():
+        raise InvalidSpec([Problem("script", script, f"is not a file below {directory}")])
+    return bundle.pack(directory)
