@@ -265,7 +265,8 @@ def _incarnation_started(run: Run, what: seen.IncarnationStarted, at: float) -> 
     incarnation = Incarnation(number=what.incarnation, world_size=what.world_size, started_at=at)
     run = _with_attempt(run, replace(attempt, placed=True, incarnations=(*attempt.incarnations, incarnation)))
     message = f"incarnation {what.incarnation} of attempt {attempt.number}: {what.world_size} ranks started"
-    return Transition(run, (EventDraft(at, "ranks_started", message, {"incarnation": what.incarnation}),))
+    told: dict[str, Any] = {"incarnation": what.incarnation, "pids": list(what.pids)}
+    return Transition(run, (EventDraft(at, "ranks_started", message, told),))
 
 
 def _restored(run: Run, what: seen.RanksRestored, at: float) -> Transition:

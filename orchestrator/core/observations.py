@@ -44,6 +44,7 @@ class Placed:
 class IncarnationStarted:
     incarnation: int
     world_size: int
+    pids: tuple[int, ...] = ()  # by rank, each on the host of its share
     kind: Literal["incarnation_started"] = "incarnation_started"
 
 

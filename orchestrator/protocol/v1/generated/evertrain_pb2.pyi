@@ -870,12 +870,14 @@ class Placed(_message.Message):
     def __init__(self, shares: _Optional[_Iterable[_Union[NodeShare, _Mapping]]] = ..., seconds: _Optional[float] = ..., pooled: _Optional[bool] = ...) -> None: ...
 
 class IncarnationStarted(_message.Message):
-    __slots__ = ("incarnation", "world_size")
+    __slots__ = ("incarnation", "world_size", "pids")
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     WORLD_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PIDS_FIELD_NUMBER: _ClassVar[int]
     incarnation: int
     world_size: int
-    def __init__(self, incarnation: _Optional[int] = ..., world_size: _Optional[int] = ...) -> None: ...
+    pids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, incarnation: _Optional[int] = ..., world_size: _Optional[int] = ..., pids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class RanksRestored(_message.Message):
     __slots__ = ("incarnation", "step", "checkpoint", "skipped")
