@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -74,7 +74,11 @@ class Store(Protocol):
         ...
 
     def runs(self, where: RunFilter, *, page: str = "", limit: int = 100) -> Page:
-        """Newest first; stable under insertions: a run is seen at most once over the pages. Constant cost at any depth."""
+        """Newest first, by order of recording and not by anybody's clock; a run is seen at most once over the pages, and
+        insertions shift nothing. Constant cost at any depth. For that, `spec` and `attempts` of the runs are empty: ask
+        `run` for them, and never `apply` a run of a listing. `limit` is held within 1 and 1,000. Raises InvalidSpec for a
+        `page` that no answer held.
+        """
         ...
 
     def unfinished(self) -> list[Run]:
@@ -178,6 +182,6 @@ class Wakeups(Protocol):
         """Topics: "runs" (something to schedule), "run:<id>", "logs:<id>"."""
         ...
 
-    def wait(self, topic: str, timeout_s: float) -> AsyncIterator[None]:
+    def wait(self, topic: str, timeout_s: float) -> AsyncGenerator[None, None]:
         """Yields at once, then after each notification or timeout, whichever is first, until closed."""
         ...

@@ -1,0 +1,93 @@
+"""Core values to JSON text and back. The core stays free of pydantic; its types are read from outside here.
+
+`json` of the standard library writes the text, because NaN metrics, NUL characters and lone surrogates in what programs
+print must come back as they were, and stricter writers refuse them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from orchestrator.core.records import Checkpoint, Cluster, EventDraft, ModelVersion
+from orchestrator.core.runs import Attempt, Event, Run
+
+_RUN = TypeAdapter(Run)
+_ATTEMPTS = TypeAdapter(tuple[Attempt, ...])
+_CHECKPOINT = TypeAdapter(Checkpoint)
+_MODEL = TypeAdapter(ModelVersion)
+_CLUSTER = TypeAdapter(Cluster)
+
+
+def _text(adapter: TypeAdapter[Any], value: object, exclude: set[str] | None = None) -> str:
+    return _json(adapter.dump_python(value, exclude=exclude, warnings=False))
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def run_columns(run: Run) -> dict[str, object]:
+    """The columns of `tables.runs` that change with the run."""
+    return {
+        "queue": run.queue,
+        "state": run.state.kind,
+        "priority": run.priority,
+        "version": run.version,
+        "record": _text(_RUN, run, {"spec", "attempts"}),
+        "spec": _json(run.spec),
+        "attempts": _text(_ATTEMPTS, run.attempts),
+    }
+
+
+def run_summary(record: str) -> Run:
+    """A run of a listing: `spec` and `attempts` are empty."""
+    return _RUN.validate_python({**json.loads(record), "spec": {}})
+
+
+def run(record: str, spec: str, attempts: str) -> Run:
+    return _RUN.validate_python(
+        {**json.loads(record), "spec": json.loads(spec), "attempts": json.loads(attempts)},
+    )
+
+
+def event_record(draft: EventDraft) -> str:
+    return _json([draft.at, draft.kind, draft.message, dict(draft.data)])
+
+
+def event(run_id: str, seq: int, record: str) -> Event:
+    at, kind, message, data = json.loads(record)
+    return Event(run_id, seq, at, kind, message, data)
+
+
+def checkpoint_record(checkpoint: Checkpoint) -> str:
+    return _text(_CHECKPOINT, checkpoint)
+
+
+def checkpoint(record: str) -> Checkpoint:
+    return _CHECKPOINT.validate_python(json.loads(record))
+
+
+def model_record(model: ModelVersion) -> str:
+    return _text(_MODEL, model, {"aliases"})
+
+
+def model(record: str, aliases: tuple[str, ...]) -> ModelVersion:
+    return _MODEL.validate_python({**json.loads(record), "aliases": aliases})
+
+
+def cluster_record(cluster: Cluster) -> str:
+    return _text(_CLUSTER, cluster)
+
+
+def cluster(record: str) -> Cluster:
+    return _CLUSTER.validate_python(json.loads(record))
+
+
+def copy_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What the spec is once it has been stored and read."""
+    copied: dict[str, Any] = json.loads(_json(spec))
+    return copied

@@ -1,0 +1,227 @@
+"""The store without a disk: for tests of whatever stands on a store. Held to the same contract suite, durability apart."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from orchestrator.core import lifecycle
+from orchestrator.core.records import Checkpoint, Cluster, EventDraft, ModelVersion, RunFilter, Submission, Token
+from orchestrator.core.runs import STATE_NAMES, Event, Run
+from orchestrator.errors import Conflict, NotFound
+from orchestrator.ports import Change, Page, Submitted
+from orchestrator.store import codec, paging
+
+
+class MemoryStore:
+    """Implements ports.Store."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._runs: dict[str, Run] = {}  # in the order of submission
+        self._numbers: dict[str, int] = {}
+        self._keys: dict[tuple[str, str], tuple[str, str]] = {}  # to hash of the document, and run id
+        self._events: dict[str, list[Event]] = {}
+        self._checkpoints: dict[str, dict[tuple[int, int, int], Checkpoint]] = {}
+        self._models: dict[tuple[str, str], list[ModelVersion]] = {}
+        self._tokens: dict[str, Token] = {}
+        self._secrets: dict[tuple[str, str], str] = {}
+        self._clusters: dict[str, Cluster] = {}
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    # ---- runs -------------------------------------------------------------------------------------------------------
+
+    def submit(self, submissions: Sequence[Submission]) -> list[Submitted]:
+        with self._lock:
+            self._refuse(submissions)
+            return [self._submit(submission) for submission in submissions]
+
+    def _refuse(self, submissions: Sequence[Submission]) -> None:
+        """Raises Conflict before anything of the batch is recorded."""
+        documents = {key: sha256 for key, (sha256, _) in self._keys.items()}
+        ids = set(self._runs)
+        for each in submissions:
+            key = (each.project, each.idempotency_key) if each.idempotency_key is not None else None
+            if key is not None and key in documents:
+                if documents[key] != each.spec_sha256:
+                    raise Conflict(f"idempotency key {each.idempotency_key!r} was used with another run file")
+                continue
+            if each.run_id in ids:
+                raise Conflict(f"run {each.run_id} exists already")
+            ids.add(each.run_id)
+            if key is not None:
+                documents[key] = each.spec_sha256
+
+    def _submit(self, submission: Submission) -> Submitted:
+        key = (submission.project, submission.idempotency_key or "")
+        if submission.idempotency_key is not None and key in self._keys:
+            return Submitted(self._runs[self._keys[key][1]], False)
+        begun = lifecycle.begin(submission)
+        run = replace(begun.run, spec=codec.copy_spec(submission.spec))
+        self._runs[run.id] = run
+        self._numbers[run.id] = len(self._numbers) + 1
+        self._record(run.id, begun.events)
+        if submission.idempotency_key is not None:
+            self._keys[key] = (submission.spec_sha256, run.id)
+        return Submitted(run, True)
+
+    def run(self, project: str, id_or_name: str) -> Run:
+        with self._lock:
+            mine = [run for run in self._runs.values() if project in ("*", run.project)]
+        for run in mine:
+            if run.id == id_or_name:
+                return run
+        for run in reversed(mine):
+            if run.name == id_or_name:
+                return run
+        raise NotFound(f"no run {id_or_name!r} in project {project!r}: see `evertrain list`")
+
+    def runs(self, where: RunFilter, *, page: str = "", limit: int = 100) -> Page:
+        below, size = paging.number(page), paging.size(limit)
+        with self._lock:
+            found = [
+                run
+                for run in reversed(self._runs.values())
+                if (below is None or self._numbers[run.id] < below) and _shown(run, where)
+            ]
+        shown = found[:size]
+        next_page = paging.cursor(self._numbers[shown[-1].id]) if len(found) > size else ""
+        return Page(tuple(replace(run, spec={}, attempts=()) for run in shown), next_page)
+
+    def unfinished(self) -> list[Run]:
+        with self._lock:
+            alive = [run for run in self._runs.values() if not run.terminal]
+        return sorted(alive, key=lambda run: -run.priority)
+
+    def count_by_state(self) -> dict[str, int]:
+        counts = dict.fromkeys(STATE_NAMES, 0)
+        with self._lock:
+            for run in self._runs.values():
+                counts[run.state.kind] += 1
+        return counts
+
+    def apply(self, changes: Sequence[Change]) -> list[Run | None]:
+        with self._lock:
+            return [self._apply(change) for change in changes]
+
+    def _apply(self, change: Change) -> Run | None:
+        stored = self._runs.get(change.run.id)
+        if stored is None or stored.version != change.run.version:
+            return None
+        run = replace(change.run, version=change.run.version + 1)
+        self._runs[run.id] = run
+        self._record(run.id, change.events)
+        for each in change.checkpoints:
+            self._checkpoints.setdefault(run.id, {})[each.step, each.attempt, each.incarnation] = each
+        if change.model is not None:
+            self._register(change.model)
+        return run
+
+    def _record(self, run_id: str, drafts: Iterable[EventDraft]) -> None:
+        kept = self._events.setdefault(run_id, [])
+        for each in drafts:
+            kept.append(Event(run_id, len(kept) + 1, each.at, each.kind, each.message, dict(each.data)))
+
+    def events(self, run_id: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
+        with self._lock:
+            return [event for event in self._events.get(run_id, ()) if event.seq > after][:limit]
+
+    def checkpoints(self, run_id: str) -> list[Checkpoint]:
+        with self._lock:
+            kept = self._checkpoints.get(run_id, {})
+            return [kept[key] for key in sorted(kept, reverse=True)]
+
+    # ---- models -----------------------------------------------------------------------------------------------------
+
+    def _register(self, draft: ModelVersion) -> None:
+        versions = self._models.setdefault((draft.project, draft.name), [])
+        if any(version.run_id == draft.run_id for version in versions):
+            return
+        version = len(versions) + 1
+        versions.append(replace(draft, version=version, aliases=()))
+        for alias in draft.aliases:
+            self.set_alias(draft.project, draft.name, version, alias)
+
+    def models(self, project: str, name: str = "") -> list[ModelVersion]:
+        with self._lock:
+            keys = sorted(self._models, key=lambda key: (key[1], key[0]))
+            mine = [key for key in keys if project in ("*", key[0]) and name in ("", key[1])]
+            return [version for key in mine for version in reversed(self._models[key])]
+
+    def set_alias(self, project: str, name: str, version: int, alias: str) -> None:
+        with self._lock:
+            versions = self._models.get((project, name), [])
+            if not 1 <= version <= len(versions):
+                raise NotFound(f"no version {version} of model {name!r} in project {project!r}")
+            for index, each in enumerate(versions):
+                kept = {kept for kept in each.aliases if kept != alias}
+                kept |= {alias} if each.version == version else set()
+                versions[index] = replace(each, aliases=tuple(sorted(kept)))
+
+    # ---- tokens and secrets -----------------------------------------------------------------------------------------
+
+    def add_token(self, token: Token) -> None:
+        with self._lock:
+            if token.id in self._tokens or self.token_by_hash(token.secret_sha256) is not None:
+                raise Conflict(f"token {token.id!r} exists already")
+            self._tokens[token.id] = token
+
+    def token_by_hash(self, secret_sha256: str) -> Token | None:
+        with self._lock:
+            return next((token for token in self._tokens.values() if token.secret_sha256 == secret_sha256), None)
+
+    def tokens(self, project: str) -> list[Token]:
+        with self._lock:
+            mine = [token for token in self._tokens.values() if project in ("*", token.project)]
+        return sorted(mine, key=lambda token: (token.created_at, token.id))
+
+    def revoke_token(self, project: str, token_id: str, at: float) -> None:
+        with self._lock:
+            token = self._tokens.get(token_id)
+            if token is None or project not in ("*", token.project):
+                raise NotFound(f"no token {token_id!r} in project {project!r}: see `evertrain token list`")
+            if token.revoked_at is None:
+                self._tokens[token_id] = replace(token, revoked_at=at)
+
+    def put_secret(self, project: str, name: str, value: str) -> None:
+        with self._lock:
+            self._secrets[project, name] = value
+
+    def secrets(self, project: str, names: Iterable[str]) -> dict[str, str]:
+        with self._lock:
+            return {name: self._secrets[project, name] for name in names if (project, name) in self._secrets}
+
+    def secret_names(self, project: str) -> list[str]:
+        with self._lock:
+            return sorted(name for owner, name in self._secrets if owner == project)
+
+    def delete_secret(self, project: str, name: str) -> None:
+        with self._lock:
+            if self._secrets.pop((project, name), None) is None:
+                raise NotFound(f"no secret {name!r} in project {project!r}")
+
+    # ---- clusters ---------------------------------------------------------------------------------------------------
+
+    def put_cluster(self, cluster: Cluster) -> bool:
+        with self._lock:
+            stored = self._clusters.get(cluster.name)
+            if stored is not None and stored.epoch > cluster.epoch:
+                return False
+            self._clusters[cluster.name] = cluster
+            return True
+
+    def clusters(self) -> list[Cluster]:
+        with self._lock:
+            return [self._clusters[name] for name in sorted(self._clusters)]
+
+
+def _shown(run: Run, where: RunFilter) -> bool:
+    return (
+        where.project in ("*", run.project)
+        and (not where.states or run.state.kind in where.states)
+        and run.name.startswith(where.name_prefix)
+        and where.queue in ("", run.queue)
+    )

@@ -1,0 +1,388 @@
+"""The store over SQLite and PostgreSQL: short statements, all writes through the group writer, all reads beside it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from orchestrator.core import lifecycle
+from orchestrator.core.records import Checkpoint, Cluster, ModelVersion, Role, RunFilter, Submission, Token
+from orchestrator.core.runs import STATE_NAMES, TERMINAL_NAMES, Event, Run
+from orchestrator.errors import Conflict, NotFound
+from orchestrator.ports import Change, Page, Submitted
+from orchestrator.store import codec, listing, migrations, paging
+from orchestrator.store.engines import Engines, open_engines
+from orchestrator.store.foreign_errors import translated
+from orchestrator.store.tables import (
+    checkpoints,
+    clusters,
+    events,
+    model_aliases,
+    model_versions,
+    models,
+    runs,
+    secrets,
+    tokens,
+)
+from orchestrator.store.writer import GroupWriter
+
+T = TypeVar("T")
+_DOCUMENT = (runs.c.record, runs.c.spec, runs.c.attempts)
+_ALIVE = runs.c.state.in_([name for name in STATE_NAMES if name not in TERMINAL_NAMES])
+_CHUNK = 500  # bound parameters of one statement; databases limit them
+
+
+def open_store(url: str) -> SqlStore:
+    """Open the database at `sqlite:///PATH` or `postgresql://...`, made or migrated to the newest tables.
+
+    Raises Refused when another server uses the file or a newer version wrote it, StorageFailed when the file cannot be
+    made, Unavailable when the database does not answer.
+    """
+    engines = open_engines(url)
+    try:
+        with translated(engines.where):
+            migrations.upgrade(engines.writer)
+    except BaseException:
+        engines.close()
+        raise
+    return SqlStore(engines)
+
+
+class SqlStore:
+    """Implements ports.Store. One process at a time owns a SQLite file."""
+
+    def __init__(self, engines: Engines) -> None:
+        self._engines = engines
+        self._writer = GroupWriter(engines.writer, engines.where)
+        self._unfinished: dict[str, Run] = {}  # as of the last call: only what changed since is decoded again
+        self._unfinished_lock = threading.Lock()
+
+    def close(self) -> None:
+        self._writer.close()
+        self._engines.close()
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        with translated(self._engines.where), self._engines.reader.connect() as connection:
+            return work(connection)
+
+    # ---- runs -------------------------------------------------------------------------------------------------------
+
+    def submit(self, submissions: Sequence[Submission]) -> list[Submitted]:
+        with translated(self._engines.where):
+            drafts = [_Draft(submission) for submission in submissions]
+        return self._writer.write(lambda connection: _submit(connection, drafts))
+
+    def run(self, project: str, id_or_name: str) -> Run:
+        mine = [] if project == "*" else [runs.c.project == project]
+        by_id = select(*_DOCUMENT).where(runs.c.id == id_or_name, *mine)
+        by_name = select(*_DOCUMENT).where(runs.c.name == id_or_name, *mine)
+        newest = by_name.order_by(runs.c.number.desc()).limit(1)
+        row = self._read(lambda c: c.execute(by_id).first() or c.execute(newest).first())
+        if row is None:
+            raise NotFound(f"no run {id_or_name!r} in project {project!r}: see `evertrain list`")
+        return codec.run(*row)
+
+    def runs(self, where: RunFilter, *, page: str = "", limit: int = 100) -> Page:
+        below, size = paging.number(page), paging.size(limit)
+        found = self._read(lambda connection: listing.page(connection, where, below, size + 1))
+        shown = found[:size]
+        next_page = paging.cursor(shown[-1][0]) if len(found) > size else ""
+        return Page(tuple(codec.run_summary(record) for _, record in shown), next_page)
+
+    def unfinished(self) -> list[Run]:
+        with self._unfinished_lock:
+            known = self._unfinished
+            self._unfinished = self._read(lambda connection: _unfinished(connection, known))
+            return list(self._unfinished.values())
+
+    def count_by_state(self) -> dict[str, int]:
+        query = select(runs.c.state, func.count()).group_by(runs.c.state)
+        found = self._read(lambda connection: connection.execute(query).all())
+        return dict.fromkeys(STATE_NAMES, 0) | {row[0]: row[1] for row in found}
+
+    def apply(self, changes: Sequence[Change]) -> list[Run | None]:
+        with translated(self._engines.where):
+            moves = [_Move(change) for change in changes]
+        return self._writer.write(lambda connection: [_apply(connection, move) for move in moves])
+
+    def events(self, run_id: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
+        query = (
+            select(events.c.seq, events.c.record)
+            .where(events.c.run_id == run_id, events.c.seq > after)
+            .order_by(events.c.seq)
+            .limit(limit)
+        )
+        found = self._read(lambda connection: connection.execute(query).all())
+        return [codec.event(run_id, seq, record) for seq, record in found]
+
+    def checkpoints(self, run_id: str) -> list[Checkpoint]:
+        order = (checkpoints.c.step.desc(), checkpoints.c.attempt.desc(), checkpoints.c.incarnation.desc())
+        query = select(checkpoints.c.record).where(checkpoints.c.run_id == run_id).order_by(*order)
+        return [codec.checkpoint(record) for record in self._read(lambda c: c.scalars(query).all())]
+
+    # ---- models -----------------------------------------------------------------------------------------------------
+
+    def models(self, project: str, name: str = "") -> list[ModelVersion]:
+        table, aliases = model_versions, model_aliases
+        same = [getattr(aliases.c, key) == getattr(table.c, key) for key in ("project", "name", "version")]
+        mine = [] if project == "*" else [table.c.project == project]
+        if name:
+            mine.append(table.c.name == name)
+        query = (
+            select(table.c.project, table.c.name, table.c.version, table.c.record, aliases.c.alias)
+            .outerjoin(aliases, same[0] & same[1] & same[2])
+            .where(*mine)
+            .order_by(table.c.name, table.c.project, table.c.version.desc(), aliases.c.alias)
+        )
+        found: dict[tuple[str, str, int], tuple[str, list[str]]] = {}
+        for row in self._read(lambda connection: connection.execute(query).all()):
+            _, names = found.setdefault((row.project, row.name, row.version), (row.record, []))
+            names += [row.alias] if row.alias is not None else []
+        return [codec.model(record, tuple(names)) for record, names in found.values()]
+
+    def set_alias(self, project: str, name: str, version: int, alias: str) -> None:
+        table = model_versions
+        exists = select(table.c.version).where(
+            table.c.project == project, table.c.name == name, table.c.version == version
+        )
+
+        def work(connection: Connection) -> None:
+            if connection.execute(exists).first() is None:
+                raise NotFound(f"no version {version} of model {name!r} in project {project!r}")
+            _point(connection, project, name, version, alias)
+
+        self._writer.write(work)
+
+    # ---- tokens and secrets -----------------------------------------------------------------------------------------
+
+    def add_token(self, token: Token) -> None:
+        row = {**vars(token), "role": token.role.value}
+        self._writer.write(lambda connection: connection.execute(insert(tokens), row) and None)
+
+    def token_by_hash(self, secret_sha256: str) -> Token | None:
+        query = select(tokens).where(tokens.c.secret_sha256 == secret_sha256)
+        row = self._read(lambda connection: connection.execute(query).first())
+        return _token(row) if row is not None else None
+
+    def tokens(self, project: str) -> list[Token]:
+        mine = [] if project == "*" else [tokens.c.project == project]
+        query = select(tokens).where(*mine).order_by(tokens.c.created_at, tokens.c.id)
+        return [_token(row) for row in self._read(lambda connection: connection.execute(query).all())]
+
+    def revoke_token(self, project: str, token_id: str, at: float) -> None:
+        mine = [tokens.c.id == token_id] + ([] if project == "*" else [tokens.c.project == project])
+        first = func.coalesce(tokens.c.revoked_at, at)
+
+        def work(connection: Connection) -> None:
+            if not connection.execute(update(tokens).where(*mine).values(revoked_at=first)).rowcount:
+                raise NotFound(f"no token {token_id!r} in project {project!r}: see `evertrain token list`")
+
+        self._writer.write(work)
+
+    def put_secret(self, project: str, name: str, value: str) -> None:
+        row = {"project": project, "name": name, "value": value}
+        self._writer.write(lambda connection: _upsert(connection, secrets, row, ("value",)))
+
+    def secrets(self, project: str, names: Iterable[str]) -> dict[str, str]:
+        query = select(secrets.c.name, secrets.c.value).where(
+            secrets.c.project == project, secrets.c.name.in_(list(names))
+        )
+        return {row[0]: row[1] for row in self._read(lambda connection: connection.execute(query).all())}
+
+    def secret_names(self, project: str) -> list[str]:
+        query = select(secrets.c.name).where(secrets.c.project == project).order_by(secrets.c.name)
+        return list(self._read(lambda connection: connection.scalars(query).all()))
+
+    def delete_secret(self, project: str, name: str) -> None:
+        gone = delete(secrets).where(secrets.c.project == project, secrets.c.name == name)
+
+        def work(connection: Connection) -> None:
+            if not connection.execute(gone).rowcount:
+                raise NotFound(f"no secret {name!r} in project {project!r}")
+
+        self._writer.write(work)
+
+    # ---- clusters ---------------------------------------------------------------------------------------------------
+
+    def put_cluster(self, cluster: Cluster) -> bool:
+        row = {"name": cluster.name, "epoch": cluster.epoch, "record": codec.cluster_record(cluster)}
+        older = clusters.c.epoch <= cluster.epoch
+        return self._writer.write(lambda connection: _upsert(connection, clusters, row, ("epoch", "record"), older))
+
+    def clusters(self) -> list[Cluster]:
+        query = select(clusters.c.record).order_by(clusters.c.name)
+        return [codec.cluster(record) for record in self._read(lambda c: c.scalars(query).all())]
+
+
+# ---- submitting ----------------------------------------------------------------------------------------------------
+
+
+class _Draft:
+    """A submission with its rows: encoded by the caller's thread, before the writer's turn."""
+
+    def __init__(self, submission: Submission) -> None:
+        self.submission = submission
+        begun = lifecycle.begin(submission)
+        self.run = replace(begun.run, spec=codec.copy_spec(submission.spec))
+        self.row = {
+            "id": submission.run_id,
+            "project": submission.project,
+            "name": submission.name,
+            "last_event": len(begun.events),
+            "idempotency_key": submission.idempotency_key,
+            "spec_sha256": submission.spec_sha256,
+            **codec.run_columns(begun.run),
+        }
+        self.events = _event_rows(begun.run.id, 0, begun.events)
+
+    @property
+    def key(self) -> tuple[str, str] | None:
+        key = self.submission.idempotency_key
+        return (self.submission.project, key) if key is not None else None
+
+
+def _submit(connection: Connection, drafts: list[_Draft]) -> list[Submitted]:
+    keyed = _earlier(connection, [draft.key for draft in drafts if draft.key is not None])
+    new: list[_Draft] = []
+    answers: list[Submitted] = []
+    for draft in drafts:
+        earlier = keyed.get(draft.key) if draft.key is not None else None
+        if earlier is None:
+            new.append(draft)
+            answers.append(Submitted(draft.run, True))
+            if draft.key is not None:
+                keyed[draft.key] = (draft.submission.spec_sha256, draft.run)
+            continue
+        sha256, run = earlier
+        if sha256 != draft.submission.spec_sha256:
+            raise Conflict(
+                f"idempotency key {draft.submission.idempotency_key!r} of project {draft.submission.project!r} was "
+                f"used for run {run.id} with another run file: use a new key, or send the same file"
+            )
+        answers.append(Submitted(run, False))
+    if new:
+        connection.execute(insert(runs), [draft.row for draft in new])
+        connection.execute(insert(events), [row for draft in new for row in draft.events])
+    return answers
+
+
+def _earlier(connection: Connection, keys: list[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, Run]]:
+    """The runs that the keys have made: hash of their documents, and what they are now."""
+    found: dict[tuple[str, str], tuple[str, Run]] = {}
+    for project in sorted({project for project, _ in keys}):
+        wanted = [key for owner, key in keys if owner == project]
+        for start in range(0, len(wanted), _CHUNK):
+            query = select(runs.c.idempotency_key, runs.c.spec_sha256, *_DOCUMENT).where(
+                runs.c.project == project, runs.c.idempotency_key.in_(wanted[start : start + _CHUNK])
+            )
+            for key, sha256, *document in connection.execute(query):
+                found[project, key] = (sha256, codec.run(*document))
+    return found
+
+
+def _event_rows(run_id: str, last: int, drafts: Iterable[Any]) -> list[dict[str, object]]:
+    return [
+        {"run_id": run_id, "seq": last + count, "record": codec.event_record(draft)}
+        for count, draft in enumerate(drafts, 1)
+    ]
+
+
+# ---- changing ------------------------------------------------------------------------------------------------------
+
+
+class _Move:
+    """A change with its columns: encoded by the caller's thread, before the writer's turn."""
+
+    def __init__(self, change: Change) -> None:
+        self.change = change
+        self.run = replace(change.run, version=change.run.version + 1)
+        self.columns = codec.run_columns(self.run)
+
+
+def _apply(connection: Connection, move: _Move) -> Run | None:
+    change, run = move.change, move.run
+    changed = (
+        update(runs)
+        .where(runs.c.id == run.id, runs.c.version == change.run.version)
+        .values(last_event=runs.c.last_event + len(change.events), **move.columns)
+        .returning(runs.c.last_event)
+    )
+    last = connection.scalar(changed)
+    if last is None:
+        return None
+    if change.events:
+        connection.execute(insert(events), _event_rows(run.id, last - len(change.events), change.events))
+    for checkpoint in change.checkpoints:
+        row = {key: getattr(checkpoint, key) for key in ("run_id", "step", "attempt", "incarnation")}
+        row["record"] = codec.checkpoint_record(checkpoint)
+        _upsert(connection, checkpoints, row, ("record",))
+    if change.model is not None:
+        _register(connection, change.model)
+    return run
+
+
+def _register(connection: Connection, draft: ModelVersion) -> None:
+    """Give the model its next version; a run that has one in that name keeps it."""
+    mine = {"project": draft.project, "name": draft.name}
+    table = model_versions
+    known = select(table.c.version).where(
+        table.c.project == draft.project, table.c.name == draft.name, table.c.run_id == draft.run_id
+    )
+    if connection.execute(known).first() is not None:
+        return
+    made = _insert(connection, models).values(**mine, last_version=1)
+    counted = made.on_conflict_do_update(
+        index_elements=["project", "name"], set_={"last_version": models.c.last_version + 1}
+    ).returning(models.c.last_version)
+    version = connection.execute(counted).scalar_one()
+    record = codec.model_record(replace(draft, version=version))
+    connection.execute(insert(table), {**mine, "version": version, "run_id": draft.run_id, "record": record})
+    for alias in draft.aliases:
+        _point(connection, draft.project, draft.name, version, alias)
+
+
+def _point(connection: Connection, project: str, name: str, version: int, alias: str) -> None:
+    row = {"project": project, "name": name, "alias": alias, "version": version}
+    _upsert(connection, model_aliases, row, ("version",))
+
+
+def _insert(connection: Connection, table: Any) -> Any:
+    """An insert that can say ON CONFLICT: both databases can, each through its own dialect."""
+    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
+
+
+def _upsert(
+    connection: Connection, table: Any, row: dict[str, Any], replaced: tuple[str, ...], where: Any = None
+) -> bool:
+    """Insert, or replace those columns where `where` holds of the stored row. False: it did not."""
+    made = _insert(connection, table).values(**row)
+    keys = [column.name for column in table.primary_key]
+    done = made.on_conflict_do_update(
+        index_elements=keys, set_={name: made.excluded[name] for name in replaced}, where=where
+    )
+    return bool(connection.execute(done).rowcount)
+
+
+# ---- reading -------------------------------------------------------------------------------------------------------
+
+
+def _unfinished(connection: Connection, known: dict[str, Run]) -> dict[str, Run]:
+    """Every run that is not over, in the queue's order, decoding only those whose version is not `known`."""
+    order = (runs.c.priority.desc(), runs.c.number)
+    listed = connection.execute(select(runs.c.id, runs.c.version).where(_ALIVE).order_by(*order)).all()
+    changed = [id for id, version in listed if id not in known or known[id].version != version]
+    fresh: dict[str, Run] = {}
+    for start in range(0, len(changed), _CHUNK):
+        wanted: Select[Any] = select(*_DOCUMENT).where(runs.c.id.in_(changed[start : start + _CHUNK]))
+        fresh |= {run.id: run for run in (codec.run(*row) for row in connection.execute(wanted))}
+    found = {id: fresh.get(id) or known[id] for id, _ in listed}
+    return {id: run for id, run in found.items() if not run.terminal}  # one may have ended between the two queries
+
+
+def _token(row: Row[Any]) -> Token:
+    return Token(**{**row._mapping, "role": Role(row.role)})

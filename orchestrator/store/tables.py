@@ -1,0 +1,152 @@
+"""The tables. What a query filters or sorts by is a column; everything else is JSON text written by `codec`.
+
+JSON is kept as text and not as the database's own JSON type: PostgreSQL's refuses NUL characters and NaN, and both
+occur in what users' programs print and measure.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# Sorted and compared byte by byte on every database, so that prefixes are ranges and every store sorts alike.
+Word = Text().with_variant(Text(collation="C"), "postgresql")
+Number = BigInteger().with_variant(Integer(), "sqlite")
+
+# `number` counts submissions: the order of runs does not depend on anybody's clock. `record` is the Run as JSON without
+# `spec` and `attempts`, which stand last: a listing never reads them.
+runs = Table(
+    "runs",
+    metadata,
+    Column("number", Number, primary_key=True, autoincrement=True),
+    Column("id", Word, nullable=False),
+    Column("project", Word, nullable=False),
+    Column("name", Word, nullable=False),
+    Column("queue", Word, nullable=False),
+    Column("state", Word, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("last_event", BigInteger, nullable=False),
+    Column("idempotency_key", Word),
+    Column("spec_sha256", Word, nullable=False),
+    Column("record", Text, nullable=False),
+    Column("spec", Text, nullable=False),
+    Column("attempts", Text, nullable=False),
+    UniqueConstraint("id"),
+    UniqueConstraint("project", "idempotency_key"),
+    sqlite_autoincrement=True,
+)
+# Every filter of a listing, within one project and over all of them, walks an index that is already in listing order.
+Index(None, runs.c.project, runs.c.number)
+Index(None, runs.c.project, runs.c.state, runs.c.number)
+Index(None, runs.c.project, runs.c.queue, runs.c.number)
+Index(None, runs.c.project, runs.c.name, runs.c.number)
+Index(None, runs.c.state, runs.c.number)
+Index(None, runs.c.queue, runs.c.number)
+Index(None, runs.c.name, runs.c.number)
+
+events = Table(
+    "events",
+    metadata,
+    Column("run_id", Word, ForeignKey(runs.c.id), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("record", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("run_id", Word, ForeignKey(runs.c.id), primary_key=True),
+    Column("step", BigInteger, primary_key=True, autoincrement=False),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("incarnation", Integer, primary_key=True, autoincrement=False),
+    Column("record", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# One row a model: the counter from which versions are taken, so that no number is ever given twice.
+models = Table(
+    "models",
+    metadata,
+    Column("project", Word, primary_key=True),
+    Column("name", Word, primary_key=True),
+    Column("last_version", Integer, nullable=False),
+)
+
+model_versions = Table(
+    "model_versions",
+    metadata,
+    Column("project", Word, primary_key=True),
+    Column("name", Word, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("run_id", Word, ForeignKey(runs.c.id), nullable=False),
+    Column("record", Text, nullable=False),
+    ForeignKeyConstraint(["project", "name"], ["models.project", "models.name"]),
+    UniqueConstraint("project", "name", "run_id"),
+)
+
+model_aliases = Table(
+    "model_aliases",
+    metadata,
+    Column("project", Word, primary_key=True),
+    Column("name", Word, primary_key=True),
+    Column("alias", Word, primary_key=True),
+    Column("version", Integer, nullable=False),
+    ForeignKeyConstraint(
+        ["project", "name", "version"],
+        ["model_versions.project", "model_versions.name", "model_versions.version"],
+    ),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Word, primary_key=True),
+    Column("name", Word, nullable=False),
+    Column("project", Word, nullable=False, index=True),
+    Column("role", Word, nullable=False),
+    Column("secret_sha256", Word, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("revoked_at", Double),
+    UniqueConstraint("secret_sha256"),
+)
+
+# Values stand here as they are: whoever may read the database may read them. The file is 0600; PostgreSQL's own access
+# rights take its place there.
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("project", Word, primary_key=True),
+    Column("name", Word, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+clusters = Table(
+    "clusters",
+    metadata,
+    Column("name", Word, primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("record", Text, nullable=False),
+)
