@@ -1,0 +1,366 @@
+"""One node's part of a gang: it has ranks forked, listens to them, ships what they print, and ends them.
+
+A host knows nothing of Ray; `host_actor` wraps it. It decides nothing about the gang either: it tells the coordinator what
+happened, in order, and does what it is told. All of it runs on one event loop and nothing here blocks that loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from orchestrator.cluster import memory_watch, network
+from orchestrator.cluster.feed import Feed
+from orchestrator.cluster.gang_messages import Bind, Ended, HostEvent, HostSnapshot, Said, StartFailed, StartRanks
+from orchestrator.cluster.incarnation import RunningIncarnation
+from orchestrator.cluster.local_dirs import NodeDirs, private_dir, remove_tree
+from orchestrator.cluster.log_spool import COORDINATOR_RANK, LogSpool
+from orchestrator.cluster.rank_account import RankAccount
+from orchestrator.cluster.rank_env import Place, launch_of, memory_of, rank_env, whole_cpus_of
+from orchestrator.cluster.rank_output import Redactor
+from orchestrator.cluster.stack_dump import dump_stack
+from orchestrator.cluster.zygote_client import Exited, RankRefused, RankRequest, ZygoteLost
+from orchestrator.core.failure import RankExit
+from orchestrator.core.ledger import add
+from orchestrator.core.records import LogLine
+from trainers import contract
+
+log = logging.getLogger(__name__)
+
+_ENDED_EVENT_WAIT_S = 10.0
+
+
+class NodeServices(Protocol):
+    """What the node's keeper does for hosts."""
+
+    async def zygote(self, environment: Mapping[str, object]) -> str:
+        """Path of the socket of the zygote for that environment, started where need be. Raises StartFailed."""
+        ...
+
+    async def seize_cpus(self, owner: str, count: int) -> tuple[int, ...] | None:
+        """CPUs of the node for `owner` alone until `release_cpus`; None when so many are not free."""
+        ...
+
+    async def release_cpus(self, owner: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class HostIdentity:
+    name: str  # the source of its log lines
+    host: str  # the node's name, for people
+    ip: str
+
+
+class Host:
+    def __init__(
+        self,
+        identity: HostIdentity,
+        dirs: NodeDirs,
+        services: NodeServices,
+        *,
+        unpack: Callable[[bytes, Path], None],
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._identity = identity
+        self._dirs = dirs
+        self._services = services
+        self._unpack = unpack
+        self._environ = environ
+        self._bound: _Bound | None = None
+
+    @property
+    def bound(self) -> Bind | None:
+        return self._bound.bind if self._bound else None
+
+    async def bind(self, bind: Bind) -> None:
+        """Give the host to an attempt. Raises StartFailed when its code or directories cannot be prepared."""
+        assert self._bound is None, "the agent binds only hosts that are free"
+        directory = self._dirs.attempt(bind.order.run_id, bind.order.attempt)
+        try:
+            code_dir = await asyncio.to_thread(self._prepare, directory, bind)
+        except (OSError, ValueError) as error:
+            raise StartFailed(f"cannot prepare {directory} on {self._identity.host}: {error}") from error
+        self._bound = _Bound(bind, directory, code_dir, self._identity)
+
+    def _prepare(self, directory: Path, bind: Bind) -> Path | None:
+        self._dirs.create()
+        private_dir(directory)
+        if bind.bundle is None or bind.order.bundle is None:
+            return None
+        code_dir = self._dirs.bundles / bind.order.bundle
+        if not code_dir.exists():
+            fresh = Path(f"{code_dir}.{os.getpid()}.new")
+            remove_tree(fresh)
+            private_dir(fresh)
+            self._unpack(bind.bundle, fresh)
+            with contextlib.suppress(OSError):  # another host of this node was faster
+                fresh.rename(code_dir)
+            remove_tree(fresh)
+        private = directory / "code"  # a script may write beside itself: never into the next attempt's copy
+        shutil.copytree(code_dir, private, dirs_exist_ok=True)
+        return private
+
+    # ---- incarnations ---------------------------------------------------------------------------------------------
+
+    async def start(self, start: StartRanks) -> None:
+        """Fork this host's ranks. Raises StartFailed; then none of them lives."""
+        bound = self._need()
+        spec = bound.bind.order.spec
+        path = await self._services.zygote(spec.get("environment") or {})
+        if start.incarnation <= bound.closed_through:
+            raise StartFailed(f"incarnation {start.incarnation} was called off while it was being started")
+        try:
+            running = RunningIncarnation(start.incarnation, bound.directory, path)
+        except ZygoteLost as error:
+            raise StartFailed(f"{self._identity.host} could not start its ranks: {error}") from error
+        try:
+            await running.listen(bound.accounts, lambda rank, message: self._heard(running, rank, message))
+            await self._fork(bound, running, start)
+        except (ZygoteLost, RankRefused, TimeoutError, OSError) as error:
+            await running.close()
+            raise StartFailed(f"{self._identity.host} could not start its ranks: {error}") from error
+        except BaseException:
+            await running.close()
+            raise
+
+    async def _fork(self, bound: _Bound, running: RunningIncarnation, start: StartRanks) -> None:
+        launch = launch_of(
+            bound.bind,
+            start,
+            staging_dir=str(bound.directory / "staging"),
+            code_dir=str(bound.code_dir) if bound.code_dir else None,
+            socket=str(running.socket_path),
+        )
+        launch_path = running.write_launch(launch.to_json())
+        cpus = await self._cpus(bound)
+        requests = []
+        for local_rank, rank in enumerate(bound.bind.ranks):
+            output = running.open_output(rank, bound.redact, bound.take_lines(start.incarnation, rank))
+            place = Place(rank, local_rank, len(bound.bind.ranks), network.interface_of(start.master_addr, self._identity.ip))
+            requests.append(
+                RankRequest(
+                    rank=rank,
+                    env=rank_env(self._environ, bound.bind, start, place),
+                    cwd=launch.code_dir or str(bound.directory),
+                    stdout=output.write_fd,
+                    stderr=output.write_fd,
+                    launch=str(launch_path),
+                    threads=launch.threads,
+                    cpus=cpus[local_rank] if cpus else None,
+                    seed=launch.seed,
+                )
+            )
+        forked = await running.fork(requests, lambda exited: self._ended(bound, running, exited))
+        now_ns = time.monotonic_ns()
+        for each in forked:
+            bound.accounts[each.rank].fork(each.pid, now_ns)
+        if start.incarnation <= bound.closed_through:
+            raise StartFailed(f"incarnation {start.incarnation} was called off while it was being started")
+        bound.running = running
+        running.watch()
+        limit = memory_of(bound.bind.order.spec)
+        if limit:
+            running.keep_task(asyncio.create_task(self._hold_to_memory(bound, running, limit)))
+
+    async def _cpus(self, bound: _Bound) -> list[tuple[int, ...]] | None:
+        each = whole_cpus_of(bound.bind.order.spec)
+        if not each:
+            return None
+        seized = await self._services.seize_cpus(self._identity.name, each * len(bound.bind.ranks))
+        if seized is None:
+            return None
+        return [seized[at : at + each] for at in range(0, len(seized), each)]
+
+    async def open_store(self, incarnation: int, address: str) -> int:
+        """Serve a rendezvous store for that incarnation and answer its port. Raises StartFailed."""
+        bound = self._need()
+        path = await self._services.zygote(bound.bind.order.spec.get("environment") or {})
+        try:
+            port, lease = await asyncio.to_thread(network.fork_store, path, address, self._environ)
+        except (ZygoteLost, RankRefused, TimeoutError, OSError) as error:
+            raise StartFailed(f"{self._identity.host} could not serve the rendezvous: {error}") from error
+        bound.replace_store(lease)
+        return port
+
+    def signal_ranks(self, incarnation: int, number: int, *, stopping: bool) -> None:
+        """Signal every rank that lives. `stopping`: on somebody's order, not after a failure."""
+        bound = self._need()
+        running = bound.running
+        if running is None or running.number != incarnation:
+            return
+        now_ns = time.monotonic_ns()
+        for account in bound.accounts.values():
+            if account.pid is not None:
+                account.ended_by_us = True
+                if stopping:
+                    account.stop(now_ns)
+        bound.stopping = bound.stopping or stopping
+        with contextlib.suppress(ZygoteLost):
+            running.signal(number)
+
+    async def close_incarnation(self, incarnation: int) -> None:
+        """Make certain that no rank of it lives, and take its sockets away."""
+        bound = self._need()
+        bound.closed_through = max(bound.closed_through, incarnation)
+        running = bound.running
+        if running is None or running.number != incarnation:
+            return
+        bound.running = None
+        await running.close()
+        now_ns = time.monotonic_ns()
+        for account in bound.accounts.values():
+            if account.pid is not None:
+                account.end(now_ns, stopping=bound.stopping, finished=False)
+
+    async def dump(self, rank: int) -> str:
+        """The stack of a rank that hangs, which is also put into its log. Counts the time since its last sign as hung."""
+        bound = self._need()
+        account = bound.accounts[rank]
+        if account.pid is None or bound.running is None:
+            return ""
+        account.declare_hung(time.monotonic_ns())
+        stack = bound.redact(await dump_stack(account.pid))
+        bound.take_lines(bound.running.number, rank)(stack.splitlines())
+        return stack
+
+    # ---- what is to be told ---------------------------------------------------------------------------------------
+
+    async def events(self, after: int, timeout_s: float) -> list[tuple[int, HostEvent]]:
+        """Events above `after`; waits for the first. Those up to `after` are forgotten."""
+        bound = self._need()
+        bound.events.drop_through(after)
+        return await bound.events.wait_after(after, timeout_s)
+
+    def snapshot(self) -> HostSnapshot:
+        bound = self._need()
+        now_ns = time.monotonic_ns()
+        return HostSnapshot(
+            incarnation=bound.running.number if bound.running else 0,
+            ranks=tuple(account.view(now_ns) for account in bound.accounts.values()),
+            ledger=add(account.clock.at(now_ns) for account in bound.accounts.values()),
+        )
+
+    def say(self, incarnation: int, text: str) -> None:
+        """A line of the coordinator's own in the run's log."""
+        bound = self._need()
+        bound.take_lines(incarnation, COORDINATOR_RANK)([bound.redact(line) for line in text.splitlines()])
+
+    async def log_lines(self, after: int, acknowledged: int, limit: int, timeout_s: float) -> list[LogLine]:
+        """Lines above `after`; waits for the first. Those up to `acknowledged` are the server's now."""
+        bound = self._need()
+        bound.spool.acknowledge(acknowledged)
+        lines = bound.spool.after(after, limit)
+        if not lines and timeout_s > 0:
+            await bound.log_grew(timeout_s)
+            lines = bound.spool.after(after, limit)
+        return lines
+
+    async def release(self) -> None:
+        """Forget the attempt: no process, socket or file of it stays. May be called again."""
+        bound, self._bound = self._bound, None
+        if bound is None:
+            return
+        if bound.running is not None:
+            await bound.running.close()
+        bound.close()
+        await self._services.release_cpus(self._identity.name)
+        await asyncio.to_thread(remove_tree, bound.directory)
+
+    # ---- what happens ---------------------------------------------------------------------------------------------
+
+    def _heard(self, running: RunningIncarnation, rank: int, message: contract.Message) -> None:
+        bound = self._bound
+        if bound is None or rank not in bound.accounts:
+            return
+        if bound.accounts[rank].hear(message, time.monotonic_ns()):
+            bound.events.put(Said(running.number, rank, message))
+
+    def _ended(self, bound: _Bound, running: RunningIncarnation, exited: Exited) -> None:
+        account = bound.accounts[exited.rank]
+        account.end(time.monotonic_ns(), stopping=bound.stopping, finished=exited.status == 0)
+        memory_watch.remove_shared_memory(exited.pid)
+        evidence = account.oom_evidence
+        if evidence is None and exited.signal == signal.SIGKILL and exited.oom_kills and not account.ended_by_us:
+            evidence = f"the kernel's out-of-memory killer ended it at {exited.max_rss_bytes / 2**30:.2f} GiB"
+        end = RankExit(
+            rank=exited.rank,
+            host=self._identity.host,
+            code=exited.status,
+            signal=exited.signal,
+            step=account.step.step if account.step else 0,
+            report=account.failed,
+            oom_evidence=evidence,
+            ended_by_us=account.ended_by_us and evidence is None,
+        )
+        bound.events.put(Ended(running.number, end))
+
+    async def _hold_to_memory(self, bound: _Bound, running: RunningIncarnation, limit_bytes: int) -> None:
+        while True:
+            await asyncio.sleep(memory_watch.INTERVAL_S)
+            pids = {each.rank: each.pid for each in bound.accounts.values() if each.pid is not None}
+            used = await asyncio.to_thread(memory_watch.over_limit, pids, limit_bytes)
+            for rank, used_bytes in used.items():
+                account = bound.accounts[rank]
+                if account.pid is None:
+                    continue
+                account.oom_evidence = f"{used_bytes / 2**30:.2f} GiB used of {limit_bytes / 2**30:.2f} GiB allowed"
+                with contextlib.suppress(ZygoteLost):
+                    running.signal(signal.SIGKILL, rank)
+
+    def _need(self) -> _Bound:
+        if self._bound is None:
+            raise StartFailed(f"host {self._identity.name} belongs to no attempt now")
+        return self._bound
+
+
+class _Bound:
+    """What a host keeps while it belongs to an attempt."""
+
+    def __init__(self, bind: Bind, directory: Path, code_dir: Path | None, identity: HostIdentity) -> None:
+        self.bind, self.directory, self.code_dir = bind, directory, code_dir
+        order = bind.order
+        self.redact = Redactor(tuple(order.secrets.values()))
+        self.spool = LogSpool(directory / "log", run_id=order.run_id, attempt=order.attempt, source=identity.name)
+        self.events: Feed[HostEvent] = Feed()
+        began_ns = time.monotonic_ns() - int(bind.started_before_s * 1e9)
+        self.accounts = {rank: RankAccount(rank, began_ns) for rank in bind.ranks}
+        self.running: RunningIncarnation | None = None
+        self.stopping = False
+        self.closed_through = 0  # incarnations that must not be started any more
+        self._store: network.StoreLease | None = None
+        self._grew = asyncio.Event()
+
+    def take_lines(self, incarnation: int, rank: int) -> Callable[[Sequence[str]], None]:
+        def take(lines: Sequence[str]) -> None:
+            at = time.time()
+            self.spool.append([(incarnation, rank, at, line) for line in lines])
+            self._grew.set()
+
+        return take
+
+    async def log_grew(self, timeout_s: float) -> None:
+        self._grew.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._grew.wait(), timeout_s)
+
+    def replace_store(self, lease: network.StoreLease) -> None:
+        if self._store is not None:
+            self._store.close()
+        self._store = lease
+
+    def close(self) -> None:
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+        self.events.wake()
+        self._grew.set()
+        self.spool.close()

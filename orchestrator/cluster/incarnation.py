@@ -1,0 +1,178 @@
+"""The processes of one incarnation on one host: their lease, their progress socket, their output.
+
+Closing it ends them all, whatever state it is in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from orchestrator.cluster.rank_output import RankOutput, Redactor, TakeLines
+from orchestrator.cluster.zygote_client import Exited, Forked, Lease, RankRequest, ZygoteLost
+from trainers import contract
+
+log = logging.getLogger(__name__)
+
+MESSAGE_BYTES = 2**20
+_LAST_WORDS_S = 0.5  # how long the messages of a dead rank may take out of its socket
+_KILL_WAIT_S = 10.0
+
+Heard = Callable[[int, contract.Message], None]
+Ended = Callable[[Exited], None]
+
+
+class RunningIncarnation:
+    def __init__(self, number: int, directory: Path, zygote: str) -> None:
+        self.number = number
+        self.socket_path = directory / f"p{number}"
+        self._launch_path = directory / f"launch-{number}.json"
+        self._lease = Lease(zygote)
+        self._outputs: dict[int, RankOutput] = {}
+        self._readers: dict[int, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._living: set[int] = set()
+        self._all_ended = asyncio.Event()
+        self._watching = False
+        self._server: asyncio.Server | None = None
+        self._ended: Ended = lambda exited: None
+        self._ranks: Collection[int] = ()
+        self._heard: Heard = lambda rank, message: None
+
+    async def listen(self, ranks: Collection[int], heard: Heard) -> None:
+        """Serve the progress socket. Messages of `ranks` go to `heard`; other connections are closed."""
+        self._ranks, self._heard = ranks, heard
+        self.socket_path.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(self._serve, str(self.socket_path), limit=MESSAGE_BYTES)
+        self.socket_path.chmod(0o600)
+
+    def write_launch(self, text: str) -> Path:
+        with open(os.open(self._launch_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(text)
+        return self._launch_path
+
+    def open_output(self, rank: int, redact: Redactor, take: TakeLines) -> RankOutput:
+        self._outputs[rank] = RankOutput(redact, take)
+        return self._outputs[rank]
+
+    async def fork(self, requests: Sequence[RankRequest], ended: Ended) -> list[Forked]:
+        """Raises what `Lease.fork` raises. Ends are told only after `watch`."""
+        self._ended = ended
+        forked = await asyncio.to_thread(self._lease.fork, requests)
+        self._living = {each.rank for each in forked}
+        for each in forked:
+            os.close(each.pidfd)
+        for output in self._outputs.values():
+            output.forked()
+        return forked
+
+    def watch(self) -> None:
+        """From now on ends are noticed, by the zygote's word and not by a poll."""
+        self._watching = True
+        asyncio.get_running_loop().add_reader(self._lease.fileno(), self._on_lease)
+        self._on_lease()  # a rank may have ended while others were forked
+
+    def keep_task(self, task: asyncio.Task[None]) -> None:
+        """Ends with the incarnation."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def signal(self, number: int, rank: int | None = None) -> None:
+        """Raises ZygoteLost."""
+        self._lease.signal(number, rank)
+
+    async def close(self) -> None:
+        """End every rank and wait until each has: after this the next incarnation has the host to itself."""
+        if self._living and self._watching:
+            with contextlib.suppress(ZygoteLost):
+                self._lease.signal(signal.SIGKILL)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._all_ended.wait(), _KILL_WAIT_S)
+        self._unwatch()
+        self._lease.close()
+        for task in (*self._tasks, *self._readers.values()):
+            task.cancel()
+        for output in self._outputs.values():
+            output.close()
+        if self._server is not None:
+            self._server.close()
+        self.socket_path.unlink(missing_ok=True)
+        self._launch_path.unlink(missing_ok=True)
+
+    # ---- ends -----------------------------------------------------------------------------------------------------
+
+    def _on_lease(self) -> None:
+        try:
+            exits = self._lease.events(timeout_s=0)
+        except ZygoteLost as error:
+            log.warning("the zygote is lost: %s", error)
+            self._unwatch()
+            self._lose_all()
+            return
+        for exited in exits:
+            self.keep_task(asyncio.create_task(self._tell_end(exited)))
+
+    async def _tell_end(self, exited: Exited) -> None:
+        """A rank's end comes after its last words: they may explain it."""
+        reader = self._readers.get(exited.rank)
+        if reader is not None:
+            await asyncio.wait({reader}, timeout=_LAST_WORDS_S)
+        elif exited.signal is None:
+            await self._first_words(exited.rank)
+        if exited.rank in self._outputs:
+            self._outputs[exited.rank].close()
+        self._finish(exited)
+
+    async def _first_words(self, rank: int) -> None:
+        """The rank connected and ended before its connection was accepted here: its words are in the socket."""
+        deadline = time.monotonic() + _LAST_WORDS_S / 5
+        while rank not in self._readers and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        if rank in self._readers:
+            await asyncio.wait({self._readers[rank]}, timeout=_LAST_WORDS_S)
+
+    def _lose_all(self) -> None:
+        """The zygote died and its ranks with it, by its death signal: nobody is left to tell how each ended."""
+        for rank in sorted(self._living):
+            self._finish(Exited(rank, 0, None, int(signal.SIGKILL), 0, 0))
+
+    def _finish(self, exited: Exited) -> None:
+        if exited.rank not in self._living:
+            return
+        self._living.discard(exited.rank)
+        self._ended(exited)
+        if not self._living:
+            self._all_ended.set()
+
+    def _unwatch(self) -> None:
+        if self._watching:
+            self._watching = False
+            asyncio.get_running_loop().remove_reader(self._lease.fileno())
+
+    # ---- progress -------------------------------------------------------------------------------------------------
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        rank: int | None = None
+        try:
+            while line := await reader.readline():
+                message = contract.decode(line)
+                if isinstance(message, contract.Hello):
+                    if message.rank not in self._ranks:
+                        return
+                    rank = message.rank
+                    task = asyncio.current_task()
+                    assert task is not None
+                    self._readers[rank] = task
+                if rank is None:
+                    return
+                self._heard(rank, message)
+        except (ValueError, OSError) as error:
+            log.warning("closing a progress connection of rank %s: %s", rank, error)
+        finally:
+            writer.close()

@@ -1,0 +1,105 @@
+"""The environment and the launch document of a rank, built from the order. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from orchestrator.cluster.gang_messages import Bind, StartRanks
+from trainers.contract import Launch
+
+CONFIG_SECTIONS = ("data", "model", "train", "parallelism", "deepspeed", "checkpoint")
+_KINDS: tuple[Literal["recipe", "entrypoint", "script"], ...] = ("recipe", "entrypoint", "script")
+# Ours, Ray's and the thread counts of the actor: none of them is the rank's business.
+_WITHHELD_PREFIXES = ("RAY_", "EVERTRAIN_", "OMP_", "MKL_", "OPENBLAS_", "PYTHONPATH", "VIRTUAL_ENV")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where on the host a rank lives."""
+
+    rank: int
+    local_rank: int
+    local_world_size: int
+    interface: str | None  # of the address the gang meets at
+
+
+def rank_env(base: Mapping[str, str], bind: Bind, start: StartRanks, place: Place) -> dict[str, str]:
+    """The whole environment of one rank: the node's own, the run's, its secrets, and torchrun's on top."""
+    order = bind.order
+    env = {name: value for name, value in base.items() if not name.startswith(_WITHHELD_PREFIXES)}
+    env.update({str(name): str(value) for name, value in (order.spec.get("env") or {}).items()})
+    env.update(order.secrets)
+    threads = str(threads_of(order.spec))
+    env.update(
+        {
+            "RANK": str(place.rank),
+            "LOCAL_RANK": str(place.local_rank),
+            "WORLD_SIZE": str(bind.world_size),
+            "LOCAL_WORLD_SIZE": str(place.local_world_size),
+            "GROUP_RANK": str(bind.index),
+            "GROUP_WORLD_SIZE": str(len(order.shares)),
+            "MASTER_ADDR": start.master_addr,
+            "MASTER_PORT": str(start.master_port),
+            # The store is served beside the ranks, and the prefix keeps incarnations apart.
+            "TORCHELASTIC_USE_AGENT_STORE": "True",
+            "TORCHELASTIC_RESTART_COUNT": str(start.incarnation),
+            "TORCHELASTIC_RUN_ID": f"{order.run_id}-{order.attempt}",
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "PYTHONUNBUFFERED": "1",
+        }
+    )
+    if place.interface is not None:
+        env.setdefault("GLOO_SOCKET_IFNAME", place.interface)
+        env.setdefault("NCCL_SOCKET_IFNAME", place.interface)
+    return env
+
+
+def launch_of(bind: Bind, start: StartRanks, *, staging_dir: str, code_dir: str | None, socket: str) -> Launch:
+    """What the ranks of one incarnation on this host are asked to do. Raises ValueError for an order without a target."""
+    order = bind.order
+    spec = order.spec
+    kind = next((each for each in _KINDS if spec.get(each)), None)
+    if kind is None:
+        raise ValueError(f"run {order.run_id} names none of {', '.join(_KINDS)}: there is nothing to start")
+    return Launch(
+        run_id=order.run_id,
+        run_name=order.run_name,
+        attempt=order.attempt,
+        incarnation=start.incarnation,
+        kind=kind,
+        target=str(spec[kind]),
+        config={name: spec[name] for name in CONFIG_SECTIONS if spec.get(name) is not None},
+        checkpoint_root=order.checkpoint_root,
+        staging_dir=staging_dir,
+        args=tuple(str(each) for each in spec.get("args") or ()),
+        code_dir=code_dir,
+        seed=int((spec.get("train") or {}).get("seed") or 0),
+        threads=threads_of(spec),
+        admitted=start.admitted,
+        furthest_step=start.furthest_step,
+        progress_socket=socket,
+    )
+
+
+def resources_of(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`resources` of the run file: cpu, gpu and memory (bytes) of one worker."""
+    found: Mapping[str, Any] = spec.get("resources") or {}
+    return found
+
+
+def threads_of(spec: Mapping[str, Any]) -> int:
+    return max(1, int(resources_of(spec).get("cpu", 1) or 1))
+
+
+def memory_of(spec: Mapping[str, Any]) -> int:
+    """Bytes that one worker may use; 0: no limit."""
+    return int(resources_of(spec).get("memory") or 0)
+
+
+def whole_cpus_of(spec: Mapping[str, Any]) -> int:
+    """How many CPUs each worker may have for itself alone; 0 where it asked for parts of one."""
+    cpu = float(resources_of(spec).get("cpu", 1) or 0)
+    return int(cpu) if cpu >= 1 and cpu == int(cpu) else 0
