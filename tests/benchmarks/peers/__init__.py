@@ -1,0 +1,1 @@
+"""The same training written without Evertrain: what the figures are compared with."""
