@@ -1,0 +1,69 @@
+"""What a watcher of one run is told: the present state at once, then every change, until the run has ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from orchestrator.api.parts import Parts
+from orchestrator.core.runs import Event, Run
+from orchestrator.protocol import convert
+from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
+
+EVENTS_AT_ONCE = 500
+PAUSE_S = 0.1  # between two looks: a run that reports often does not become as many messages
+
+
+class RunFeed:
+    """One watcher. It holds no thread while nothing happens, and reads events only when the run's version changed."""
+
+    def __init__(self, parts: Parts, run: Run, after_event: int) -> None:
+        self._parts = parts
+        self._run = run
+        self._after = after_event
+        self._version = -1
+        self._shown: tuple[object, ...] = ()
+
+    async def updates(self) -> AsyncGenerator[pb.RunUpdate, None]:
+        parts = self._parts
+        wakes = parts.wakeups.wait(f"run:{self._run.id}", parts.settings.watch_poll_s)
+        async with aclosing(wakes):
+            async for _ in wakes:
+                run = await parts.blocking(parts.store.run, self._run.project, self._run.id)
+                async for update in self._changes(run):
+                    yield update
+                if run.terminal:
+                    return
+                await asyncio.sleep(PAUSE_S)
+
+    async def _changes(self, run: Run) -> AsyncGenerator[pb.RunUpdate, None]:
+        parts = self._parts
+        progress, shown = parts.progress(run), self._look(run)
+        if shown == self._shown:
+            return
+        events: list[Event] = []
+        if run.version != self._version:
+            events = await self._events(run.id)
+            while len(events) == EVENTS_AT_ONCE:
+                yield self._update(events, None)
+                events = await self._events(run.id)
+        update = self._update(events, parts.detail(run))
+        if progress is not None:
+            update.progress.CopyFrom(update.run.progress)
+        self._version, self._shown = run.version, shown
+        yield update
+
+    def _look(self, run: Run) -> tuple[object, ...]:
+        """What makes an update worth sending when it differs."""
+        parts = self._parts
+        return run.version, parts.present(run).state.reason, parts.fleet.liveness(run), parts.progress(run)
+
+    async def _events(self, run_id: str) -> list[Event]:
+        events = await self._parts.blocking(self._parts.store.events, run_id, after=self._after, limit=EVENTS_AT_ONCE)
+        if events:
+            self._after = events[-1].seq
+        return events
+
+    def _update(self, events: list[Event], run: pb.Run | None) -> pb.RunUpdate:
+        return pb.RunUpdate(run=run, events=[convert.to_proto(each, pb.Event) for each in events])

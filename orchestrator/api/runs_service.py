@@ -1,0 +1,144 @@
+"""The service `Runs`: submit, look, watch, cancel, read logs."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from orchestrator.api.auth import caller
+from orchestrator.api.parts import Parts, bad_request
+from orchestrator.api.run_feed import RunFeed
+from orchestrator.api.run_logs import RunLogs
+from orchestrator.control.commands import SubmitCommand
+from orchestrator.core.records import LogQuery, RunFilter
+from orchestrator.core.runs import STATE_NAMES
+from orchestrator.errors import TooLarge
+from orchestrator.ports import Submitted
+from orchestrator.protocol import convert
+from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
+from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
+
+MAX_PAGE = 1000
+_UPLOADS = 4  # at a time: each holds a whole bundle in memory
+_KEY = re.compile(r"[\x21-\x7e]{1,200}")
+
+
+class RunsService(rpc.RunsServicer):
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._uploads = asyncio.Semaphore(_UPLOADS)
+
+    async def Submit(self, request: pb.SubmitRequest, context: Any) -> pb.SubmitResponse:
+        parts = self._parts
+        answers = await parts.blocking(parts.commands.submit, [self._command(request)])
+        return self._submitted(answers[0])
+
+    async def SubmitBatch(self, request: pb.SubmitBatchRequest, context: Any) -> pb.SubmitBatchResponse:
+        parts, limit = self._parts, self._parts.settings.batch_submissions
+        if len(request.submissions) > limit:
+            raise TooLarge(
+                f"{len(request.submissions)} submissions in one batch, at most {limit}: send several batches"
+            )
+        if not request.submissions:
+            raise bad_request("submissions", "none", "a batch needs at least one submission")
+        commands = [self._command(each) for each in request.submissions]
+        answers = await parts.blocking(parts.commands.submit, commands)
+        return pb.SubmitBatchResponse(results=[self._submitted(each) for each in answers])
+
+    async def Plan(self, request: pb.PlanRequest, context: Any) -> pb.PlanResponse:
+        parts = self._parts
+        self._check_size(request.spec)
+        plan = await parts.blocking(parts.commands.plan, caller().target(request.project), request.spec)
+        return pb.PlanResponse(
+            spec_json=convert.dump_spec(plan.document),
+            clusters=[convert.to_proto(each, pb.ClusterFit) for each in plan.fits],
+        )
+
+    async def Get(self, request: pb.GetRunRequest, context: Any) -> pb.Run:
+        return self._parts.detail(await self._parts.find_run(request.run, request.project))
+
+    async def List(self, request: pb.ListRunsRequest, context: Any) -> pb.ListRunsResponse:
+        parts = self._parts
+        if not 0 <= request.page_size <= MAX_PAGE:
+            raise bad_request("page_size", request.page_size, f"must be 1 to {MAX_PAGE}, or 0 for the default of 100")
+        states = tuple(state.upper() for state in request.states)
+        for state in states:
+            if state not in STATE_NAMES:
+                raise bad_request("states", state, f"must be one of {', '.join(STATE_NAMES)}")
+        where = RunFilter(caller().scope(request.project), states, request.name_prefix, request.queue)
+        page = await parts.blocking(parts.store.runs, where, page=request.page, limit=request.page_size or 100)
+        return pb.ListRunsResponse(runs=parts.summaries(page.runs), next_page=page.next_page)
+
+    async def Watch(self, request: pb.WatchRunRequest, context: Any) -> AsyncIterator[pb.RunUpdate]:
+        run = await self._parts.find_run(request.run, request.project)
+        async with aclosing(RunFeed(self._parts, run, request.after_event).updates()) as updates:
+            async for update in updates:
+                yield update
+
+    async def Cancel(self, request: pb.CancelRunRequest, context: Any) -> pb.Run:
+        parts, who = self._parts, caller()
+        run = await parts.find_run(request.run, request.project)
+        changed = await parts.blocking(
+            parts.commands.cancel, run.project, run.id, by=who.name, message=request.reason[:1000]
+        )
+        return parts.detail(changed)
+
+    async def Logs(self, request: pb.LogsRequest, context: Any) -> AsyncIterator[pb.LogChunk]:
+        run = await self._parts.find_run(request.run, request.project)
+        query = LogQuery(
+            rank=request.rank if request.HasField("rank") else None,
+            attempt=request.attempt if request.HasField("attempt") else None,
+            since_at=request.since_at if request.HasField("since_at") else None,
+            tail=request.tail if request.HasField("tail") else None,
+        )
+        if query.tail is not None and query.tail < 0:
+            raise bad_request("tail", query.tail, "must be 0 or more lines")
+        async with aclosing(RunLogs(self._parts, run, query).chunks(follow=request.follow)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def Events(self, request: pb.EventsRequest, context: Any) -> pb.EventsResponse:
+        parts = self._parts
+        run = await parts.find_run(request.run, request.project)
+        limit = min(max(request.limit, 0) or MAX_PAGE, MAX_PAGE)
+        events = await parts.blocking(parts.store.events, run.id, after=request.after, limit=limit)
+        return pb.EventsResponse(events=[convert.to_proto(each, pb.Event) for each in events])
+
+    async def Checkpoints(self, request: pb.CheckpointsRequest, context: Any) -> pb.CheckpointsResponse:
+        parts = self._parts
+        run = await parts.find_run(request.run, request.project)
+        checkpoints = await parts.blocking(parts.store.checkpoints, run.id)
+        return pb.CheckpointsResponse(checkpoints=[convert.to_proto(each, pb.Checkpoint) for each in checkpoints])
+
+    async def UploadBundle(self, request_iterator: AsyncIterator[pb.BundleChunk], context: Any) -> pb.Bundle:
+        limit = self._parts.settings.bundle_bytes
+        async with self._uploads:
+            data = bytearray()
+            async for chunk in request_iterator:
+                data += chunk.data
+                if len(data) > limit:
+                    raise TooLarge(
+                        f"the code bundle is over {limit} bytes: list what the run does not need in .evertrainignore"
+                    )
+            return pb.Bundle(sha256=await self._parts.blocking(self._parts.bundles.put, bytes(data)))
+
+    def _command(self, request: pb.SubmitRequest) -> SubmitCommand:
+        self._check_size(request.spec)
+        key = request.idempotency_key
+        if key and not _KEY.fullmatch(key):
+            raise bad_request("idempotency_key", key, "must be 1 to 200 printable ASCII characters without spaces")
+        who = caller()
+        return SubmitCommand(who.target(request.project), request.spec, who.name, key or None)
+
+    def _check_size(self, spec: str) -> None:
+        limit = self._parts.settings.spec_bytes
+        if len(spec.encode()) > limit:
+            raise TooLarge(
+                f"the run file has {len(spec.encode())} bytes, at most {limit}: keep data and code out of it"
+            )
+
+    def _submitted(self, answer: Submitted) -> pb.SubmitResponse:
+        return pb.SubmitResponse(run=self._parts.summary(answer.run), created=answer.created)

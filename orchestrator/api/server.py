@@ -1,0 +1,122 @@
+"""The gRPC server: limits, keepalive, health, reflection, TLS."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import SERVICE_NAME as HEALTH
+from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]  # not in the stubs
+from grpc_reflection.v1alpha import reflection
+
+from orchestrator.api.access_services import SecretsService, TokensService
+from orchestrator.api.clusters_service import ClustersService
+from orchestrator.api.guard import Guard
+from orchestrator.api.models_service import ModelsService
+from orchestrator.api.parts import Parts
+from orchestrator.api.runs_service import RunsService
+from orchestrator.errors import Refused
+from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
+from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
+from orchestrator.settings import LOOPBACK_HOSTS, Settings
+
+log = logging.getLogger(__name__)
+
+SERVICES = tuple(each.full_name for each in pb.DESCRIPTOR.services_by_name.values())
+
+
+class GrpcServer:
+    """Start it, then `port` says where it listens."""
+
+    def __init__(self, parts: Parts) -> None:
+        settings = parts.settings
+        guard = Guard(parts.authenticator, parts.executor, settings.unary_deadline_s)
+        self._settings = settings
+        self._server = grpc.aio.server(interceptors=[guard], options=_options(settings))
+        self._health = health.HealthServicer()
+        self.port = 0
+        for add, service in _services(parts, self._health):
+            add(service, self._server)
+        names = (*SERVICES, HEALTH, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)  # type: ignore[no-untyped-call]
+
+    async def start(self) -> None:
+        """Raises Refused when the port is taken or the certificate cannot be read."""
+        self.port = self._bind()
+        await self._server.start()
+        for service in ("", *SERVICES):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    async def stop(self, grace_s: float) -> None:
+        """Say so to health checks, take no new calls, and end the open ones after `grace_s`."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)
+
+    def _bind(self) -> int:
+        settings = self._settings
+        address = f"{_bracketed(settings.grpc_host)}:{settings.grpc_port}"
+        credentials = _credentials(settings)
+        if credentials is None and settings.grpc_host not in LOOPBACK_HOSTS:
+            log.warning("the gRPC API on %s is not encrypted: set EVERTRAIN_TLS_CERT and EVERTRAIN_TLS_KEY", address)
+        try:
+            if credentials is None:
+                return self._server.add_insecure_port(address)
+            return self._server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise port_taken("gRPC API", settings.grpc_host, settings.grpc_port, "EVERTRAIN_GRPC_PORT") from error
+
+
+def _services(parts: Parts, health_service: Any) -> list[tuple[Any, Any]]:
+    """Each service with the generated function that adds it."""
+    return [
+        (rpc.add_RunsServicer_to_server, RunsService(parts)),
+        (rpc.add_ModelsServicer_to_server, ModelsService(parts)),
+        (rpc.add_TokensServicer_to_server, TokensService(parts)),
+        (rpc.add_SecretsServicer_to_server, SecretsService(parts)),
+        (rpc.add_ClustersServicer_to_server, ClustersService(parts)),
+        (health_pb2_grpc.add_HealthServicer_to_server, health_service),
+    ]
+
+
+def port_taken(what: str, host: str, port: int, variable: str) -> Refused:
+    return Refused(
+        f"the {what} cannot listen on {host}:{port}: the port is taken, or the address is not of this machine. "
+        f"Is another Evertrain running (`evertrain down` ends it)? Otherwise set {variable} to a free port"
+    )
+
+
+def _options(settings: Settings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", settings.message_bytes),
+        ("grpc.max_send_message_length", -1),  # answers are bounded by pages
+        ("grpc.max_concurrent_streams", settings.concurrent_streams),
+        ("grpc.so_reuseport", 0),  # otherwise a second server on the port would take half of the calls
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.max_ping_strikes", 0),
+    ]
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    if settings.tls_cert is None and settings.tls_key is None:
+        return None
+    if settings.tls_cert is None or settings.tls_key is None:
+        raise Refused("TLS needs both EVERTRAIN_TLS_CERT and EVERTRAIN_TLS_KEY, and only one is set")
+    return grpc.ssl_server_credentials([(_read(settings.tls_key), _read(settings.tls_cert))])
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Refused(f"TLS: {path} cannot be read: {error.strerror}") from error
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,218 @@
+"""Every setting, with a sentence each. The only reader of the environment.
+
+`Settings` is the server's, read from `EVERTRAIN_*`. `Connection` is how a client finds its server: `EVERTRAIN_SERVER`
+and `EVERTRAIN_TOKEN` first, then the context file that `evertrain up` wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from orchestrator.errors import Refused
+
+DEFAULT_GRPC_PORT = 7460
+DEFAULT_HTTP_PORT = 7461
+LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
+
+_Port = Annotated[int, Field(ge=0, le=65535)]
+_Seconds = Annotated[float, Field(gt=0)]
+_Bytes = Annotated[int, Field(gt=0)]
+
+MIB = 2**20
+
+
+class Settings(BaseSettings):
+    """The server's settings. Durations in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix="EVERTRAIN_", frozen=True, extra="forbid")
+
+    data_dir: Path = Field(
+        default=Path.home() / ".evertrain" / "server",
+        description="Directory of everything the embedded server keeps: database, logs, bundles, first tokens.",
+    )
+    store_url: str = Field(default="", description="SQLAlchemy URL of the store; empty: SQLite in data_dir.")
+    storage: str = Field(
+        default="",
+        description="fsspec URL or path of checkpoints, unless a run file says otherwise; empty: in data_dir.",
+    )
+
+    grpc_host: str = Field(default="127.0.0.1", description="Address that the gRPC API listens on.")
+    grpc_port: _Port = Field(default=DEFAULT_GRPC_PORT, description="Port of the gRPC API; 0 takes any free one.")
+    http_host: str = Field(default="127.0.0.1", description="Address that /metrics, /healthz and /readyz listen on.")
+    http_port: _Port = Field(default=DEFAULT_HTTP_PORT, description="Port of the HTTP side; 0 takes any free one.")
+    tls_cert: Path | None = Field(
+        default=None, description="PEM file of the certificate chain; with tls_key it turns TLS on."
+    )
+    tls_key: Path | None = Field(default=None, description="PEM file of the certificate's private key.")
+    metrics_without_token: bool | None = Field(
+        default=None, description="Whether /metrics answers without a token; unset: only while bound to loopback."
+    )
+
+    message_bytes: _Bytes = Field(default=8 * MIB, description="Largest gRPC message taken or sent.")
+    spec_bytes: _Bytes = Field(default=256 * 1024, description="Largest run file taken.")
+    bundle_bytes: _Bytes = Field(default=64 * MIB, description="Largest code bundle taken.")
+    batch_submissions: Annotated[int, Field(gt=0)] = Field(
+        default=1000, description="Most submissions in one SubmitBatch."
+    )
+    concurrent_streams: Annotated[int, Field(gt=0)] = Field(
+        default=1000, description="Most open calls of one connection."
+    )
+    unary_deadline_s: _Seconds = Field(default=30.0, description="A unary call that took longer is given up.")
+    api_threads: Annotated[int, Field(gt=0)] = Field(
+        default=16, description="Threads in which calls wait for the store."
+    )
+    token_cache_s: _Seconds = Field(
+        default=2.0, description="How long a token's record is believed; revoking through this server is at once."
+    )
+
+    log_line_bytes: _Bytes = Field(default=16 * 1024, description="A longer log line is cut, and says so.")
+    log_run_bytes: _Bytes = Field(
+        default=256 * MIB, description="Kept of one run's log; beyond it the oldest lines go."
+    )
+    log_rate_bytes_per_s: _Bytes = Field(
+        default=2 * MIB, description="Log bytes a second that one run may write for long."
+    )
+    log_burst_bytes: _Bytes = Field(
+        default=32 * MIB, description="Log bytes that one run may write before the rate holds."
+    )
+    log_credit: Annotated[int, Field(gt=0)] = Field(
+        default=8, description="Log batches that an agent may have unanswered."
+    )
+    log_drain_s: _Seconds = Field(
+        default=2.0, description="After a run's end its log counts as complete when no line came for so long."
+    )
+
+    agent_lost_after_s: _Seconds = Field(
+        default=30.0, description="An agent not heard of for so long makes the liveness of its runs unknown."
+    )
+    fence_s: _Seconds = Field(
+        default=60.0,
+        description="A host cut off from its cluster ends its ranks within this; no new attempt starts before.",
+    )
+    watch_poll_s: _Seconds = Field(
+        default=2.0, description="A watcher looks again after so long even when nothing woke it."
+    )
+    metrics_grace_s: _Seconds = Field(
+        default=300.0, description="Series of a finished run stay on /metrics for so long."
+    )
+    metrics_runs: Annotated[int, Field(gt=0)] = Field(
+        default=1000, description="Most runs with series of their own at a time."
+    )
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Level of the server's own log."
+    )
+    log_format: Literal["json", "text"] = Field(default="json", description="Form of the server's own log.")
+
+    @property
+    def database_url(self) -> str:
+        return self.store_url or f"sqlite:///{self.data_dir / 'evertrain.db'}"
+
+    @property
+    def storage_root(self) -> str:
+        return self.storage or str(self.data_dir / "storage")
+
+    @property
+    def open_metrics(self) -> bool:
+        """Whether /metrics answers without a token."""
+        if self.metrics_without_token is None:
+            return self.http_host in LOOPBACK_HOSTS
+        return self.metrics_without_token
+
+
+def load_settings() -> Settings:
+    """From the environment. Raises Refused, naming each variable that is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [
+            f"EVERTRAIN_{'_'.join(str(part) for part in each['loc']).upper()}: {each['msg']} (got {each['input']!r})"
+            for each in error.errors()
+        ]
+        raise Refused("the server's settings are wrong:\n" + "\n".join(lines)) from error
+
+
+# ---- clients --------------------------------------------------------------------------------------------------------
+
+
+class _ClientEnvironment(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="EVERTRAIN_", frozen=True, extra="ignore")
+
+    server: str = ""
+    token: str = ""
+    ca_cert: Path | None = None
+    context: Path = Path.home() / ".evertrain" / "context"
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where a server is and who asks. `ca_cert`: PEM file to check the server's certificate against; None: no TLS."""
+
+    server: str  # host:port
+    token: str
+    ca_cert: Path | None = None
+
+    def __repr__(self) -> str:  # the token never reaches a log through this object
+        return f"Connection(server={self.server!r}, ca_cert={self.ca_cert!r})"
+
+
+def find_connection() -> Connection:
+    """From EVERTRAIN_SERVER and EVERTRAIN_TOKEN; what they leave open comes from the context file. Raises Refused."""
+    environment = _ClientEnvironment()
+    saved = _read_context(environment.context) if not (environment.server and environment.token) else None
+    server = environment.server or (saved.server if saved else "")
+    # A saved token belongs to the saved server: it is not shown to another one.
+    token = environment.token or (saved.token if saved and saved.server == server else "")
+    if not server or not token:
+        missing = "EVERTRAIN_SERVER" if not server else "EVERTRAIN_TOKEN"
+        raise Refused(
+            f"no server to talk to: {missing} is not set and {environment.context} does not say either. "
+            "Start one with `evertrain up`, or set EVERTRAIN_SERVER=host:port and EVERTRAIN_TOKEN"
+        )
+    saved_ca = saved.ca_cert if saved and saved.server == server else None
+    return Connection(server, token, environment.ca_cert or saved_ca)
+
+
+def save_connection(connection: Connection) -> Path:
+    """Write the context file, mode 0600, and answer its path."""
+    path = _ClientEnvironment().context
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {"server": connection.server, "token": connection.token, "ca_cert": str(connection.ca_cert or "")}
+    write_private(path, json.dumps(document) + "\n")
+    return path
+
+
+def forget_connection(server: str) -> None:
+    """Remove the context file if it still names that server."""
+    path = _ClientEnvironment().context
+    saved = _read_context(path)
+    if saved is not None and saved.server == server:
+        path.unlink(missing_ok=True)
+
+
+def _read_context(path: Path) -> Connection | None:
+    try:
+        raw = json.loads(path.read_text())
+        return Connection(raw["server"], raw["token"], Path(raw["ca_cert"]) if raw.get("ca_cert") else None)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Refused(f"{path} is not a readable context ({error}): remove it, or run `evertrain up` again") from error
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file's text, mode 0600 at every moment; no half of it is ever seen."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)

@@ -1,0 +1,179 @@
+"""A real server on a free port, in this process: SQLite, gRPC, control; logs and bundles in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from orchestrator.api.auth import Authenticator, ensure_first_tokens, make_token
+from orchestrator.api.parts import Parts
+from orchestrator.api.server import GrpcServer
+from orchestrator.control.board import Board
+from orchestrator.control.clusters import Clusters
+from orchestrator.control.commands import Commands
+from orchestrator.control.fleet import Fleet
+from orchestrator.control.runs import RunRecords
+from orchestrator.control.wakeups import LocalWakeups
+from orchestrator.core.records import LogLine, LogQuery, Role
+from orchestrator.errors import NotFound
+from orchestrator.ports import Store
+from orchestrator.settings import Settings
+from orchestrator.store import open_store
+
+SPEC = '{"name": "digits", "recipe": "digits_cnn", "train": {"epochs": 1}}'
+
+
+class MovableClock:
+    """The machine's clock, moved by hand where a test needs it."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def now(self) -> float:
+        return time.time() + self.ahead_s
+
+    def monotonic_ns(self) -> int:
+        return time.monotonic_ns() + int(self.ahead_s * 1e9)
+
+
+class MemoryLogs:
+    def __init__(self) -> None:
+        self.lines: list[LogLine] = []
+
+    def append(self, lines: Sequence[LogLine]) -> None:
+        known = {(line.run_id, line.attempt, line.source, line.seq) for line in self.lines}
+        self.lines += [line for line in lines if (line.run_id, line.attempt, line.source, line.seq) not in known]
+
+    def read(self, run_id: str, query: LogQuery, *, after: str = "", limit: int = 1000) -> tuple[list[LogLine], str]:
+        start = int(after or 0)
+        found = [
+            (number, line)
+            for number, line in enumerate(self.lines, 1)
+            if line.run_id == run_id and number > start and query.rank in (None, line.rank)
+        ]
+        if not after and query.tail is not None:
+            found = found[len(found) - min(query.tail, len(found)) :]
+        found = found[:limit]
+        return [line for _, line in found], str(found[-1][0]) if found else after
+
+    def last_seq(self, run_id: str, attempt: int, source: str) -> int:
+        mine = [x.seq for x in self.lines if (x.run_id, x.attempt, x.source) == (run_id, attempt, source)]
+        return max(mine, default=0)
+
+
+class MemoryBundles:
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+
+    def put(self, data: bytes) -> str:
+        sha256 = hashlib.sha256(data).hexdigest()
+        self.kept[sha256] = data
+        return sha256
+
+    def get(self, sha256: str) -> bytes:
+        if sha256 not in self.kept:
+            raise NotFound(f"no bundle {sha256}")
+        return self.kept[sha256]
+
+
+class Stack:
+    """Start it with `with`. `admin` and `agent` are the first tokens."""
+
+    def __init__(self, data_dir: Path, **settings: Any) -> None:
+        self.settings = Settings(data_dir=data_dir, grpc_port=0, http_port=0, **settings)
+        self.clock = MovableClock()
+        self.executor = ThreadPoolExecutor(self.settings.api_threads, thread_name_prefix="api")
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="server", daemon=True)
+
+    def __enter__(self) -> Stack:
+        self.store: Store = open_store(self.settings.database_url)
+        paths = ensure_first_tokens(self.store, self.clock, self.settings.data_dir)
+        self.admin, self.agent = (path.read_text().strip() for path in paths)
+        self.parts = self._parts()
+        self._thread.start()
+        self.server: GrpcServer = self.on_loop(self._start())
+        self.channel = grpc.insecure_channel(self.address)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.channel.close()
+        self.on_loop(self.server.stop(0.2))
+        self.on_loop(self._cancel_rest())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+        self.executor.shutdown()
+        self.store.close()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.server.port}"
+
+    def on_loop(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
+
+    def token(self, project: str, role: Role, expires_s: float | None = None) -> str:
+        secret, token = make_token(
+            f"{role}-of-{project}".replace("*", "all"), project, role, self.clock.now(), expires_s
+        )
+        self.store.add_token(token)
+        return secret
+
+    async def _start(self) -> GrpcServer:
+        server = GrpcServer(self.parts)
+        await server.start()
+        return server
+
+    async def _cancel_rest(self) -> None:
+        rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+
+    def _parts(self) -> Parts:
+        store, clock, settings = self.store, self.clock, self.settings
+        wakeups, board, clusters = LocalWakeups(), Board(store.unfinished()), Clusters(store, clock)
+        records = RunRecords(store, board, wakeups)
+        self.records = records
+        fleet = Fleet(
+            store=store,
+            records=records,
+            board=board,
+            clusters=clusters,
+            wakeups=wakeups,
+            clock=clock,
+            storage=settings.storage_root,
+        )
+        bundles = MemoryBundles()
+        commands = Commands(
+            store=store,
+            records=records,
+            board=board,
+            clusters=clusters,
+            bundles=bundles,
+            clock=clock,
+            connected=fleet.connected,
+        )
+        return Parts(
+            settings=settings,
+            store=store,
+            commands=commands,
+            board=board,
+            fleet=fleet,
+            logs=MemoryLogs(),
+            bundles=bundles,
+            wakeups=wakeups,
+            clock=clock,
+            authenticator=Authenticator(store, clock, settings.token_cache_s),
+            executor=self.executor,
+            server_id="test-server",
+        )
