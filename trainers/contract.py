@@ -355,9 +355,7 @@ def retire(listed: Iterable[Listed], *, keep: int, current: Admitted) -> tuple[D
     newest_first = sorted(listed, key=lambda one: one.order, reverse=True)
     sealed = [each for each in newest_first if each.manifest is not None]
     best = next((each for each in sealed if each.manifest is not None and each.manifest.best), None)
-    drops = [
-        Drop(each, f"older than the last {keep} and not the best") for each in sealed[keep:] if each is not best
-    ]
+    drops = [Drop(each, f"older than the last {keep} and not the best") for each in sealed[keep:] if each is not best]
     now = (current.attempt, current.incarnation)
     for each in newest_first:
         of_now = (each.attempt, each.incarnation) == now

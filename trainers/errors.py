@@ -52,6 +52,8 @@ class BadConfig(TrainerError):
     def __init__(self, path: str, got: Any, expected: str) -> None:
         super().__init__(f"{path}: got {got!r}: {expected}")
         self.path = path
+        self.got = got
+        self.expected = expected
 
 
 class BadLoss(TrainerError):

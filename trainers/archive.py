@@ -1,0 +1,109 @@
+"""Rank 0's side of the checkpoints: what there is, who owns it, what is committed, what goes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Mapping
+
+from trainers.contract import (
+    MANIFEST_NAME,
+    Admitted,
+    Choice,
+    Launch,
+    Listed,
+    Manifest,
+    choose,
+    found,
+    incarnation_dir,
+    retire,
+)
+from trainers.errors import Fenced, StorageError
+from trainers.storage import Storage
+
+FENCE_NAME = "fence.json"
+
+_log = logging.getLogger(__name__)
+
+
+class Archive:
+    """Not collective: one rank calls it. Every method raises StorageError unless it says otherwise."""
+
+    def __init__(self, storage: Storage, launch: Launch, keep: int) -> None:
+        self._storage = storage
+        self._launch = launch
+        self._keep = keep
+        self._ours = Admitted(launch.attempt, launch.incarnation)
+        self._known: dict[str, Listed] = {}
+
+    def open(self) -> None:
+        """Take the checkpoints over from older attempts, and see what there is. Raises Fenced, too."""
+        self._hold_fence()
+        for each in {*self._launch.admitted, self._ours}:
+            directory = incarnation_dir(each.attempt, each.incarnation)
+            for name in self._storage.names(directory):
+                listed = self._find(f"{directory}/{name}")
+                if listed is not None:
+                    self._known[listed.checkpoint] = listed
+
+    def choose(self, verdicts: Mapping[str, str | None]) -> Choice:
+        """The newest that verifies, or the next to be verified."""
+        return choose(self._known.values(), verdicts)
+
+    def settle(self, skipped: Mapping[str, str | None]) -> None:
+        """What was skipped is no business of retention, and out of the way of our own steps.
+
+        An incarnation finds seals of its own only where it is restarted under its number, as torchrun does.
+        """
+        for path, listed in list(self._known.items()):
+            if skipped.get(path) is not None or (listed.problem is not None and not listed.unsealed):
+                del self._known[path]
+                if Admitted(listed.attempt, listed.incarnation) == self._ours:
+                    self._storage.remove(path, first=MANIFEST_NAME)
+
+    def manifest(self, path: str) -> Manifest:
+        """Of one seal."""
+        listed = self._find(path)
+        if listed is None or listed.manifest is None:
+            why = listed.problem if listed is not None else "it is no checkpoint of this run"
+            raise StorageError(f"cannot load {self._storage.url(path)}: {why}")
+        return listed.manifest
+
+    def seal(self, path: str, manifest: Manifest, problems: list[str]) -> None:
+        """Commit, or undo what every rank has written by now and tell why. Raises Fenced, too."""
+        try:
+            if problems:
+                raise StorageError(f"the checkpoint of step {manifest.step} is not sealed: {'; '.join(problems)}")
+            self._hold_fence()
+            self._storage.write_text(f"{path}/{MANIFEST_NAME}", manifest.to_json())
+        except (StorageError, Fenced):
+            with contextlib.suppress(StorageError):
+                self._storage.remove(path, first=MANIFEST_NAME)
+            raise
+        self._known[path] = Listed(path, manifest.attempt, manifest.incarnation, manifest.step, manifest)
+
+    def prune(self) -> None:
+        """What retention gives up goes, manifest first. A failure costs space, not the run: nothing is raised."""
+        for drop in retire(self._known.values(), keep=self._keep, current=self._ours):
+            try:
+                self._storage.remove(drop.listed.checkpoint, first=MANIFEST_NAME)
+                del self._known[drop.listed.checkpoint]
+            except StorageError as error:
+                _log.warning("a checkpoint that was to go (%s) stays: %s", drop.why, error)
+
+    def _find(self, path: str) -> Listed | None:
+        return found(path, self._storage.read_text(f"{path}/{MANIFEST_NAME}"))
+
+    def _hold_fence(self) -> None:
+        """Raise the fence to our attempt, unless it is higher already, which raises Fenced."""
+        highest = 0
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # a fence that nobody can read holds nobody back
+            highest = int(json.loads(self._storage.read_text(FENCE_NAME) or "{}")["attempt"])
+        if highest > self._launch.attempt:
+            raise Fenced(
+                f"attempt {highest} owns the checkpoints in {self._launch.checkpoint_root}: "
+                f"attempt {self._launch.attempt} neither writes nor resumes any more"
+            )
+        if highest < self._launch.attempt:
+            self._storage.write_text(FENCE_NAME, json.dumps({"attempt": self._launch.attempt}))

@@ -1,0 +1,285 @@
+"""Sealed checkpoints: DeepSpeed's shards and every rank's random state, made to exist by a manifest written last.
+
+    <checkpoint_root>/fence.json                                    {"attempt": the highest attempt seen}
+    <checkpoint_root>/attempt-0001/incarnation-0002/step-000000000300/
+        mp_rank_00_model_states.pt ...                              DeepSpeed's own files
+        rank-00000.rng.pt                                           one rank's random generators
+        manifest.json                                               sizes, checksums, cursor: the seal
+
+Every method is collective. A failure on one rank is every rank's, so nothing is half sealed and nobody waits for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import posixpath
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+from deepspeed.runtime.engine import DeepSpeedEngine
+
+from trainers import random_state
+from trainers.archive import Archive
+from trainers.contract import (
+    Launch,
+    Manifest,
+    ManifestFile,
+    Sealed,
+    Skipped,
+    file_problem,
+    incarnation_dir,
+    step_dir,
+)
+from trainers.errors import BadConfig, StorageError
+from trainers.exchange import Exchange
+from trainers.storage import digest, open_storage
+from trainers.weights_only import WeightsOnlyEngine, read_file, stranger_in
+
+_SHARED_PREFIX = "mp_rank_"  # DeepSpeed's name for what one rank writes and every rank reads
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Where to go on. `checkpoint` None is a fresh start, from step 0."""
+
+    step: int = 0
+    epoch: int = 0
+    cursor: Mapping[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+    checkpoint: str | None = None  # URL of the directory
+    skipped: tuple[Skipped, ...] = ()  # newer ones that were not taken, and why
+
+
+class Checkpoints:
+    """One rank's hand on its run's checkpoints. `keep`: how many of the last seals are kept, beside the best."""
+
+    def __init__(self, launch: Launch, *, rank: int, world_size: int, keep: int) -> None:
+        self._launch = launch
+        self._rank = rank
+        self._world_size = world_size
+        self._local_rank = int(os.environ.get("LOCAL_RANK", rank))
+        self._storage = open_storage(launch.checkpoint_root)
+        self._archive = Archive(self._storage, launch, keep)  # rank 0's alone
+        self._exchange = Exchange(rank, world_size)
+        self._staging = Path(launch.staging_dir) / f"rank-{rank:05d}"
+        self._fetched = Path(launch.staging_dir) / "fetched"  # files from an object store, for all ranks of the host
+
+    def restore(self, engine: DeepSpeedEngine) -> Resume:
+        """Load model, optimizer, schedule and random state from the newest admitted seal that verifies.
+
+        Raises Fenced when a newer attempt has been here, BadConfig when the newest good seal needs another world size or
+        ZeRO stage, and StorageError when the storage cannot be read.
+        """
+        self._adopt(engine)
+        self._exchange.decided(self._archive.open)
+        verdicts: dict[str, str | None] = {}
+        while True:
+            offer = self._exchange.decided(lambda: self._offer(verdicts))
+            if offer["path"] is None:
+                break
+            path, manifest = offer["path"], Manifest.from_json(offer["manifest"])
+            self._insist_on_layout(path, manifest, engine)
+            directory, verdicts[path] = self._fetch(path, manifest)
+            if verdicts[path] is None:
+                break
+        self._exchange.decided(lambda: self._archive.settle(verdicts))
+        skipped = tuple(Skipped(**each) for each in offer["skipped"])
+        if offer["path"] is None:
+            return Resume(skipped=skipped)
+        self._load(engine, directory, restart=True)
+        self._give_back()
+        url = self._storage.url(path)
+        return Resume(manifest.step, manifest.epoch, manifest.cursor, dict(manifest.extra), url, skipped)
+
+    def save(
+        self,
+        engine: DeepSpeedEngine,
+        *,
+        step: int,
+        epoch: int,
+        cursor: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        best: bool,
+        extra: Mapping[str, Any],
+    ) -> Sealed | None:
+        """Seal the state after optimizer step `step`. Rank 0 gets the account of it, the others None.
+
+        Raises StorageError on every rank when any rank could not write, and Fenced when a newer attempt has taken over;
+        then nothing of this save is left and earlier seals are untouched.
+        """
+        started_s = time.monotonic()
+        path = f"{incarnation_dir(self._launch.attempt, self._launch.incarnation)}/{step_dir(step)}"
+        files, problem = self._write(engine, path)
+        reports = self._exchange.all({"files": [asdict(each) for each in files], "problem": problem})
+        problems = [f"rank {rank}: {each['problem']}" for rank, each in enumerate(reports) if each["problem"]]
+        manifest = Manifest(
+            run_id=self._launch.run_id,
+            attempt=self._launch.attempt,
+            incarnation=self._launch.incarnation,
+            step=step,
+            epoch=epoch,
+            world_size=self._world_size,
+            layout=_layout(engine, self._world_size),
+            cursor=cursor,
+            files=tuple(ManifestFile(**each) for report in reports for each in report["files"]),
+            metrics=metrics,
+            best=best,
+            versions=_versions(),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            extra=extra,
+        )
+        self._exchange.decided(lambda: self._archive.seal(path, manifest, problems))
+        if self._rank != 0:
+            return None
+        self._archive.prune()
+        return _account(self._storage.url(path), manifest, time.monotonic() - started_s)
+
+    def load_weights(self, engine: DeepSpeedEngine, checkpoint: str) -> None:
+        """Put the weights of one seal of this run, by its URL, into the engine; random state and schedule stay.
+
+        Raises StorageError when the seal does not verify and BadConfig when it was made for another layout.
+        """
+        self._adopt(engine)
+        path = checkpoint.removeprefix(self._storage.url(""))
+        manifest = Manifest.from_json(self._exchange.decided(lambda: self._archive.manifest(path).to_json()))
+        self._insist_on_layout(path, manifest, engine)
+        directory, problem = self._fetch(path, manifest)
+        if problem is not None:
+            raise StorageError(f"cannot load {checkpoint}: {problem}")
+        self._load(engine, directory, restart=False)
+        self._give_back()
+
+    def _adopt(self, engine: DeepSpeedEngine) -> WeightsOnlyEngine:
+        """The engine's own reader and writer of files gives way to one that runs nothing."""
+        if not isinstance(engine.checkpoint_engine, WeightsOnlyEngine):
+            engine.checkpoint_engine = WeightsOnlyEngine(self._rank)
+            # A script to be run has no place among data, and copying it may fail on rank 0 alone.
+            setattr(engine, "_copy_recovery_script", lambda _: None)  # noqa: B010
+        writer: WeightsOnlyEngine = engine.checkpoint_engine
+        return writer
+
+    def _write(self, engine: DeepSpeedEngine, path: str) -> tuple[list[ManifestFile], str | None]:
+        """This rank's files, brought to their place, and what went wrong. Leaves nothing on the staging disk."""
+        writer = self._adopt(engine)
+        tag = posixpath.basename(path)
+        directory = self._staging / tag
+        writer.begin()
+        writer.makedirs(str(directory), exist_ok=True)
+        try:
+            engine.save_checkpoint(str(self._staging), tag=tag, save_latest=False)
+            writer.save(random_state.capture(), str(directory / _random_name(self._rank)))
+            if writer.problem is None:
+                for each in writer.written:
+                    self._storage.publish(directory / each.path, f"{path}/{each.path}")
+                self._storage.sync(path)
+        except StorageError as error:
+            return [], str(error)
+        finally:
+            shutil.rmtree(self._staging, ignore_errors=True)
+        return writer.written, writer.problem
+
+    def _offer(self, verdicts: Mapping[str, str | None]) -> dict[str, Any]:
+        """Rank 0: the next checkpoint to verify, or none when there is none that was not skipped."""
+        choice = self._archive.choose(verdicts)
+        skipped = [{"checkpoint": self._storage.url(each.checkpoint), "why": each.why} for each in choice.skipped]
+        if choice.undecided is None or choice.undecided.manifest is None:
+            return {"path": None, "skipped": skipped}
+        return {
+            "path": choice.undecided.checkpoint,
+            "manifest": choice.undecided.manifest.to_json(),
+            "skipped": skipped,
+        }
+
+    def _insist_on_layout(self, path: str, manifest: Manifest, engine: DeepSpeedEngine) -> None:
+        """DeepSpeed's partitions fit only the world size and the ZeRO stage that made them; ZeRO 0 has none."""
+        zero, stage = manifest.layout["zero"], int(engine.zero_optimization_stage())
+        where = self._storage.url(path)
+        if zero != stage:
+            raise BadConfig("parallelism.zero", stage, f"{where} was made with ZeRO {zero} and resumes with that only")
+        if zero > 0 and manifest.world_size != self._world_size:
+            made_by = f"{where} was made by {manifest.world_size} ranks with ZeRO {zero}"
+            raise BadConfig("resources.workers", self._world_size, f"{made_by} and resumes with as many only")
+
+    def _fetch(self, path: str, manifest: Manifest) -> tuple[Path, str | None]:
+        """Bring this host's files within reach and verify them, each rank those that it wrote.
+
+        Returns the directory to load from and what any rank found wrong, the same on all. Raises StorageError on all
+        when one could not read the storage.
+        """
+        problem, error = None, None
+        try:
+            for each in manifest.files:
+                if problem is None and self._is_mine(each):
+                    problem = _problem(each, self._storage.fetch(f"{path}/{each.path}", self._fetched))
+        except StorageError as caught:
+            error = str(caught)
+        reports = self._exchange.all({"problem": problem, "error": error})
+        if errors := [each["error"] for each in reports if each["error"]]:
+            raise StorageError("; ".join(errors))
+        directory = Path(self._storage.url(path)) if self._storage.is_local else self._fetched / path
+        return directory, "; ".join(each["problem"] for each in reports if each["problem"]) or None
+
+    def _is_mine(self, file: ManifestFile) -> bool:
+        """Whether this rank verifies a file, which on an object store also brings it to this host."""
+        wrote_it = file.rank % self._world_size == self._rank
+        fetches_for_host = not self._storage.is_local and self._local_rank == 0
+        return wrote_it or (fetches_for_host and file.path.startswith(_SHARED_PREFIX))
+
+    def _load(self, engine: DeepSpeedEngine, directory: Path, *, restart: bool) -> None:
+        engine.load_checkpoint(str(directory.parent), tag=directory.name, load_lr_scheduler_states=restart)
+        random_file = directory / _random_name(self._rank)
+        if restart and random_file.exists():
+            random_state.restore(read_file(random_file, "cpu"))
+        elif restart:  # ZeRO 0 on more ranks than before: this one has no past
+            random_state.seed(self._launch.seed + self._rank)
+
+    def _give_back(self) -> None:
+        """Remove what was fetched, once every rank of the host has read it."""
+        if not self._storage.is_local:
+            self._exchange.all(None)
+            if self._local_rank == 0:
+                shutil.rmtree(self._fetched, ignore_errors=True)
+
+
+def _problem(expected: ManifestFile, file: Path | None) -> str | None:
+    """What is wrong with a file, size first: it costs nothing."""
+    if file is None:
+        return file_problem(expected, None, None)
+    try:
+        size_bytes = file.stat().st_size
+        problem = file_problem(expected, size_bytes, None) or file_problem(expected, size_bytes, digest(file))
+    except OSError as error:
+        return f"{expected.path} cannot be read: {error.strerror}"
+    return problem or stranger_in(file)
+
+
+def _account(checkpoint: str, manifest: Manifest, seconds: float) -> Sealed:
+    size_bytes = sum(each.size_bytes for each in manifest.files)
+    return Sealed(checkpoint, manifest.step, size_bytes, seconds, seconds, manifest.metrics, manifest.best)
+
+
+def _layout(engine: DeepSpeedEngine, world_size: int) -> dict[str, int]:
+    zero = int(engine.zero_optimization_stage())
+    return {"zero": zero, "data": world_size, "tensor": 1, "pipeline": 1, "sequence": 1, "expert": 1}
+
+
+def _random_name(rank: int) -> str:
+    return f"rank-{rank:05d}.rng.pt"
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "torch": torch.__version__,
+        "deepspeed": deepspeed.__version__,
+        "python": platform.python_version(),
+        "evertrain": metadata.version("evertrain"),
+    }
