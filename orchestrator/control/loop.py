@@ -53,10 +53,10 @@ class Loop:
         if not entries:
             return []
         decisions = admit(entries, views(self._clusters.all(), self._board, self._connected), now)
-        self._board.explain({each.run_id: each.reason for each in decisions if isinstance(each, Wait)})
         by_id = {each.run_id: each for each in entries}
         for decision in decisions:
             self._apply(by_id[decision.run_id], decision, now)
+        self._board.explain({each.run_id: each.reason for each in decisions if isinstance(each, Wait)})
         return decisions
 
     def _apply(self, entry: Entry, decision: Decision, now: float) -> None:

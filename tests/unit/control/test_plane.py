@@ -1,0 +1,224 @@
+import asyncio
+
+import pytest
+
+from orchestrator.core import observations as seen
+from orchestrator.core.observations import Progress
+from orchestrator.core.runs import ReasonCode
+from orchestrator.errors import Conflict, InvalidSpec, NotFound, Refused
+from tests.builders import attempt_ended, node
+from tests.unit.control.plane import Plane, observation
+
+TRAINING = (seen.IncarnationStarted(1, 2), seen.FirstStep(1, 1))
+
+
+async def running(plane: Plane):
+    session = await plane.attach()
+    run = plane.submit()
+    plane.loop.one_pass()
+    await session.observe([observation(run, what, seq=n) for n, what in enumerate(TRAINING, 1)])
+    return session, plane.run(run)
+
+
+async def test_a_submission_is_placed_ordered_run_and_done():
+    plane = Plane()
+    session = await plane.attach()
+    run = plane.submit()
+    plane.loop.one_pass()
+    (order,) = plane.fleet.orders("local")
+    assert (order.run_id, order.attempt, order.shares[0].ranks) == (run.id, 1, 2)
+    assert order.checkpoint_root == f"/storage/default/{run.id}/checkpoints"
+    await session.observe([observation(run, what, seq=n) for n, what in enumerate(TRAINING, 1)])
+    assert plane.run(run).state.kind == "RUNNING"
+    await session.observe([observation(run, attempt_ended("succeeded"), seq=3)])
+    assert plane.run(run).state.kind == "SUCCEEDED"
+    assert plane.fleet.orders("local") == ()
+    assert [each.version for each in plane.store.models("default")] == [1]
+
+
+async def test_the_event_log_explains_every_state_it_went_through():
+    plane = Plane()
+    session, run = await running(plane)
+    await session.observe([observation(run, attempt_ended("succeeded"), seq=3)])
+    told = [each.data["state"] for each in plane.store.events(run.id) if "state" in each.data]
+    assert told == ["STARTING", "RUNNING", "SUCCEEDED"]
+
+
+async def test_a_second_run_waits_for_what_the_first_holds_and_says_so():
+    plane = Plane()
+    await plane.attach((node("a", cpu=3),))
+    first, second = plane.submit("first"), plane.submit("second")
+    plane.loop.one_pass()
+    assert plane.run(first).state.kind == "STARTING"
+    waiting = plane.run(second).state
+    assert waiting.reason.code == ReasonCode.WAITING_FOR_CAPACITY
+    plane.loop.one_pass()
+    assert "held by first" in plane.board.reason(second.id).message
+
+
+async def test_a_waiting_run_starts_when_the_one_before_it_has_ended():
+    plane = Plane()
+    session = await plane.attach((node("a", cpu=3),))
+    first, second = plane.submit("first"), plane.submit("second")
+    plane.loop.one_pass()
+    await session.observe([observation(first, attempt_ended("failed"), seq=1)])
+    plane.loop.one_pass()
+    assert plane.run(second).state.kind == "STARTING"
+
+
+async def test_waiting_for_the_same_reason_writes_no_more_events():
+    plane = Plane()
+    run = plane.submit()
+    for _ in range(5):
+        plane.loop.one_pass()
+    assert [each.kind for each in plane.store.events(run.id)] == ["submitted", "waiting"]
+
+
+async def test_a_new_server_over_the_same_store_goes_on_where_the_old_one_stopped():
+    old = Plane()
+    _, run = await running(old)
+    queued = old.submit("later", resources={"workers": 4})
+    new = Plane(store=old.store, clock=old.clock)
+    session = await new.attach(epoch=2)
+    assert [each.run_id for each in new.fleet.orders("local")] == [run.id]
+    assert [each.run_id for each in new.board.queue(10)] == [queued.id]
+    await session.observe([observation(run, attempt_ended("succeeded"), seq=3)])
+    assert new.run(run).state.kind == "SUCCEEDED"
+
+
+async def test_a_gang_that_no_connected_cluster_can_take_is_refused_at_submit_with_the_reason():
+    plane = Plane()
+    await plane.attach()
+    with pytest.raises(Refused, match=r"resources: this gang can never be placed.*room for 4 such workers"):
+        plane.submit(resources={"workers": 8})
+    assert plane.store.unfinished() == []
+
+
+async def test_a_batch_with_one_wrong_run_file_records_none():
+    plane = Plane()
+    with pytest.raises(InvalidSpec):
+        plane.submit(nonsense=1)
+    assert plane.store.unfinished() == []
+
+
+async def test_one_idempotency_key_makes_one_run_and_another_document_is_a_conflict():
+    plane = Plane()
+    first, again = plane.submit(key="k"), plane.submit(key="k")
+    assert first.id == again.id
+    assert plane.board.queued() == 1
+    with pytest.raises(Conflict):
+        plane.submit("other", key="k")
+
+
+async def test_a_secret_that_is_not_there_is_named_at_submit():
+    plane = Plane()
+    with pytest.raises(Refused, match="HF_TOKEN not known in project default: `evertrain secret put HF_TOKEN`"):
+        plane.submit(secrets=["HF_TOKEN"])
+    plane.store.put_secret("default", "HF_TOKEN", "hunter2")
+    run = plane.submit(secrets=["HF_TOKEN"])
+    await plane.attach()
+    plane.loop.one_pass()
+    assert plane.fleet.orders("local")[0].secrets == {"HF_TOKEN": "hunter2"}
+    assert "hunter2" not in str(plane.store.events(run.id))
+
+
+async def test_a_bundle_that_is_not_there_is_refused():
+    plane = Plane()
+    with pytest.raises(NotFound):
+        plane.submit(recipe=None, script="train.py", data={}, train={}, code="bundle:" + "0" * 64)
+
+
+async def test_cancel_reaches_the_cluster_as_an_order_to_stop():
+    plane = Plane()
+    session, run = await running(plane)
+    plane.commands.cancel("default", run.name, by="ada", message="typo")
+    (order,) = plane.fleet.orders("local")
+    assert order.stop.kind == "cancel"
+    await session.observe([observation(run, attempt_ended("cancelled"), seq=3)])
+    assert plane.run(run).state.kind == "CANCELLED"
+
+
+async def test_draining_places_nothing_more_and_evicting_sends_the_running_back_to_the_queue():
+    plane = Plane()
+    session, run = await running(plane)
+    plane.commands.drain("local", evict=True, undo=False, by="ops")
+    assert plane.fleet.orders("local")[0].stop.kind == "preempt"
+    await session.observe([observation(run, attempt_ended("preempted"), seq=3)])
+    plane.loop.one_pass()
+    assert plane.run(run).state.kind == "QUEUED"
+    assert "draining" in plane.board.reason(run.id).message
+    plane.commands.drain("local", evict=False, undo=True, by="ops")
+    plane.loop.one_pass()
+    assert plane.run(run).state.kind == "STARTING"
+
+
+async def test_an_inventory_does_not_undo_a_drain():
+    plane = Plane()
+    session = await plane.attach()
+    plane.commands.drain("local", evict=False, undo=False, by="ops")
+    await session.inventory((node("a"),))
+    assert plane.store.clusters()[0].draining
+
+
+async def test_draining_an_unknown_cluster_names_those_that_exist():
+    plane = Plane()
+    await plane.attach()
+    with pytest.raises(NotFound, match="known: local"):
+        plane.commands.drain("loca", evict=False, undo=False, by="ops")
+
+
+async def test_of_two_agents_the_newer_wins_and_an_older_one_is_refused():
+    plane = Plane()
+    old = await plane.attach(epoch=1)
+    await plane.attach(epoch=2)
+    assert "newer agent" in old.superseded
+    assert [each async for each in old.desired()] == []
+    with pytest.raises(Refused, match="newer agent"):
+        await plane.attach(epoch=1)
+    await old.close()
+    assert plane.fleet.connected("local")
+
+
+async def test_an_agent_that_is_away_makes_liveness_unknown_and_fails_nothing():
+    plane = Plane()
+    session, run = await running(plane)
+    session.progress(Progress(run.id, 1, 1, "training", 1000.0, step=5))
+    assert plane.fleet.liveness(run) == "alive"
+    await session.close()
+    plane.clock.forward(3600)
+    plane.loop.one_pass()
+    assert plane.run(run).state.kind == "RUNNING"
+    assert plane.fleet.liveness(run) == "unknown"
+
+
+async def test_desired_state_comes_at_once_and_again_when_it_changes():
+    plane = Plane()
+    session = await plane.attach()
+    states = session.desired()
+    assert await anext(states) == ()
+    following = asyncio.ensure_future(anext(states))
+    run = plane.submit()
+    plane.loop.one_pass()
+    assert [each.run_id for each in await asyncio.wait_for(following, 10)] == [run.id]
+
+
+async def test_progress_of_an_ended_run_is_not_kept():
+    plane = Plane()
+    session, run = await running(plane)
+    session.progress(Progress(run.id, 1, 1, "training", 1000.0, step=5))
+    await session.observe([observation(run, attempt_ended("succeeded"), seq=3)])
+    assert plane.fleet.progress(run.id) is None
+
+
+async def test_a_word_about_a_run_that_nobody_knows_is_done_with():
+    plane = Plane()
+    session, run = await running(plane)
+    stranger = seen.Observation("run-zzzzzzzzzz", 1, 1, 1000.0, attempt_ended("failed"))
+    await session.observe([stranger, observation(run, attempt_ended("succeeded"), seq=3)])
+    assert plane.run(run).state.kind == "SUCCEEDED"
+
+
+async def test_a_run_far_back_in_the_queue_knows_its_place():
+    plane = Plane()
+    runs = [plane.submit(f"run-{n}") for n in range(3)]
+    assert plane.board.reason(runs[2].id).message == "place 3 in the queue"
