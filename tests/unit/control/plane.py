@@ -95,6 +95,7 @@ class Plane:
     def submit(self, name: str = "digits", *, key: str | None = None, **keys: Any) -> Run:
         document = {"name": name, "recipe": "digits_cnn", "train": {"epochs": 1, "global_batch": 128}}
         document |= {"resources": {"workers": 2}, **keys}
+        self.clock.forward(0.001)
         return self.commands.submit([SubmitCommand("default", json.dumps(document), "ada", key)])[0].run
 
     def run(self, run: Run) -> Run:
