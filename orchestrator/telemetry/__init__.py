@@ -1,0 +1,1 @@
+"""What runs say while they live: log lines and metrics."""

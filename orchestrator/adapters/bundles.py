@@ -1,0 +1,83 @@
+"""Code bundles as files named by their content: `ROOT/ab/abcdef...`, mode 0600."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from orchestrator.errors import NotFound, StorageFailed, TooLarge
+
+MAX_BYTES = 64 * 2**20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class DiskBundleStore:
+    """Implements ports.BundleStore."""
+
+    def __init__(self, root: Path, max_bytes: int = MAX_BYTES) -> None:
+        self._root = root
+        self._max_bytes = max_bytes
+
+    def put(self, data: bytes) -> str:
+        """Raises TooLarge, and StorageFailed when the disk does not take it. Durable when it returns."""
+        if len(data) > self._max_bytes:
+            raise TooLarge(
+                f"the code bundle has {len(data):,} bytes, {self._max_bytes:,} are allowed: "
+                "leave data and build output out of the code directory"
+            )
+        sha256 = hashlib.sha256(data).hexdigest()
+        path = self._path(sha256)
+        try:
+            if not self._holds(path, data):
+                _write(path, data)
+        except OSError as error:
+            raise StorageFailed(f"{path}: the code bundle cannot be written: {error.strerror}") from error
+        return sha256
+
+    def get(self, sha256: str) -> bytes:
+        """Raises NotFound, and StorageFailed when the file is not what it was."""
+        if not _SHA256.fullmatch(sha256):
+            raise NotFound(f"{sha256[:80]!r} is not the sha256 of a code bundle: 64 hexadecimal digits")
+        path = self._path(sha256)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise NotFound(f"no code bundle {sha256}: submit the run again, which ships its code") from None
+        except OSError as error:
+            raise StorageFailed(f"{path}: the code bundle cannot be read: {error.strerror}") from error
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise StorageFailed(f"{path}: the code bundle was damaged on disk: submit the run again to replace it")
+        return data
+
+    def _path(self, sha256: str) -> Path:
+        return self._root / sha256[:2] / sha256
+
+    @staticmethod
+    def _holds(path: Path, data: bytes) -> bool:
+        """Whole and undamaged; anything else is written anew."""
+        return path.exists() and path.stat().st_size == len(data) and path.read_bytes() == data
+
+
+def _write(path: Path, data: bytes) -> None:
+    """All of it under its name, or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")  # mode 0600
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
