@@ -163,13 +163,16 @@ class Connection:
         return f"Connection(server={self.server!r}, ca_cert={self.ca_cert!r})"
 
 
-def find_connection() -> Connection:
-    """From EVERTRAIN_SERVER and EVERTRAIN_TOKEN; what they leave open comes from the context file. Raises Refused."""
+def find_connection(server: str = "", token: str = "") -> Connection:
+    """From EVERTRAIN_SERVER and EVERTRAIN_TOKEN where the arguments are empty; what they leave open comes from the context
+    file. Raises Refused.
+    """
     environment = _ClientEnvironment()
-    saved = _read_context(environment.context) if not (environment.server and environment.token) else None
-    server = environment.server or (saved.server if saved else "")
+    server, token = server or environment.server, token or environment.token
+    saved = _read_context(environment.context) if not (server and token) else None
+    server = server or (saved.server if saved else "")
     # A saved token belongs to the saved server: it is not shown to another one.
-    token = environment.token or (saved.token if saved and saved.server == server else "")
+    token = token or (saved.token if saved and saved.server == server else "")
     if not server or not token:
         missing = "EVERTRAIN_SERVER" if not server else "EVERTRAIN_TOKEN"
         raise Refused(

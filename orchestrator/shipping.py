@@ -26,16 +26,22 @@ def prepare(path: Path, overrides: Mapping[str, Any] | None = None) -> Shipment:
 
     Relative paths are relative to the run file. Raises NotFound, InvalidSpec, and what `bundle.pack` raises.
     """
-    document = spec.read_mapping(_read(path), source=str(path))
+    return prepare_document(spec.read_mapping(_read(path), source=str(path)), path.parent, str(path), overrides)
+
+
+def prepare_document(
+    document: dict[str, Any], base: Path, source: str, overrides: Mapping[str, Any] | None = None
+) -> Shipment:
+    """As `prepare`, of a run file that has been read; relative paths are relative to `base`. Changes `document`."""
     for key, value in (overrides or {}).items():
         _put(document, key, value)
     if isinstance(document.get("deepspeed"), str):
-        document["deepspeed"] = _deepspeed(path.parent / document["deepspeed"])
-    data = _code(document, path.parent)
+        document["deepspeed"] = _deepspeed(base / document["deepspeed"])
+    data = _code(document, base)
     if data is not None:
         document["code"] = spec.BUNDLE_PREFIX + hashlib.sha256(data).hexdigest()
     text = json.dumps(document)
-    spec.parse(text, source=str(path))
+    spec.parse(text, source=source)
     return Shipment(text, data)
 
 

@@ -1,0 +1,298 @@
+"""The Python client: everything that the CLI can do, in plain values.
+
+    with Client() as client:
+        run = client.submit("job.yaml")
+        for update in client.watch(run.id):
+            print(update.progress)
+
+Every method raises the errors of `orchestrator.errors`: NotFound, Denied, InvalidSpec, ... and Unavailable when the server
+cannot be reached for several seconds. `project` empty means the token's.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from orchestrator import shipping
+from orchestrator.api.calls import Calls
+from orchestrator.api.views import (
+    ClusterFitView,
+    ClusterView,
+    NewToken,
+    PlanView,
+    RunUpdate,
+    RunView,
+    SubmitView,
+    TokenView,
+)
+from orchestrator.core.observations import Progress
+from orchestrator.core.records import Checkpoint, LogLine, ModelVersion, Role
+from orchestrator.core.runs import Event
+from orchestrator.protocol.convert import from_proto
+from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
+from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
+from orchestrator.settings import Connection, find_connection
+from orchestrator.spec import read_mapping
+
+RunFile = str | Path | Mapping[str, Any]
+"""A path, the text of a run file (a str with a line break or that begins with "{"), or its mapping."""
+
+_CHUNK_BYTES = 256 * 1024
+_EVENTS = 1000
+
+
+class Client:
+    """Without arguments it talks to the server of EVERTRAIN_SERVER and EVERTRAIN_TOKEN, or of the last `evertrain up`.
+
+    Safe from several threads. `timeout_s` bounds each call that is not a stream.
+    """
+
+    def __init__(
+        self, server: str = "", token: str = "", *, ca_cert: Path | None = None, timeout_s: float = 30.0
+    ) -> None:
+        """Raises Refused when nothing says which server."""
+        connection = Connection(server, token, ca_cert) if server and token else find_connection(server, token)
+        self.server = connection.server
+        self._calls = Calls(connection, timeout_s)
+        stubs: Any = rpc
+        self._runs = stubs.RunsStub(self._calls.channel)
+        self._models = stubs.ModelsStub(self._calls.channel)
+        self._tokens = stubs.TokensStub(self._calls.channel)
+        self._secrets = stubs.SecretsStub(self._calls.channel)
+        self._clusters = stubs.ClustersStub(self._calls.channel)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._calls.close()
+
+    # ---- runs -------------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        run: RunFile,
+        *,
+        overrides: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        project: str = "",
+    ) -> RunView:
+        """Ship what the run file names on this disk, and record the run. It survives once this has returned.
+
+        The same `idempotency_key` in a project is the same run. Without one, a fresh one is made, so that a call whose
+        answer was lost is repeated without a second run.
+        """
+        text = self._ship(_prepare(run, overrides))
+        request = pb.SubmitRequest(spec=text, idempotency_key=idempotency_key or uuid.uuid4().hex, project=project)
+        return from_proto(self._calls.unary(self._runs.Submit, request).run, RunView)
+
+    def submit_batch(
+        self, runs: Sequence[RunFile], *, idempotency_keys: Sequence[str] | None = None, project: str = ""
+    ) -> list[SubmitView]:
+        """Record all of them, or none: at most 1,000, in one transaction."""
+        keys = idempotency_keys if idempotency_keys is not None else [uuid.uuid4().hex for _ in runs]
+        texts = [self._ship(_prepare(run, None)) for run in runs]
+        submissions = [
+            pb.SubmitRequest(spec=text, idempotency_key=key, project=project)
+            for text, key in zip(texts, keys, strict=True)
+        ]
+        answer = self._calls.unary(self._runs.SubmitBatch, pb.SubmitBatchRequest(submissions=submissions))
+        return [from_proto(each, SubmitView) for each in answer.results]
+
+    def plan(self, run: RunFile, *, overrides: Mapping[str, Any] | None = None, project: str = "") -> PlanView:
+        """What the run file means, and where its gang would fit now. Nothing is recorded."""
+        text = _prepare(run, overrides).text
+        answer = self._calls.unary(self._runs.Plan, pb.PlanRequest(spec=text, project=project))
+        fits = tuple(from_proto(each, ClusterFitView) for each in answer.clusters)
+        return PlanView(json.loads(answer.spec_json), fits)
+
+    def get(self, run: str, *, project: str = "") -> RunView:
+        """By id, or the newest run of that name."""
+        return from_proto(self._calls.unary(self._runs.Get, pb.GetRunRequest(run=run, project=project)), RunView)
+
+    def list(
+        self,
+        *,
+        states: Sequence[str] = (),
+        name_prefix: str = "",
+        queue: str = "",
+        project: str = "",
+        page_size: int = 100,
+    ) -> Iterator[RunView]:
+        """Newest first, page by page as you go on. They carry neither run file nor attempts."""
+        page = ""
+        while True:
+            request = pb.ListRunsRequest(
+                project=project, states=states, name_prefix=name_prefix, queue=queue, page_size=page_size, page=page
+            )
+            answer = self._calls.unary(self._runs.List, request)
+            for run in answer.runs:
+                yield from_proto(run, RunView)
+            page = answer.next_page
+            if not page:
+                return
+
+    def watch(self, run: str, *, after_event: int = 0, project: str = "") -> Iterator[RunUpdate]:
+        """The present state at once, then every change, until the run has ended. A broken connection is taken up again."""
+        after = after_event
+
+        def updates() -> Iterator[RunUpdate]:
+            nonlocal after
+            request = pb.WatchRunRequest(run=run, project=project, after_event=after)
+            for message in self._calls.stream(self._runs.Watch, request):
+                update = _update(message)
+                after = update.events[-1].seq if update.events else after
+                yield update
+
+        yield from self._calls.resumed(updates)
+
+    def wait(self, run: str, *, project: str = "") -> RunView:
+        """Until the run has ended; answers it as it is then."""
+        for update in self.watch(run, project=project):
+            if update.ended and update.run is not None:
+                return update.run
+        return self.get(run, project=project)
+
+    def cancel(self, run: str, *, reason: str = "", project: str = "") -> RunView:
+        """Idempotent; a run that has ended is answered as it is."""
+        request = pb.CancelRunRequest(run=run, project=project, reason=reason)
+        return from_proto(self._calls.unary(self._runs.Cancel, request), RunView)
+
+    def logs(
+        self,
+        run: str,
+        *,
+        rank: int | None = None,
+        attempt: int | None = None,
+        since_at: float | None = None,
+        tail: int | None = None,
+        follow: bool = False,
+        project: str = "",
+    ) -> Iterator[LogLine]:
+        """Lines in order of arrival. `follow` goes on until the run has ended and its last line was read; a connection
+        that breaks meanwhile is taken up again, without a line twice.
+        """
+        request = pb.LogsRequest(
+            run=run, project=project, rank=rank, attempt=attempt, since_at=since_at, tail=tail, follow=follow
+        )
+        read: dict[tuple[int, str], int] = {}
+
+        def unread() -> Iterator[LogLine]:
+            for chunk in self._calls.stream(self._runs.Logs, request):
+                for line in chunk.lines:
+                    if line.seq and line.seq <= read.get((line.attempt, line.source), 0):
+                        continue
+                    read[line.attempt, line.source] = line.seq
+                    request.ClearField("tail")  # read on from here, should the connection break
+                    yield from_proto(line, LogLine)
+
+        yield from self._calls.resumed(unread)
+
+    def events(self, run: str, *, after: int = 0, project: str = "") -> Iterator[Event]:
+        """The run's history, oldest first."""
+        while True:
+            request = pb.EventsRequest(run=run, project=project, after=after, limit=_EVENTS)
+            events = self._calls.unary(self._runs.Events, request).events
+            for event in events:
+                yield from_proto(event, Event)
+            if len(events) < _EVENTS:
+                return
+            after = events[-1].seq
+
+    def checkpoints(self, run: str, *, project: str = "") -> Sequence[Checkpoint]:
+        """Newest step first."""
+        request = pb.CheckpointsRequest(run=run, project=project)
+        answer = self._calls.unary(self._runs.Checkpoints, request)
+        return [from_proto(each, Checkpoint) for each in answer.checkpoints]
+
+    # ---- models -----------------------------------------------------------------------------------------------------
+
+    def models(self, name: str = "", *, project: str = "") -> Sequence[ModelVersion]:
+        """By name, then newest version first."""
+        answer = self._calls.unary(self._models.List, pb.ListModelsRequest(project=project, name=name))
+        return [from_proto(each, ModelVersion) for each in answer.versions]
+
+    def model(self, name: str, version: str = "", *, project: str = "") -> ModelVersion:
+        """By number or alias; empty: the newest."""
+        request = pb.GetModelRequest(project=project, name=name, version=version)
+        return from_proto(self._calls.unary(self._models.Get, request), ModelVersion)
+
+    def set_alias(self, name: str, version: int, alias: str, *, project: str = "") -> ModelVersion:
+        """Move `alias` to that version."""
+        request = pb.SetAliasRequest(project=project, name=name, version=version, alias=alias)
+        return from_proto(self._calls.unary(self._models.SetAlias, request), ModelVersion)
+
+    # ---- clusters ---------------------------------------------------------------------------------------------------
+
+    def clusters(self, *, project: str = "") -> Sequence[ClusterView]:
+        answer = self._calls.unary(self._clusters.List, pb.ListClustersRequest(project=project))
+        return [from_proto(each, ClusterView) for each in answer.clusters]
+
+    def drain(self, cluster: str, *, evict: bool = False, undo: bool = False) -> ClusterView:
+        """Place nothing more there; `evict`: also preempt what runs there; `undo`: place again."""
+        request = pb.DrainRequest(cluster=cluster, evict=evict, undo=undo)
+        return from_proto(self._calls.unary(self._clusters.Drain, request), ClusterView)
+
+    # ---- tokens and secrets -----------------------------------------------------------------------------------------
+
+    def tokens(self, *, project: str = "") -> Sequence[TokenView]:
+        answer = self._calls.unary(self._tokens.List, pb.ListTokensRequest(project=project))
+        return [from_proto(each, TokenView) for each in answer.tokens]
+
+    def create_token(self, name: str, role: Role, *, project: str = "", expires_s: float | None = None) -> NewToken:
+        """The answer's `secret` is shown this once. Never repeated by itself: each call makes a token."""
+        request = pb.CreateTokenRequest(name=name, project=project, role=role, expires_s=expires_s)
+        return from_proto(self._calls.unary(self._tokens.Create, request, again=False), NewToken)
+
+    def revoke_token(self, token_id: str, *, project: str = "") -> None:
+        self._calls.unary(self._tokens.Revoke, pb.RevokeTokenRequest(id=token_id, project=project))
+
+    def secrets(self, *, project: str = "") -> Sequence[str]:
+        """Names only; values never come back."""
+        answer = self._calls.unary(self._secrets.List, pb.ListSecretsRequest(project=project))
+        return tuple(answer.names)
+
+    def put_secret(self, name: str, value: str, *, project: str = "") -> None:
+        self._calls.unary(self._secrets.Put, pb.PutSecretRequest(project=project, name=name, value=value))
+
+    def delete_secret(self, name: str, *, project: str = "") -> None:
+        request = pb.DeleteSecretRequest(project=project, name=name)
+        self._calls.unary(self._secrets.Delete, request, again=False)
+
+    # ---- inside -----------------------------------------------------------------------------------------------------
+
+    def _ship(self, shipment: shipping.Shipment) -> str:
+        data = shipment.bundle
+        if data is not None:
+            self._calls.upload(self._runs.UploadBundle, lambda: _chunks(data))
+        return shipment.text
+
+
+def _prepare(run: RunFile, overrides: Mapping[str, Any] | None) -> shipping.Shipment:
+    if isinstance(run, Path):
+        return shipping.prepare(run, overrides)
+    if isinstance(run, str) and "\n" not in run and not run.lstrip().startswith("{"):
+        return shipping.prepare(Path(run), overrides)
+    document = read_mapping(run, source="run file") if isinstance(run, str) else json.loads(json.dumps(dict(run)))
+    return shipping.prepare_document(document, Path.cwd(), "run file", overrides)
+
+
+def _chunks(data: bytes) -> Iterator[pb.BundleChunk]:
+    for start in range(0, len(data), _CHUNK_BYTES):
+        yield pb.BundleChunk(data=data[start : start + _CHUNK_BYTES])
+
+
+def _update(message: pb.RunUpdate) -> RunUpdate:
+    return RunUpdate(
+        run=from_proto(message.run, RunView) if message.HasField("run") else None,
+        events=tuple(from_proto(each, Event) for each in message.events),
+        progress=from_proto(message.progress, Progress) if message.HasField("progress") else None,
+    )

@@ -1,0 +1,86 @@
+"""What the Python client answers where a core type says too much or too little. Field names are those of the wire."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.core.observations import Progress
+from orchestrator.core.records import Role
+from orchestrator.core.runs import TERMINAL_NAMES, Event, NodeShare
+from orchestrator.core.scheduling.fit import Node
+from orchestrator.protocol.convert import RunView
+
+__all__ = [
+    "ClusterFitView",
+    "ClusterView",
+    "NewToken",
+    "PlanView",
+    "RunUpdate",
+    "RunView",
+    "SubmitView",
+    "TokenView",
+]
+
+
+@dataclass(frozen=True)
+class RunUpdate:
+    """`run` is None in the early part of a long history: more events follow at once."""
+
+    run: RunView | None = None
+    events: tuple[Event, ...] = ()
+    progress: Progress | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.run is not None and self.run.state in TERMINAL_NAMES
+
+
+@dataclass(frozen=True)
+class SubmitView:
+    run: RunView
+    created: bool  # False: the idempotency key had been used, and this is the run of then
+
+
+@dataclass(frozen=True)
+class ClusterFitView:
+    cluster: str
+    verdict: str  # fits | waits | never
+    reason: str
+    shares: tuple[NodeShare, ...] = ()
+
+
+@dataclass(frozen=True)
+class PlanView:
+    spec: dict[str, Any]  # the run file with every default filled in
+    clusters: tuple[ClusterFitView, ...]
+
+
+@dataclass(frozen=True)
+class TokenView:
+    id: str
+    name: str
+    project: str
+    role: Role
+    created_at: float
+    expires_at: float | None = None
+    revoked_at: float | None = None
+
+
+@dataclass(frozen=True)
+class NewToken:
+    secret: str = field(repr=False)  # shown this once
+    token: TokenView
+
+
+@dataclass(frozen=True)
+class ClusterView:
+    name: str
+    project: str
+    epoch: int
+    draining: bool
+    nodes: tuple[Node, ...]
+    last_seen_at: float
+    ray_version: str
+    connected: bool
+    running: int  # attempts that hold resources there
