@@ -149,7 +149,7 @@ class Checkpoints:
         Raises StorageError when the seal does not verify and BadConfig when it was made for another layout.
         """
         self._adopt(engine)
-        path = checkpoint.removeprefix(self._storage.url(""))
+        path = checkpoint.removeprefix(self._storage.url("")).strip("/")
         manifest = Manifest.from_json(self._exchange.decided(lambda: self._archive.manifest(path).to_json()))
         self._insist_on_layout(path, manifest, engine)
         directory, problem = self._fetch(path, manifest)

@@ -6,10 +6,13 @@ DeepSpeed chooses GPU or CPU when it is imported: DS_ACCELERATOR in the environm
 from __future__ import annotations
 
 import os
+import random
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import deepspeed.comm
+import numpy as np
 import torch
 import torch.distributed
 from deepspeed.accelerator.real_accelerator import get_accelerator
@@ -32,6 +35,8 @@ def join(threads: int) -> World:
     Raises torch.distributed.DistError when a peer cannot be reached.
     """
     torch.set_num_threads(threads)
+    # DeepSpeed calls what torch renames; every rank would warn of it in its log, and nobody there can help it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\..*")
     # Only inference collectives use this op, and DeepSpeed would compile it here, inside the run.
     deepspeed.ops.__compatible_ops__[ShareMemCommBuilder.NAME] = False
     size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -47,6 +52,13 @@ def join(threads: int) -> World:
         torch.distributed.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
     deepspeed.comm.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
     return World(rank, size, device)
+
+
+def seed_generators(seed: int, rank: int) -> None:
+    """For what draws numbers between the batches; those drawn for a batch belong to its samples (data/loader.py)."""
+    random.seed(seed + rank)
+    np.random.seed((seed + rank) % 2**32)
+    torch.manual_seed(seed + rank)
 
 
 def leave() -> None:

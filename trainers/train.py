@@ -21,7 +21,7 @@ from trainers.config import Settings, plan_batch, read_settings
 from trainers.contract import Done, ExitCode, Launch, Restored
 from trainers.data.loader import Loader
 from trainers.data.sampler import Sampler
-from trainers.distributed import join, leave
+from trainers.distributed import join, leave, seed_generators
 from trainers.engine import build_engine, precision_of
 from trainers.errors import BadConfig, account
 from trainers.evaluation import evaluate
@@ -44,6 +44,7 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
     loader = Loader(plan, world.rank, world.device, precision_of(settings.train, world.device))
     total_steps = count_steps(settings, sampler)
     engine = build_engine(task.model, settings, plan, world, total_steps)
+    seed_generators(settings.train.seed, world.rank)
 
     progress.phase("restoring")
     checkpoints = Checkpoints(launch, rank=world.rank, world_size=world.size, keep=settings.checkpoint.keep)

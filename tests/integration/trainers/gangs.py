@@ -80,16 +80,18 @@ class Gang:
         os.kill(pid, number)
 
 
-def run_gang(launch: Launch, world_size: int = 2, watch: Watch | None = None) -> Gang:
-    """Run the ranks to their end. `watch` is called with each message as it arrives."""
+def run_gang(
+    launch: Launch, world_size: int = 2, watch: Watch | None = None, env: Mapping[str, str] | None = None
+) -> Gang:
+    """Run the ranks to their end. `watch` is called with each message as it arrives; `env` is added to theirs."""
     gang = Gang(said=[[] for _ in range(world_size)])
     context = _context()
     with _free_port() as port:
         pass
-    listeners = [_listen(Path(launch.checkpoint_root).parent / f"r{rank}.sock") for rank in range(world_size)]
+    listeners = [_listen(Path(launch.staging_dir).parent / f"r{rank}.sock") for rank in range(world_size)]
     for rank, listener in enumerate(listeners):
         mine = replace(launch, progress_socket=listener.getsockname())
-        gang.ranks.append(context.Process(target=_live, args=(mine, rank, world_size, port), daemon=True))
+        gang.ranks.append(context.Process(target=_live, args=(mine, rank, world_size, port, env or {}), daemon=True))
     readers = [threading.Thread(target=_read, args=(gang, rank, each, watch)) for rank, each in enumerate(listeners)]
     for each in (*gang.ranks, *readers):
         each.start()
@@ -112,8 +114,9 @@ def _join(gang: Gang) -> None:
     assert not stuck, f"ranks {stuck} did not end; the last words: {[each[-1:] for each in gang.said]}"
 
 
-def _live(launch: Launch, rank: int, world_size: int, port: int) -> None:
+def _live(launch: Launch, rank: int, world_size: int, port: int, env: Mapping[str, str]) -> None:
     os.environ.update(
+        env,
         RANK=str(rank),
         LOCAL_RANK=str(rank),
         WORLD_SIZE=str(world_size),
@@ -157,7 +160,7 @@ def _context() -> ForkServerContext:
     # The server process imports once, single-threaded, so that forks of it can compute.
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", DS_ACCELERATOR="cpu")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["trainers.train"])
+    context.set_forkserver_preload(["torch._dynamo", "torch._inductor", "trainers.train"])
     return context
 
 
