@@ -156,7 +156,7 @@ def test_a_rank_has_only_what_its_request_names(gang: Gang, shared: ZygoteProces
     assert said["environment"] == ["EXTRA", "PYTHONPATH", "RANK", "WORLD_SIZE"]
     assert said["cwd"] == str(gang.directory)
     assert (said["cpus"], said["torch_threads"]) == ([0], 2)
-    assert said["session"] and said["interruptible"] and said["terminable"] and said["blocked"] == 0
+    assert (said["session"], said["interruptible"], said["terminable"], said["blocked"]) == (True, True, True, 0)
 
 
 def test_random_numbers_differ_by_the_seed_alone(gang: Gang, shared: ZygoteProcess, tmp_path: Path) -> None:
@@ -185,7 +185,8 @@ def test_statuses_and_signals_are_told_apart(gang: Gang) -> None:
     assert [exited[rank].returncode for rank in range(6)] == [0, 78, 1, 1, -signal.SIGTERM, -signal.SIGKILL]
     assert "RuntimeError: a fault of the user's code" in gang.errors(2)
     assert gang.errors(3) == "the data path does not exist\n"
-    assert exited[5].oom_kills == 0 and exited[0].max_rss_bytes > 2**20
+    assert exited[5].oom_kills == 0
+    assert exited[0].max_rss_bytes > 2**20
     assert [exited[rank].pid for rank in range(6)] == [each.pid for each in forked]
 
 
@@ -244,7 +245,8 @@ def test_a_zygote_ends_with_its_owner_and_leaves_nothing(own: ZygoteProcess, tmp
     gang.said(0)
     own.close(PATIENCE_S)
     assert own.returncode() == 0
-    assert has_ended(forked[0]) and not own.socket_path.exists()
+    assert has_ended(forked[0])
+    assert not own.socket_path.exists()
     assert "its owner has" in (tmp_path / "zygote.log").read_text()
 
 
@@ -287,7 +289,8 @@ def test_a_zygote_with_a_second_thread_will_not_serve(tmp_path: Path) -> None:
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S)
     assert ended.returncode == 1
-    assert "the zygote has 2 threads" in ended.stderr and "must have one" in ended.stderr
+    assert "the zygote has 2 threads" in ended.stderr
+    assert "must have one" in ended.stderr
 
 
 def test_a_second_zygote_does_not_take_over_a_socket(shared: ZygoteProcess) -> None:
