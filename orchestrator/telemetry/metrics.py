@@ -1,0 +1,222 @@
+"""Every metric that the server exports, in one table, and the values behind it.
+
+Only runs that were given an attempt have series of their own, at most `metrics_runs` at a time; those of a finished run go
+`metrics_grace_s` after its end. Whatever is labelled otherwise is labelled by a closed set: states, budgets, time classes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
+
+from orchestrator.core import lifecycle
+from orchestrator.core.ledger import Ledger, TimeClass
+from orchestrator.core.observations import CheckpointSealed, FirstStep, Observation, Progress
+from orchestrator.core.runs import STATE_NAMES, Run
+from orchestrator.settings import Settings
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+_RUN = ("project", "run", "name")
+_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+
+
+@dataclass(frozen=True)
+class Exported:
+    name: str
+    kind: Literal["gauge", "counter", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+TABLE: tuple[Exported, ...] = (
+    Exported("evertrain_runs", "gauge", "Runs by state.", ("state",)),
+    Exported("evertrain_queue_depth", "gauge", "Runs that wait for a place."),
+    Exported("evertrain_run_state", "gauge", "1 for the state that the run is in, 0 for the others.", (*_RUN, "state")),
+    Exported("evertrain_run_step", "gauge", "Optimizer steps done since the run's beginning.", _RUN),
+    Exported("evertrain_run_step_seconds", "gauge", "Mean duration of the latest optimizer steps.", _RUN),
+    Exported("evertrain_run_samples_per_second", "gauge", "Samples consumed a second by all ranks.", _RUN),
+    Exported("evertrain_run_loss", "gauge", "Latest training loss.", _RUN),
+    Exported("evertrain_run_restarts_total", "counter", "Restarts by the budget that they used.", (*_RUN, "budget")),
+    Exported(
+        "evertrain_run_time_seconds",
+        "gauge",  # not a counter: time counts as starting until a coordinator has accounted for it
+        "Worker-seconds since submission by class of the goodput ledger; they add up to all there were.",
+        (*_RUN, "class"),
+    ),
+    Exported("evertrain_run_goodput_ratio", "gauge", "Share of all worker-seconds that trained something new.", _RUN),
+    Exported("evertrain_run_checkpoint_bytes", "gauge", "Size of the newest sealed checkpoint.", _RUN),
+    Exported("evertrain_recovery_seconds", "histogram", "From a failure to the next optimizer step."),
+    Exported("evertrain_checkpoint_seconds", "histogram", "From a checkpoint's first byte to its committed manifest."),
+    Exported("evertrain_checkpoint_stall_seconds", "histogram", "How long training waited for a checkpoint."),
+)
+_BY_NAME = {each.name: each for each in TABLE}
+
+
+@dataclass
+class _Series:
+    """What the series of one run are computed from."""
+
+    run: Run
+    touched_ns: int
+    ended_ns: int | None = None
+    progress: Progress | None = None
+    checkpoint_bytes: int | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.run.project, self.run.id, self.run.name
+
+
+class Metrics:
+    """Safe from several threads; nothing here blocks."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        now: Callable[[], float] = time.time,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._now, self._monotonic_ns = now, monotonic_ns
+        self._grace_ns = int(settings.metrics_grace_s * 1e9)
+        self._max_runs = settings.metrics_runs
+        self._lock = threading.Lock()
+        self._series: dict[str, _Series] = {}
+        self._states: Mapping[str, int] = {}
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._histograms = {
+            each.name: Histogram(each.name, each.help, registry=self._registry, buckets=_SECONDS)
+            for each in TABLE
+            if each.kind == "histogram"
+        }
+        self._registry.register(_Collector(self))
+
+    def state_counts(self, counts: Mapping[str, int]) -> None:
+        """How many runs are in each state."""
+        with self._lock:
+            self._states = dict(counts)
+
+    def track(self, run: Run) -> None:
+        """Take in a run as the store has it now; one that never had an attempt has no series."""
+        if not run.attempts:
+            return
+        now_ns = self._monotonic_ns()
+        with self._lock:
+            series = self._series.pop(run.id, None) or _Series(run, now_ns)
+            series.run, series.touched_ns = run, now_ns
+            if run.terminal and series.ended_ns is None:
+                series.ended_ns = now_ns
+            self._series[run.id] = series  # last: the dict is in the order of touch
+            self._tidy(now_ns)
+
+    def living(self) -> set[str]:
+        """Ids of the runs with series that had not ended when they were last taken in."""
+        with self._lock:
+            return {run_id for run_id, each in self._series.items() if each.ended_ns is None}
+
+    def observe(self, run: Run, observation: Observation) -> None:
+        """Count what a cluster said, once, and the run that it made."""
+        self.track(run)
+        match observation.what:
+            case FirstStep(recovery_s=float(seconds)):
+                self._histograms["evertrain_recovery_seconds"].observe(seconds)
+            case CheckpointSealed() as sealed:
+                self._histograms["evertrain_checkpoint_seconds"].observe(sealed.seconds)
+                self._histograms["evertrain_checkpoint_stall_seconds"].observe(sealed.stall_s)
+                with self._lock:
+                    if run.id in self._series:
+                        self._series[run.id].checkpoint_bytes = sealed.size_bytes
+            case _:
+                pass
+
+    def progress(self, progress: Progress) -> None:
+        """Of a run that was tracked before; of others nobody knows the name."""
+        with self._lock:
+            series = self._series.get(progress.run_id)
+            if series is not None:
+                series.progress = progress
+
+    def render(self) -> bytes:
+        """In Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Family]:
+        now_ns, now = self._monotonic_ns(), self._now()
+        with self._lock:
+            self._tidy(now_ns)
+            states, series = dict(self._states), list(self._series.values())
+        families = {each.name: _family(each) for each in TABLE if each.kind != "histogram"}
+        for state in STATE_NAMES:
+            families["evertrain_runs"].add_metric((state,), states.get(state, 0))
+        families["evertrain_queue_depth"].add_metric((), states.get("QUEUED", 0))
+        for each in series:
+            for name, extra, value in _values(each, now):
+                families[name].add_metric((*each.labels, *extra), value)
+        yield from families.values()
+
+    def _tidy(self, now_ns: int) -> None:
+        over = [
+            run_id
+            for run_id, each in self._series.items()
+            if each.ended_ns is not None and now_ns - each.ended_ns > self._grace_ns
+        ]
+        for run_id in over:
+            del self._series[run_id]
+        excess = len(self._series) - self._max_runs
+        if excess > 0:
+            # Those that ended go first, then those not heard of for the longest time.
+            order = sorted(self._series, key=lambda run_id: self._series[run_id].ended_ns is None)
+            for run_id in order[:excess]:
+                del self._series[run_id]
+
+
+class _Collector(Collector):
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Family]:
+        return self._metrics.collect()
+
+
+def _family(exported: Exported) -> GaugeMetricFamily | CounterMetricFamily:
+    make = CounterMetricFamily if exported.kind == "counter" else GaugeMetricFamily
+    return make(exported.name, exported.help, labels=exported.labels)
+
+
+def _values(series: _Series, now: float) -> Iterator[tuple[str, tuple[str, ...], float]]:
+    """(metric, labels beyond the run's own, value)"""
+    run, progress = series.run, series.progress
+    for state in STATE_NAMES:
+        yield "evertrain_run_state", (state,), float(run.state.kind == state)
+    for budget in ("application", "infrastructure", "preemption"):
+        yield "evertrain_run_restarts_total", (budget,), getattr(run.spent, budget)
+    ledger = _ledger(run, progress, now)
+    for time_class in TimeClass:
+        yield "evertrain_run_time_seconds", (time_class.value,), ledger.seconds(time_class)
+    if ledger.goodput is not None:
+        yield "evertrain_run_goodput_ratio", (), ledger.goodput
+    if series.checkpoint_bytes is not None:
+        yield "evertrain_run_checkpoint_bytes", (), series.checkpoint_bytes
+    if progress is None:
+        return
+    yield "evertrain_run_step", (), progress.step
+    yield "evertrain_run_step_seconds", (), progress.step_s
+    yield "evertrain_run_samples_per_second", (), progress.samples_per_s
+    if progress.loss is not None:
+        yield "evertrain_run_loss", (), progress.loss
+
+
+def _ledger(run: Run, progress: Progress | None, now: float) -> Ledger:
+    workers = int(run.spec.get("resources", {}).get("workers", 1))
+    current = run.attempt.number if run.attempt else None
+    live = progress.ledger if progress is not None and progress.attempt == current else None
+    return lifecycle.ledger(run, workers=workers, now=now, live=live)
