@@ -51,6 +51,7 @@ def train(options: argparse.Namespace) -> None:
     deepspeed.init_distributed(dist_backend="gloo", verbose=False)
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     marks = Path(options.marks) if options.marks else None
+    tell(marks, rank=rank, started=True)
     digits = load_digits()
     images = torch.from_numpy((digits.images / 16.0).astype(np.float32)).unsqueeze(1)[:1257]
     data = TensorDataset(images, torch.from_numpy(digits.target[:1257]).long(), torch.arange(1257))

@@ -1,0 +1,158 @@
+"""The server, put together: the one file that knows every class.
+
+    python -m orchestrator.main server
+
+Settings come from EVERTRAIN_* (`orchestrator.settings`). SIGTERM or SIGINT ends it in order; `kill -9` loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from orchestrator.adapters.bundles import DiskBundleStore
+from orchestrator.adapters.system_clock import SystemClock
+from orchestrator.api.auth import Authenticator, ensure_first_tokens
+from orchestrator.api.http import HttpServer
+from orchestrator.api.parts import Parts
+from orchestrator.api.server import GrpcServer
+from orchestrator.control.board import Board
+from orchestrator.control.clusters import Clusters
+from orchestrator.control.commands import Commands
+from orchestrator.control.fleet import Fleet
+from orchestrator.control.loop import Loop
+from orchestrator.control.runs import RunRecords
+from orchestrator.control.wakeups import LocalWakeups
+from orchestrator.errors import EvertrainError
+from orchestrator.ports import Store
+from orchestrator.settings import Settings, load_settings
+from orchestrator.store.store import open_store
+from orchestrator.telemetry.logging import set_up_logging
+from orchestrator.telemetry.logs import DiskLogStore
+from orchestrator.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+STOP_GRACE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """Everything that runs in the server's process."""
+
+    store: Store
+    parts: Parts
+    loop: Loop
+    grpc: GrpcServer
+    http: HttpServer
+
+
+def build(settings: Settings, store: Store) -> Server:
+    """Put the server together; nothing listens and nothing runs yet."""
+    clock, wakeups, metrics = SystemClock(), LocalWakeups(), Metrics(settings)
+    board = Board(store.unfinished())
+    records = RunRecords(store, board, wakeups)
+    clusters = Clusters(store, clock)
+    fleet = Fleet(
+        store=store,
+        records=records,
+        board=board,
+        clusters=clusters,
+        wakeups=wakeups,
+        clock=clock,
+        storage=settings.storage_root,
+        heard=metrics.observe,
+        progressed=metrics.progress,
+    )
+    bundles = DiskBundleStore(settings.data_dir / "bundles", settings.bundle_bytes)
+    commands = Commands(
+        store=store,
+        records=records,
+        board=board,
+        clusters=clusters,
+        bundles=bundles,
+        clock=clock,
+        connected=fleet.connected,
+    )
+    loop = Loop(
+        records=records, board=board, clusters=clusters, wakeups=wakeups, clock=clock, connected=fleet.connected
+    )
+    parts = Parts(
+        settings=settings,
+        store=store,
+        commands=commands,
+        board=board,
+        fleet=fleet,
+        logs=DiskLogStore(settings.data_dir / "logs", settings.log_run_bytes),
+        bundles=bundles,
+        wakeups=wakeups,
+        clock=clock,
+        authenticator=Authenticator(store, clock, settings.token_cache_s),
+        executor=ThreadPoolExecutor(settings.api_threads, thread_name_prefix="api"),
+        server_id=f"server-{uuid.uuid4().hex[:8]}",
+    )
+    return Server(store, parts, loop, GrpcServer(parts), HttpServer(parts, metrics))
+
+
+async def serve(server: Server, stop: asyncio.Event) -> None:
+    """Listen and schedule until `stop` is set. Raises Refused when a port is taken."""
+    settings = server.parts.settings
+    await server.grpc.start()
+    await server.http.start()
+    log.info(
+        "serving gRPC on %s:%d and HTTP on %s:%d, data in %s",
+        settings.grpc_host,
+        server.grpc.port,
+        settings.http_host,
+        server.http.port,
+        settings.data_dir,
+    )
+    scheduling = asyncio.create_task(server.loop.run())
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        # A loop that ended by itself is a bug: better no server than one that schedules nothing.
+        await asyncio.wait({scheduling, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        scheduling.cancel()
+        await server.grpc.stop(STOP_GRACE_S)
+        await server.http.stop()
+    if not stop.is_set():
+        scheduling.result()
+
+
+async def _main(settings: Settings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    store = open_store(settings.database_url)
+    try:
+        admin, agent = ensure_first_tokens(store, SystemClock(), settings.data_dir)
+        log.info("the first tokens are in %s and %s", admin, agent)
+        await serve(build(settings, store), stop)
+    finally:
+        store.close()
+
+
+def main() -> int:
+    if sys.argv[1:] != ["server"]:
+        print("usage: python -m orchestrator.main server   (settings: EVERTRAIN_* in the environment)", file=sys.stderr)
+        return 2
+    try:
+        settings = load_settings()
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        set_up_logging(settings)
+        asyncio.run(_main(settings))
+    except (EvertrainError, OSError) as error:
+        print(f"evertrain server: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
