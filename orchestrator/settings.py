@@ -148,7 +148,17 @@ class _ClientEnvironment(BaseSettings):
     server: str = ""
     token: str = ""
     ca_cert: Path | None = None
-    context: Path = Path.home() / ".evertrain" / "context"
+    home: Path = Path.home() / ".evertrain"
+    context: Path | None = None
+
+    @property
+    def context_file(self) -> Path:
+        return self.context or self.home / "context"
+
+
+def home_dir() -> Path:
+    """EVERTRAIN_HOME: where `evertrain up` keeps its stack, and clients the context file."""
+    return _ClientEnvironment().home.absolute()
 
 
 @dataclass(frozen=True)
@@ -169,14 +179,14 @@ def find_connection(server: str = "", token: str = "") -> Connection:
     """
     environment = _ClientEnvironment()
     server, token = server or environment.server, token or environment.token
-    saved = _read_context(environment.context) if not (server and token) else None
+    saved = _read_context(environment.context_file) if not (server and token) else None
     server = server or (saved.server if saved else "")
     # A saved token belongs to the saved server: it is not shown to another one.
     token = token or (saved.token if saved and saved.server == server else "")
     if not server or not token:
         missing = "EVERTRAIN_SERVER" if not server else "EVERTRAIN_TOKEN"
         raise Refused(
-            f"no server to talk to: {missing} is not set and {environment.context} does not say either. "
+            f"no server to talk to: {missing} is not set and {environment.context_file} does not say either. "
             "Start one with `evertrain up`, or set EVERTRAIN_SERVER=host:port and EVERTRAIN_TOKEN"
         )
     saved_ca = saved.ca_cert if saved and saved.server == server else None
@@ -185,7 +195,7 @@ def find_connection(server: str = "", token: str = "") -> Connection:
 
 def save_connection(connection: Connection) -> Path:
     """Write the context file, mode 0600, and answer its path."""
-    path = _ClientEnvironment().context
+    path = _ClientEnvironment().context_file
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {"server": connection.server, "token": connection.token, "ca_cert": str(connection.ca_cert or "")}
     write_private(path, json.dumps(document) + "\n")
@@ -194,7 +204,7 @@ def save_connection(connection: Connection) -> Path:
 
 def forget_connection(server: str) -> None:
     """Remove the context file if it still names that server."""
-    path = _ClientEnvironment().context
+    path = _ClientEnvironment().context_file
     saved = _read_context(path)
     if saved is not None and saved.server == server:
         path.unlink(missing_ok=True)

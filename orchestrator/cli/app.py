@@ -1,0 +1,90 @@
+"""The command `evertrain`. One file a noun, all drawing in render.py; this one only puts them together.
+
+Starting must be quick: ray and torch are never imported, gRPC and the run file's models only by commands that need them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli import checkpoint, cluster, model, runs, secret, token, up_down
+from orchestrator.cli.session import ExitCode, Output, choose_project, forget_choices
+from orchestrator.errors import EvertrainError, NotFound
+
+app = typer.Typer(
+    name="evertrain",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Training that does not stop: submit a run file, watch it, lose nothing.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _global_options(
+    project: Annotated[
+        str, typer.Option("--project", "-p", envvar="EVERTRAIN_PROJECT", help="By default the token's.")
+    ] = "",
+    output: Output = None,
+) -> None:
+    choose_project(project)
+
+
+def schema(output: Output = None) -> None:
+    """The run file's JSON schema, for editors."""
+    from orchestrator.spec import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+_VERBS: tuple[tuple[str, Callable[..., None]], ...] = (
+    ("up", up_down.up),
+    ("down", up_down.down),
+    ("submit", runs.submit),
+    ("plan", runs.plan),
+    ("list", runs.list_runs),
+    ("describe", runs.describe),
+    ("logs", runs.logs),
+    ("watch", runs.watch),
+    ("cancel", runs.cancel),
+    ("schema", schema),
+)
+for verb, function in _VERBS:
+    app.command(verb)(function)
+for noun, commands in (
+    ("checkpoint", checkpoint.app),
+    ("model", model.app),
+    ("cluster", cluster.app),
+    ("token", token.app),
+    ("secret", secret.app),
+):
+    app.add_typer(commands, name=noun)
+
+
+def main() -> None:
+    """Errors become one message on stderr and an exit code."""
+    forget_choices()
+    try:
+        app()
+    except NotFound as error:
+        _fail(error, ExitCode.NOT_FOUND)
+    except EvertrainError as error:
+        _fail(error, ExitCode.ERROR)
+    except BrokenPipeError:  # `evertrain logs ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.OK)
+
+
+def _fail(error: EvertrainError, code: ExitCode) -> None:
+    typer.echo(f"error: {error}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

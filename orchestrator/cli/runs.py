@@ -1,0 +1,168 @@
+"""submit, plan, list, describe, logs, watch, cancel."""
+
+from __future__ import annotations
+
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.cli.session import ExitCode, Format, Output, connected, leave, output_format, project, show
+
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="Id or name; a name means its newest run.")]
+RunFile = Annotated[str, typer.Argument(metavar="FILE", help="The run file; - reads standard input.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Put in over the file, such as train.lr=1e-2.")
+]
+
+
+def submit(
+    file: RunFile,
+    watch_it: Annotated[bool, typer.Option("--watch", "-w", help="Show its progress until it has ended.")] = False,
+    name: Annotated[str | None, typer.Option(help="Put in over the file's name.")] = None,
+    changes: Overrides = None,
+    idempotency_key: Annotated[str | None, typer.Option(help="The same key is the same run.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be sent, and send nothing.")] = False,
+    output: Output = None,
+) -> None:
+    """Record a run; it survives from then on."""
+    overrides = _overrides(changes, name)
+    if dry_run:
+        return _print_request(file, overrides)
+    from orchestrator.cli import render, watching
+
+    with connected() as client:
+        run = client.submit(_source(file), overrides=overrides, idempotency_key=idempotency_key, project=project())
+        if not watch_it:
+            return show(run, lambda: render.submitted(run))
+        render.console(stderr=True).print(render.submitted(run))
+        return leave(watching.watch(client, run.id, run.name))
+
+
+def _overrides(changes: list[str] | None, name: str | None) -> dict[str, Any]:
+    from orchestrator.shipping import parse_override
+
+    overrides = dict(parse_override(each) for each in changes or [])
+    return {**overrides, "name": name} if name is not None else overrides
+
+
+def _source(file: str) -> Any:
+    return sys.stdin.read() + "\n" if file == "-" else Path(file)
+
+
+def _print_request(file: str, overrides: dict[str, Any]) -> None:
+    from orchestrator import shipping, spec
+    from orchestrator.cli import render
+
+    source = _source(file)
+    if isinstance(source, Path):
+        shipment = shipping.prepare(source, overrides)
+    else:
+        document = spec.read_mapping(source, source="standard input")
+        shipment = shipping.prepare_document(document, Path.cwd(), "standard input", overrides)
+    document = spec.dump(spec.parse(shipment.text))
+    typer.echo(render.as_json(document) if output_format() is Format.JSON else render.as_yaml(document).rstrip())
+
+
+def plan(file: RunFile, changes: Overrides = None, output: Output = None) -> None:
+    """Check a run file and ask every cluster whether its gang fits. Records nothing."""
+    from orchestrator.cli import render
+
+    with connected() as client:
+        planned = client.plan(_source(file), overrides=_overrides(changes, None), project=project())
+    show(planned, lambda: render.plan(planned))
+    if planned.clusters and all(each.verdict == "never" for each in planned.clusters):
+        leave(ExitCode.ERROR)
+
+
+def list_runs(
+    state: Annotated[list[str] | None, typer.Option("--state", "-s", help="Only these states.")] = None,
+    name: Annotated[str, typer.Option(help="Only names that begin so.")] = "",
+    queue: Annotated[str, typer.Option(help="Only this queue.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    output: Output = None,
+) -> None:
+    """Runs, newest first."""
+    from orchestrator.cli import render
+
+    with connected() as client:
+        states = [each.upper() for each in state or []]
+        found = client.list(states=states, name_prefix=name, queue=queue, project=project(), page_size=min(limit, 1000))
+        runs = list(islice(found, limit))
+    show(runs, lambda: render.runs_table(runs, time.time()))
+
+
+def describe(run: RunName, output: Output = None) -> None:
+    """Everything known about a run: state, reasons, attempts, timeline, failure, checkpoints, ledger."""
+    from orchestrator.cli import render
+
+    with connected() as client:
+        found = client.get(run, project=project())
+        told = render.Description(
+            found,
+            list(client.events(found.id, project=project())),
+            client.checkpoints(found.id, project=project()),
+            [each for each in client.models(found.name, project=found.project) if each.run_id == found.id],
+        )
+    show(told.document(), lambda: render.description(told, time.time()))
+
+
+def logs(
+    run: RunName,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")] = False,
+    rank: Annotated[int | None, typer.Option(help="Only this rank; -1: the gang's coordinator.")] = None,
+    attempt: Annotated[int | None, typer.Option(help="Only this attempt.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only lines of so long ago at most, such as 10m.")] = None,
+    tail: Annotated[int | None, typer.Option(min=0, help="Only the last so many lines.")] = None,
+    output: Output = None,
+) -> None:
+    """The lines of the ranks, in the order of their arrival."""
+    import json
+
+    from orchestrator.cli import render
+
+    since_at = time.time() - _duration(since) if since is not None else None
+    with connected() as client:
+        found = client.get(run, project=project())
+        lines = client.logs(
+            found.id, rank=rank, attempt=attempt, since_at=since_at, tail=tail, follow=follow, project=project()
+        )
+        for line in lines:
+            if output_format() is Format.TABLE:
+                typer.echo(render.log_line(line, attempts=attempt is None))
+            else:
+                typer.echo(json.dumps(render.plain(line)))
+
+
+def _duration(text: str) -> float:
+    from orchestrator.spec.quantities import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}, got {text!r}", param_hint="--since") from error
+
+
+def watch(run: RunName, output: Output = None) -> None:
+    """Live progress until the run has ended. Ctrl-C detaches: the run goes on."""
+    from orchestrator.cli import watching
+
+    with connected() as client:
+        found = client.get(run, project=project())
+        leave(watching.watch(client, found.id, found.name))
+
+
+def cancel(
+    run: RunName,
+    reason: Annotated[str, typer.Option(help="Kept with the run.")] = "",
+    output: Output = None,
+) -> None:
+    """End a run in order. One that has ended stays as it is."""
+    from orchestrator.cli import render
+
+    with connected() as client:
+        cancelled = client.cancel(run, reason=reason, project=project())
+    show(cancelled, lambda: render.run_line(cancelled))
