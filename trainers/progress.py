@@ -143,10 +143,10 @@ class SocketSink:
     def put(self, message: Message) -> None:
         if isinstance(message, PhaseChanged):
             self._phase = message
-        if isinstance(message, Step):
-            self._drop(lambda each: isinstance(each, Step), all_of_them=True)  # the newest says it all
+        if isinstance(message, Step):  # the newest says it all
+            self._queue = deque(each for each in self._queue if not isinstance(each, Step))
         if len(self._queue) >= _QUEUE_LIMIT:
-            self._drop(lambda each: not isinstance(each, _NEVER_DROPPED), all_of_them=False)
+            self._drop_one()
         self._queue.append(message)
         self._flush()
 
@@ -159,10 +159,11 @@ class SocketSink:
                 time.sleep(0.01)
         self._disconnect()
 
-    def _drop(self, droppable: Callable[[Message], bool], *, all_of_them: bool) -> None:
-        victims = [each for each in self._queue if droppable(each)]
-        for victim in victims if all_of_them else victims[:1]:
-            self._queue.remove(victim)
+    def _drop_one(self) -> None:
+        for index, each in enumerate(self._queue):
+            if not isinstance(each, _NEVER_DROPPED):
+                del self._queue[index]
+                return
 
     def _flush(self) -> None:
         if self._socket is None and not self._connect():

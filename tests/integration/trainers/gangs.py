@@ -93,8 +93,10 @@ def run_gang(
         mine = replace(launch, progress_socket=listener.getsockname())
         gang.ranks.append(context.Process(target=_live, args=(mine, rank, world_size, port, env or {}), daemon=True))
     readers = [threading.Thread(target=_read, args=(gang, rank, each, watch)) for rank, each in enumerate(listeners)]
-    for each in (*gang.ranks, *readers):
-        each.start()
+    for process in gang.ranks:
+        process.start()
+    for reader in readers:
+        reader.start()
     _join(gang)
     for listener in listeners:
         listener.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,87 @@
+"""Small decisions: the learning rate, the best epoch, what an exception means."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from trainers.config import Schedule
+from trainers.contract import ExitCode
+from trainers.errors import BadConfig, BadLoss, Stopped, account
+from trainers.judgement import Judgement
+from trainers.schedule import learning_rate_factor
+
+
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        (Schedule("constant"), {0: 1.0, 5: 1.0, 10: 1.0}),
+        (Schedule("linear"), {0: 1.0, 5: 0.5, 10: 0.0, 11: 0.0}),
+        (Schedule("cosine"), {0: 1.0, 5: 0.5, 10: 0.0}),
+        (Schedule("linear", final_ratio=0.2), {0: 1.0, 5: 0.6, 10: 0.2}),
+        (Schedule("linear", warmup_steps=4), {0: 0.2, 3: 0.8, 4: 1.0, 7: 0.5, 10: 0.0}),
+    ],
+)
+def test_the_learning_rate_follows_its_schedule(schedule: Schedule, factors: dict[int, float]) -> None:
+    told = {step: learning_rate_factor(step, schedule, total_steps=10) for step in factors}
+    assert told == pytest.approx(factors)
+
+
+def judged(values: list[float], *, mode: str = "min", patience: int | None = 2) -> Judgement:
+    state = Judgement("val_loss", "max" if mode == "max" else "min", patience)
+    for epoch, value in enumerate(values):
+        state = state.after_epoch(value, step=10 * (epoch + 1))
+    return state
+
+
+def test_the_best_epoch_is_the_lowest_or_the_highest() -> None:
+    assert judged([3, 1, 2]).best_step == 20
+    assert judged([3, 1, 2], mode="max").best_step == 10
+
+
+def test_patience_counts_epochs_without_improvement() -> None:
+    assert judged([3, 1, 2]).stop_reason is None
+    assert judged([3, 1, 2, 0.5, 2]).stop_reason is None
+    reason = judged([3, 1, 1, 2]).stop_reason  # a tie is no improvement
+    assert reason == "val_loss has not improved for 2 epochs: best 1 at step 20"
+    assert judged([3, 1, 1, 2], patience=None).stop_reason is None
+
+
+def test_judgement_survives_a_checkpoint() -> None:
+    state = judged([3, 1]).sealed("c2").after_epoch(2, 30)
+    fresh = Judgement("val_loss", "min", 2)
+    assert fresh.resumed(state.to_extra(), "c3", 30) == state
+
+
+def test_a_best_checkpoint_learns_its_own_name() -> None:
+    state = judged([3, 1])
+    resumed = Judgement("val_loss", "min", 2).resumed(state.to_extra(), "c2", 20)
+    assert resumed.best_checkpoint == "c2"
+
+
+GLOO = "[../gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:37311"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RuntimeError(GLOO), ExitCode.LOST_PEER),
+        (torch.distributed.DistBackendError("NCCL error: remote process exited"), ExitCode.LOST_PEER),
+        (torch.distributed.DistNetworkError("failed to recv, got 0 bytes"), ExitCode.LOST_PEER),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), ExitCode.OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), ExitCode.OUT_OF_MEMORY),
+        (MemoryError(), ExitCode.OUT_OF_MEMORY),
+        (BadLoss("the loss became nan"), ExitCode.BAD_LOSS),
+        (BadConfig("train.lr", 0, "must be above 0"), ExitCode.BAD_CONFIG),
+        (Stopped("stopped by SIGTERM"), ExitCode.STOPPED),
+        (ConnectionResetError("connection reset by peer"), ExitCode.APPLICATION),  # the user's own socket
+        (RuntimeError("shapes do not fit"), ExitCode.APPLICATION),
+        (KeyboardInterrupt(), ExitCode.APPLICATION),
+    ],
+)
+def test_every_end_has_its_exit_code(error: BaseException, code: ExitCode) -> None:
+    failed = account(error, step=12)
+    assert (failed.code, failed.step) == (code, 12)
+    assert failed.secondary == (code == ExitCode.LOST_PEER)
+    assert failed.message
+    assert "\n" not in failed.message
