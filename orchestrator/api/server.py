@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,11 @@ class GrpcServer:
         if credentials is None and settings.grpc_host not in LOOPBACK_HOSTS:
             log.warning("the gRPC API on %s is not encrypted: set EVERTRAIN_TLS_CERT and EVERTRAIN_TLS_KEY", address)
         try:
+            _probe(settings.grpc_host, settings.grpc_port)
             if credentials is None:
                 return self._server.add_insecure_port(address)
             return self._server.add_secure_port(address, credentials)
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             raise port_taken("gRPC API", settings.grpc_host, settings.grpc_port, "EVERTRAIN_GRPC_PORT") from error
 
 
@@ -87,6 +89,14 @@ def port_taken(what: str, host: str, port: int, variable: str) -> Refused:
         f"the {what} cannot listen on {host}:{port}: the port is taken, or the address is not of this machine. "
         f"Is another Evertrain running (`evertrain down` ends it)? Otherwise set {variable} to a free port"
     )
+
+
+def _probe(host: str, port: int) -> None:
+    """Raises OSError for a port that cannot be listened on: gRPC would write its own lines about it to stderr first."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from orchestrator.settings import Settings
 
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_CHATTY = ("alembic", "uvicorn")  # at INFO they tell what they are about to do
 
 
 class JsonFormatter(logging.Formatter):
@@ -45,3 +46,5 @@ def set_up_logging(settings: Settings, stream: TextIO = sys.stderr) -> None:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(settings.log_level)
+    for library in _CHATTY:
+        logging.getLogger(library).setLevel(max(logging.WARNING, root.level))

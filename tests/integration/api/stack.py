@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import threading
 import time
+import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import grpc
 
+from orchestrator import Client, spec
 from orchestrator.api.auth import Authenticator, ensure_first_tokens, make_token
 from orchestrator.api.parts import Parts
 from orchestrator.api.server import GrpcServer
@@ -22,11 +24,16 @@ from orchestrator.control.commands import Commands
 from orchestrator.control.fleet import Fleet
 from orchestrator.control.runs import RunRecords
 from orchestrator.control.wakeups import LocalWakeups
+from orchestrator.core import lifecycle
+from orchestrator.core.ledger import Ledger
+from orchestrator.core.observations import AttemptEnded, Happening, Observation
 from orchestrator.core.records import LogLine, LogQuery, Role
+from orchestrator.core.runs import Reason, ReasonCode, Result, Run, Spent
 from orchestrator.errors import NotFound
 from orchestrator.ports import Store
 from orchestrator.settings import Settings
 from orchestrator.store import open_store
+from tests.builders import BUDGETS, SHARES, submission
 
 SPEC = '{"name": "digits", "recipe": "digits_cnn", "train": {"epochs": 1}}'
 
@@ -127,6 +134,38 @@ class Stack:
         )
         self.store.add_token(token)
         return secret
+
+    def client(self, secret: str = "") -> Client:
+        return Client(self.address, secret or self.admin, timeout_s=20)
+
+    def submit(self, project: str = "default", **changes: Any) -> Run:
+        """A queued run, put into the store behind the API's back."""
+        values: dict[str, Any] = {
+            "run_id": f"run-{uuid.uuid4().hex[:10]}",
+            "project": project,
+            "spec": spec.dump(spec.parse(SPEC)),
+        }
+        answer = self.store.submit([submission(submitted_at=self.clock.now(), **{**values, **changes})])[0]
+        self.records.announce(answer.run)
+        return answer.run
+
+    def place(self, run: Run, cluster: str = "local") -> Run:
+        return self.records.change("*", run.id, lambda now: lifecycle.place(now, cluster, SHARES, self.clock.now()))
+
+    def observe(self, run: Run, what: Happening, seq: int = 0) -> Run:
+        """What the agent of its current attempt would have said."""
+
+        def think(now: Run) -> lifecycle.Transition | lifecycle.Ignored:
+            said = Observation(now.id, now.attempts[-1].number, seq, self.clock.now(), what)
+            return lifecycle.observe(now, said, budgets=BUDGETS, now=self.clock.now())
+
+        return self.records.change("*", run.id, think)
+
+    def end(self, run: Run) -> Run:
+        """Let a placed run succeed."""
+        reason = Reason(ReasonCode.COMPLETED, "all epochs done")
+        result = Result(step=10, metrics={"test_accuracy": 0.98}, checkpoint="/seal")
+        return self.observe(run, AttemptEnded("succeeded", reason, Spent(), 10, Ledger(), result=result))
 
     async def _start(self) -> GrpcServer:
         server = GrpcServer(self.parts)
