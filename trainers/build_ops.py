@@ -36,7 +36,7 @@ def build() -> Path:
         if misfit(directory) is not None:
             clear_stale_lock(directory)
             (directory / STAMP_NAME).unlink(missing_ok=True)
-            ShareMemCommBuilder().jit_load(verbose=False)  # type: ignore[no-untyped-call]
+            ShareMemCommBuilder().jit_load(verbose=False)
             (directory / STAMP_NAME).write_text(json.dumps(_fitting_stamp()))
     return _library(directory)
 

@@ -100,6 +100,6 @@ def leave_offspring(note: str) -> None:
 
 
 def name_loaded_ops() -> None:
-    from deepspeed.ops.op_builder.builder import OpBuilder  # type: ignore[import-untyped]
+    from deepspeed.ops.op_builder.builder import OpBuilder
 
     say(ops=sorted(OpBuilder._loaded_ops))
