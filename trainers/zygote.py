@@ -41,6 +41,7 @@ import ctypes
 import faulthandler
 import gc
 import importlib
+import io
 import json
 import os
 import pkgutil
@@ -388,9 +389,14 @@ def _take_stdio(stdout: int, stderr: int) -> None:
         if int(descriptor) > 2:
             with contextlib.suppress(OSError):  # the listing's own
                 os.close(int(descriptor))
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, write_through=True, errors="backslashreplace")  # type: ignore[union-attr]
+    # New objects: the zygote's own may remember the position in a file, which a pipe does not have.
+    sys.stdout, sys.stderr = (_line_stream(descriptor) for descriptor in (1, 2))
     faulthandler.enable(file=2, all_threads=True)
+
+
+def _line_stream(descriptor: int) -> io.TextIOWrapper:
+    raw = io.FileIO(descriptor, "w", closefd=False)
+    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True, write_through=True)
 
 
 def _reset_signals() -> None:
