@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from orchestrator.core import lifecycle
 from orchestrator.core.records import Checkpoint, Cluster, ModelVersion, Role, RunFilter, Submission, Token
 from orchestrator.core.runs import STATE_NAMES, TERMINAL_NAMES, Event, Run
-from orchestrator.errors import Conflict, NotFound
+from orchestrator.errors import Conflict, NotFound, Unavailable
 from orchestrator.ports import Change, Page, Submitted
 from orchestrator.store import codec, listing, migrations, paging
 from orchestrator.store.engines import Engines, open_engines
@@ -61,12 +61,18 @@ class SqlStore:
         self._writer = GroupWriter(engines.writer, engines.where)
         self._unfinished: dict[str, Run] = {}  # as of the last call: only what changed since is decoded again
         self._unfinished_lock = threading.Lock()
+        self._closed = False
 
     def close(self) -> None:
+        """Finish the writes that were begun, refuse all that come after. Idempotent."""
         self._writer.close()
-        self._engines.close()
+        if not self._closed:
+            self._closed = True
+            self._engines.close()
 
     def _read(self, work: Callable[[Connection], T]) -> T:
+        if self._closed:
+            raise Unavailable(f"{self._engines.where}: the store is closed")
         with translated(self._engines.where), self._engines.reader.connect() as connection:
             return work(connection)
 
@@ -365,7 +371,8 @@ def _upsert(
     done = made.on_conflict_do_update(
         index_elements=keys, set_={name: made.excluded[name] for name in replaced}, where=where
     )
-    return bool(connection.execute(done).rowcount)
+    answered = connection.execute(done.returning(*table.primary_key))  # drivers differ in counting what was not written
+    return answered.first() is not None
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------
