@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
 from orchestrator.cluster.gang_host import GangHost
 from orchestrator.cluster.gang_messages import HostSnapshot
@@ -30,12 +30,14 @@ START_TIMEOUT_S = 120.0
 HANG_TIMEOUT_S = 600.0
 STOP_GRACE_S = 30.0
 
-_OUTCOMES: dict[str, Any] = {"cancel": "cancelled", "preempt": "preempted", "deadline": "deadline"}
-_STOP_REASONS = {
-    "cancel": ReasonCode.CANCELLED_BY_USER,
-    "preempt": ReasonCode.PREEMPTED,
-    "deadline": ReasonCode.DEADLINE,
+Outcome = Literal["succeeded", "failed", "cancelled", "preempted", "deadline", "lost"]
+
+STOP_ENDS: Mapping[str, tuple[Outcome, ReasonCode]] = {
+    "cancel": ("cancelled", ReasonCode.CANCELLED_BY_USER),
+    "preempt": ("preempted", ReasonCode.PREEMPTED),
+    "deadline": ("deadline", ReasonCode.DEADLINE),
 }
+"""How an attempt ends that was ordered to stop, by the order's kind."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,7 @@ class Report:
 
 
 class Coordinator:
-    def __init__(
-        self, order: AttemptOrder, hosts: Sequence[GangHost], outbox: Outbox, placed: seen.Placed
-    ) -> None:
+    def __init__(self, order: AttemptOrder, hosts: Sequence[GangHost], outbox: Outbox, placed: seen.Placed) -> None:
         self._order, self._hosts, self._outbox, self._placed = order, hosts, outbox, placed
         self._state = GangState()
         self._limits = limits_of(order)
@@ -96,7 +96,7 @@ class Coordinator:
     async def report(self, after: int, acknowledged: int, timeout_s: float) -> Report:
         """Observations above `after`; waits for the first. Those up to `acknowledged` are the server's now."""
         self._outbox.acknowledge(acknowledged)
-        observations = await self._outbox.wait_after(after, timeout_s)
+        observations = await self._outbox.wait_after(after, 0.0 if self._ended else timeout_s)
         progress, self._progress = self._progress, None
         return Report(tuple(observations), progress, self._ended)
 
@@ -138,16 +138,14 @@ class Coordinator:
             self._state,
             self._limits,
             world_size=world_size,
+            started=lambda pids: self._outbox.put(seen.IncarnationStarted(self._number, world_size, pids)),
             said=self._said,
             ticked=self._ticked,
         )
         if self._stop is not None:
             self._running.stop(self._stop)
-        started = seen.IncarnationStarted(self._number, world_size)
         try:
-            return await self._running.live(
-                tuple(self._admitted), self._furthest_step, lambda: self._outbox.put(started)
-            )
+            return await self._running.live(tuple(self._admitted), self._furthest_step)
         finally:
             self._running = None
 
@@ -191,11 +189,13 @@ class Coordinator:
             case contract.Restored(step=step, checkpoint=checkpoint, skipped=skipped):
                 words = tuple(f"{each.checkpoint}: {each.why}" for each in skipped)
                 self._outbox.put(seen.RanksRestored(number, step, checkpoint, words))
-            case contract.Sealed():
+            case contract.Sealed(step=step):
                 self._sealed = True
+                self._furthest_step = max(self._furthest_step, step)
                 self._outbox.put(_sealed(number, message))
             case contract.EpochEnded(epoch=epoch, step=step, metrics=metrics) if rank == 0:
                 self._metrics = dict(metrics)
+                self._furthest_step = max(self._furthest_step, step)
                 self._outbox.put(seen.EpochEnded(number, epoch, step, metrics))
             case contract.Failed(step=step):
                 self._furthest_step = max(self._furthest_step, step)
@@ -249,9 +249,10 @@ class Coordinator:
         return self._attempt_ended("succeeded", reason, result=result)
 
     def _stopped(self, stop: StopOrder) -> seen.AttemptEnded:
-        return self._attempt_ended(_OUTCOMES[stop.kind], Reason(_STOP_REASONS[stop.kind], stop.message))
+        outcome, code = STOP_ENDS[stop.kind]
+        return self._attempt_ended(outcome, Reason(code, stop.message))
 
-    def _attempt_ended(self, outcome: Any, reason: Reason, **rest: Any) -> seen.AttemptEnded:
+    def _attempt_ended(self, outcome: Outcome, reason: Reason, **rest: Any) -> seen.AttemptEnded:
         return seen.AttemptEnded(
             outcome=outcome,
             reason=reason,

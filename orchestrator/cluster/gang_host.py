@@ -17,7 +17,7 @@ class GangHost(Protocol):
     @property
     def ip(self) -> str: ...
 
-    async def start(self, start: StartRanks) -> None: ...
+    async def start(self, start: StartRanks) -> tuple[int, ...]: ...
 
     async def open_store(self, incarnation: int, address: str) -> int: ...
 
@@ -38,8 +38,8 @@ class LocalHost:
     def __init__(self, host: Host, name: str, ip: str) -> None:
         self._host, self.host, self.ip = host, name, ip
 
-    async def start(self, start: StartRanks) -> None:
-        await self._host.start(start)
+    async def start(self, start: StartRanks) -> tuple[int, ...]:
+        return await self._host.start(start)
 
     async def open_store(self, incarnation: int, address: str) -> int:
         return await self._host.open_store(incarnation, address)

@@ -94,7 +94,7 @@ class GangState:
 
 
 class GangIncarnation:
-    """`said` hears every message of a rank, `ticked` every snapshot; both in order and on the event loop."""
+    """`started` hears the process ids by rank, `said` every message of a rank, `ticked` every snapshot, all in order."""
 
     def __init__(
         self,
@@ -104,12 +104,13 @@ class GangIncarnation:
         limits: Limits,
         *,
         world_size: int,
+        started: Callable[[tuple[int, ...]], None],
         said: Callable[[int, contract.Message], None],
         ticked: Callable[[tuple[HostSnapshot, ...]], None],
     ) -> None:
         self.number = number
         self._hosts, self._state, self._limits = hosts, state, limits
-        self._said, self._ticked = said, ticked
+        self._started, self._said, self._ticked = started, said, ticked
         self._queue: asyncio.Queue[_Event] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
         self._alive = set(range(world_size))
@@ -127,14 +128,11 @@ class GangIncarnation:
             self._stop_asked.set()
             self._queue.put_nowait(order)
 
-    async def live(
-        self, admitted: tuple[contract.Admitted, ...], furthest_step: int, started: Callable[[], None]
-    ) -> IncarnationEnd:
+    async def live(self, admitted: tuple[contract.Admitted, ...], furthest_step: int) -> IncarnationEnd:
         """Everything between the start and the end. When this returns, no rank that can be reached lives."""
         try:
             end = await self._start(admitted, furthest_step)
             if end is None:
-                started()
                 end = await self._watch()
         finally:
             for task in self._tasks:
@@ -168,9 +166,12 @@ class GangIncarnation:
             port = await self._hosts[0].open_store(self.number, address)
             start = StartRanks(self.number, address, port, admitted, furthest_step)
             results = await asyncio.gather(*(host.start(start) for host in self._hosts), return_exceptions=True)
+            pids: list[int] = []
             for result in results:
                 if isinstance(result, BaseException):
                     raise result
+                pids += result
+            self._started(tuple(pids))
         except HostGone as gone:
             return self._lost(gone)
         except StartFailed as error:
@@ -239,7 +240,9 @@ class GangIncarnation:
         return Broken(failures.first_cause(_explaining(self._exits)), self._noticed_ns)
 
     def _lost(self, gone: HostGone) -> Lost:
-        step = max((view.step.step for snapshot in self._state.snapshots for view in snapshot.ranks if view.step), default=0)
+        step = max(
+            (view.step.step for snapshot in self._state.snapshots for view in snapshot.ranks if view.step), default=0
+        )
         return Lost(failures.host_lost(gone.host, gone.why, step), gone.fence_s)
 
     async def _check_deadlines(self, snapshots: tuple[HostSnapshot, ...]) -> IncarnationEnd | None:
@@ -262,7 +265,9 @@ class GangIncarnation:
             if view.silent_s > self._limits.hang_s:
                 stack = await self._dump(host, view)
                 step = view.step.step if view.step else 0
-                return Broken(failures.hung(view.rank, host.host, self._limits.hang_s, step, stack), time.monotonic_ns())
+                return Broken(
+                    failures.hung(view.rank, host.host, self._limits.hang_s, step, stack), time.monotonic_ns()
+                )
         return self._early_exit([view for view, _ in living])
 
     def _counts(self, view: RankView) -> bool:

@@ -32,6 +32,7 @@ from orchestrator.cluster.zygote_client import Exited, RankRefused, RankRequest,
 from orchestrator.core.failure import RankExit
 from orchestrator.core.ledger import add
 from orchestrator.core.records import LogLine
+from orchestrator.errors import EvertrainError
 from trainers import contract
 
 log = logging.getLogger(__name__)
@@ -87,8 +88,10 @@ class Host:
         directory = self._dirs.attempt(bind.order.run_id, bind.order.attempt)
         try:
             code_dir = await asyncio.to_thread(self._prepare, directory, bind)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise StartFailed(f"cannot prepare {directory} on {self._identity.host}: {error}") from error
+        except EvertrainError as error:
+            raise StartFailed(f"cannot unpack the code on {self._identity.host}: {error}", True) from error
         self._bound = _Bound(bind, directory, code_dir, self._identity)
 
     def _prepare(self, directory: Path, bind: Bind) -> Path | None:
@@ -97,22 +100,15 @@ class Host:
         if bind.bundle is None or bind.order.bundle is None:
             return None
         code_dir = self._dirs.bundles / bind.order.bundle
-        if not code_dir.exists():
-            fresh = Path(f"{code_dir}.{os.getpid()}.new")
-            remove_tree(fresh)
-            private_dir(fresh)
-            self._unpack(bind.bundle, fresh)
-            with contextlib.suppress(OSError):  # another host of this node was faster
-                fresh.rename(code_dir)
-            remove_tree(fresh)
+        self._unpack(bind.bundle, code_dir)
         private = directory / "code"  # a script may write beside itself: never into the next attempt's copy
         shutil.copytree(code_dir, private, dirs_exist_ok=True)
         return private
 
     # ---- incarnations ---------------------------------------------------------------------------------------------
 
-    async def start(self, start: StartRanks) -> None:
-        """Fork this host's ranks. Raises StartFailed; then none of them lives."""
+    async def start(self, start: StartRanks) -> tuple[int, ...]:
+        """Fork this host's ranks and answer their process ids. Raises StartFailed; then none of them lives."""
         bound = self._need()
         spec = bound.bind.order.spec
         path = await self._services.zygote(spec.get("environment") or {})
@@ -124,7 +120,7 @@ class Host:
             raise StartFailed(f"{self._identity.host} could not start its ranks: {error}") from error
         try:
             await running.listen(bound.accounts, lambda rank, message: self._heard(running, rank, message))
-            await self._fork(bound, running, start)
+            return await self._fork(bound, running, start)
         except (ZygoteLost, RankRefused, TimeoutError, OSError) as error:
             await running.close()
             raise StartFailed(f"{self._identity.host} could not start its ranks: {error}") from error
@@ -132,7 +128,7 @@ class Host:
             await running.close()
             raise
 
-    async def _fork(self, bound: _Bound, running: RunningIncarnation, start: StartRanks) -> None:
+    async def _fork(self, bound: _Bound, running: RunningIncarnation, start: StartRanks) -> tuple[int, ...]:
         launch = launch_of(
             bound.bind,
             start,
@@ -145,7 +141,9 @@ class Host:
         requests = []
         for local_rank, rank in enumerate(bound.bind.ranks):
             output = running.open_output(rank, bound.redact, bound.take_lines(start.incarnation, rank))
-            place = Place(rank, local_rank, len(bound.bind.ranks), network.interface_of(start.master_addr, self._identity.ip))
+            place = Place(
+                rank, local_rank, len(bound.bind.ranks), network.interface_of(start.master_addr, self._identity.ip)
+            )
             requests.append(
                 RankRequest(
                     rank=rank,
@@ -170,6 +168,7 @@ class Host:
         limit = memory_of(bound.bind.order.spec)
         if limit:
             running.keep_task(asyncio.create_task(self._hold_to_memory(bound, running, limit)))
+        return tuple(each.pid for each in forked)
 
     async def _cpus(self, bound: _Bound) -> list[tuple[int, ...]] | None:
         each = whole_cpus_of(bound.bind.order.spec)

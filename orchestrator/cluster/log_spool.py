@@ -89,7 +89,9 @@ class LogSpool:
         found: list[LogLine] = []
         for segment in self._segments:
             if segment.last > seq:
-                found += [line for line in _read(segment.path, self._run_id, self._attempt, self._source) if line.seq > seq]
+                found += [
+                    line for line in _read(segment.path, self._run_id, self._attempt, self._source) if line.seq > seq
+                ]
             if len(found) >= limit:
                 break
         return found[:limit]

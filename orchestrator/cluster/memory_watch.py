@@ -20,7 +20,8 @@ def over_limit(pids: Mapping[int, int], limit_bytes: int) -> dict[int, int]:
     found = {}
     for rank, pid in pids.items():
         try:
-            family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+            process = psutil.Process(pid)  # type: ignore[no-untyped-call]
+            family = [process, *process.children(recursive=True)]  # type: ignore[no-untyped-call]
             if sum(_rss(each) for each in family) <= limit_bytes:
                 continue
             used = sum(_pss(each) for each in family)

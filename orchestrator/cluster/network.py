@@ -31,7 +31,7 @@ def interface_of(master_addr: str, own_ip: str) -> str | None:
     wanted = LOOPBACK if master_addr == LOOPBACK else own_ip
     for name, addresses in psutil.net_if_addrs().items():  # type: ignore[no-untyped-call]
         if any(each.address == wanted for each in addresses if each.family in (socket.AF_INET, socket.AF_INET6)):
-            return name
+            return str(name)
     return None
 
 

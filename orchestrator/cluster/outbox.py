@@ -28,7 +28,7 @@ class Outbox:
     def __init__(self, directory: Path, run_id: str, attempt: int) -> None:
         self._run_id, self._attempt = run_id, attempt
         self._feed: Feed[Observation] = Feed()
-        self._file = open(os.open(directory / FILE_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
+        self._fd = os.open(directory / FILE_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     @property
     def last(self) -> int:
@@ -38,8 +38,7 @@ class Outbox:
         observation = Observation(self._run_id, self._attempt, self._feed.last + 1, time.time(), what)
         raw = to_proto(observation, pb.Observation).SerializeToString()
         try:
-            self._file.write(_LENGTH.pack(len(raw)) + raw)
-            self._file.flush()
+            os.write(self._fd, _LENGTH.pack(len(raw)) + raw)
         except OSError as error:  # a full disk costs the copy for after our death, not the run
             log.warning("cannot write the outbox of %s/%d: %s", self._run_id, self._attempt, error)
         self._feed.put(observation)
@@ -55,7 +54,7 @@ class Outbox:
 
     def close(self) -> None:
         self._feed.wake()
-        self._file.close()
+        os.close(self._fd)
 
 
 def leftover(directory: Path) -> list[Observation]:

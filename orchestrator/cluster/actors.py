@@ -1,0 +1,320 @@
+"""The Ray side of keepers and hosts: thin actors that add fencing by the agent's epoch and carry calls across nodes.
+
+Neither imports torch: an actor must start in a few tenths of a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
+
+from orchestrator.bundle import unpack
+from orchestrator.cluster.fencing import FENCE_S, keep_contact
+from orchestrator.cluster.gang import Coordinator, Report
+from orchestrator.cluster.gang_host import GangHost, LocalHost
+from orchestrator.cluster.gang_messages import (
+    Bind,
+    HostEvent,
+    HostGone,
+    HostSnapshot,
+    StaleAgent,
+    StartFailed,
+    StartRanks,
+)
+from orchestrator.cluster.host import Host, HostIdentity
+from orchestrator.cluster.keeper import Keeper, Leftover
+from orchestrator.cluster.local_dirs import NodeDirs
+from orchestrator.cluster.outbox import Outbox
+from orchestrator.core.observations import Placed
+from orchestrator.core.records import LogLine
+from orchestrator.core.runs import NodeShare, StopOrder
+
+NAMESPACE = "evertrain"
+KEEPER_PREFIX = "keeper-"
+_RETIRE_EVERY_S = 60.0
+_UNAVAILABLE_RETRY_S = 0.5
+
+T = TypeVar("T")
+
+
+def keeper_name(node_id: str) -> str:
+    return KEEPER_PREFIX + node_id
+
+
+async def call(reference: Awaitable[T]) -> T:
+    """The answer of an actor. An exception that the method raised comes as itself and not in Ray's wrapping."""
+    try:
+        return await reference
+    except RayTaskError as error:
+        if isinstance(error.cause, Exception):
+            raise error.cause from None
+        raise
+
+
+class KeeperActor:
+    """Every call of an agent carries its epoch; an older agent than the newest one heard of is refused."""
+
+    def __init__(self, local_root: str) -> None:
+        logging.basicConfig(level=logging.INFO)
+        self._keeper = Keeper(NodeDirs(local_root, ray.get_runtime_context().get_node_id()))
+        self._retiring: asyncio.Task[None] | None = None
+
+    async def claim(self, epoch: int) -> None:
+        self._keeper.claim(epoch)
+        if self._retiring is None:
+            self._retiring = asyncio.create_task(self._retire_idle())
+
+    async def zygote(self, environment: Mapping[str, object]) -> str:
+        return await self._keeper.zygote(environment)
+
+    async def seize_cpus(self, owner: str, count: int) -> tuple[int, ...] | None:
+        return self._keeper.seize_cpus(owner, count)
+
+    async def release_cpus(self, owner: str) -> None:
+        self._keeper.release_cpus(owner)
+
+    async def leftover(self, epoch: int, run_id: str, attempt: int) -> Leftover:
+        self._keeper.claim(epoch)
+        return self._keeper.leftover(run_id, attempt)
+
+    async def sweep(self, epoch: int, attempts: Collection[tuple[str, int]], owners: Collection[str]) -> None:
+        self._keeper.claim(epoch)
+        await self._keeper.sweep(attempts, owners)
+
+    async def _retire_idle(self) -> None:
+        while True:
+            await asyncio.sleep(_RETIRE_EVERY_S)
+            await self._keeper.retire_idle()
+
+
+class RemoteKeeper:
+    """The node's keeper, called from a host of the same node."""
+
+    def __init__(self, node_id: str) -> None:
+        self._name = keeper_name(node_id)
+        self._handle: ActorHandle[Any] | None = None
+
+    async def zygote(self, environment: Mapping[str, object]) -> str:
+        return await self._call(lambda keeper: keeper.zygote.remote(environment))
+
+    async def seize_cpus(self, owner: str, count: int) -> tuple[int, ...] | None:
+        return await self._call(lambda keeper: keeper.seize_cpus.remote(owner, count))
+
+    async def release_cpus(self, owner: str) -> None:
+        await self._call(lambda keeper: keeper.release_cpus.remote(owner))
+
+    async def _call(self, method: Callable[[ActorHandle[Any]], Awaitable[T]]) -> T:
+        try:
+            if self._handle is None:
+                self._handle = await asyncio.to_thread(ray.get_actor, self._name, NAMESPACE)
+            return await call(method(self._handle))
+        except (RayActorError, ValueError) as error:
+            self._handle = None
+            raise StartFailed(f"the keeper of this node does not answer: {error}") from error
+
+
+@dataclass(frozen=True)
+class HostState:
+    """What an agent that finds a host learns of it."""
+
+    attempt: tuple[str, int] | None
+    placed: Placed | None  # on the coordinating host
+
+
+class HostActor:
+    """Holds one bundle of a gang's placement group; on rank 0's node it coordinates the gang as well."""
+
+    def __init__(self, name: str, share: NodeShare, local_root: str) -> None:
+        logging.basicConfig(level=logging.INFO)
+        context = ray.get_runtime_context()
+        self._name, self._share = name, share
+        self._node_id = context.get_node_id()
+        self._dirs = NodeDirs(local_root, self._node_id)
+        self._host = Host(
+            HostIdentity(name, share.host, share.ip), self._dirs, RemoteKeeper(self._node_id), unpack=unpack
+        )
+        self._epoch = 0
+        self._coordinator: Coordinator | None = None
+        self._outbox: Outbox | None = None
+        self._placed: Placed | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._gcs_address = context.gcs_address
+
+    # ---- for the agent --------------------------------------------------------------------------------------------
+
+    async def claim(self, epoch: int) -> HostState:
+        """Answers once the host is up. Raises StaleAgent."""
+        self._admit(epoch)
+        if not self._tasks:
+            self._keep(keep_contact(self._gcs_address, os.getppid(), self._fence))
+        bound = self._host.bound
+        attempt = (bound.order.run_id, bound.order.attempt) if bound else None
+        return HostState(attempt, self._placed)
+
+    async def bind(self, epoch: int, bind: Bind) -> None:
+        self._admit(epoch)
+        await self._host.bind(bind)
+
+    async def write_probe(self, epoch: int, path: str) -> None:
+        """Raises OSError. How several hosts find out whether they share a path."""
+        self._admit(epoch)
+        await asyncio.to_thread(_write_probe, path)
+
+    async def sees_probe(self, epoch: int, path: str) -> bool:
+        self._admit(epoch)
+        return await asyncio.to_thread(os.path.exists, path)
+
+    async def remove_probe(self, epoch: int, path: str) -> None:
+        self._admit(epoch)
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(os.unlink, path)
+
+    async def coordinate(
+        self, epoch: int, others: Sequence[tuple[ActorHandle[Any], NodeShare]], placed: Placed
+    ) -> None:
+        """Lead the gang of this host, which is the first, and of `others`. Needs `bind` on all of them before."""
+        self._admit(epoch)
+        bound = self._host.bound
+        assert bound is not None
+        order = bound.order
+        hosts: list[GangHost] = [LocalHost(self._host, self._share.host, self._share.ip)]
+        hosts += [RemoteHost(handle, share) for handle, share in others]
+        directory = self._dirs.attempt(order.run_id, order.attempt)
+        self._outbox = Outbox(directory, order.run_id, order.attempt)
+        self._coordinator = Coordinator(order, hosts, self._outbox, placed)
+        self._placed = placed
+        self._keep(self._coordinator.run())
+
+    async def report(self, epoch: int, after: int, acknowledged: int, timeout_s: float) -> Report:
+        self._admit(epoch)
+        assert self._coordinator is not None
+        return await self._coordinator.report(after, acknowledged, timeout_s)
+
+    async def order_stop(self, epoch: int, stop: StopOrder) -> None:
+        self._admit(epoch)
+        if self._coordinator is not None:
+            self._coordinator.stop(stop)
+
+    async def log_lines(self, epoch: int, after: int, acknowledged: int, limit: int, timeout_s: float) -> list[LogLine]:
+        self._admit(epoch)
+        return await self._host.log_lines(after, acknowledged, limit, timeout_s)
+
+    async def release(self, epoch: int) -> None:
+        """Back to an empty host. May be called again."""
+        self._admit(epoch)
+        self._coordinator, self._placed = None, None
+        if self._outbox is not None:
+            self._outbox.close()
+            self._outbox = None
+        await self._host.release()
+
+    # ---- for the coordinator --------------------------------------------------------------------------------------
+
+    async def start(self, start: StartRanks) -> tuple[int, ...]:
+        return await self._host.start(start)
+
+    async def events(self, after: int, timeout_s: float) -> list[tuple[int, HostEvent]]:
+        return await self._host.events(after, timeout_s)
+
+    async def snapshot(self) -> HostSnapshot:
+        return self._host.snapshot()
+
+    async def signal_ranks(self, incarnation: int, number: int, stopping: bool) -> None:
+        self._host.signal_ranks(incarnation, number, stopping=stopping)
+
+    async def close_incarnation(self, incarnation: int) -> None:
+        await self._host.close_incarnation(incarnation)
+
+    async def dump(self, rank: int) -> str:
+        return await self._host.dump(rank)
+
+    # ---- fencing --------------------------------------------------------------------------------------------------
+
+    def _admit(self, epoch: int) -> None:
+        if epoch < self._epoch:
+            raise StaleAgent(f"agent {epoch} is older than agent {self._epoch}, which owns host {self._name} now")
+        self._epoch = epoch
+
+    def _fence(self, why: str) -> None:
+        """Nobody can reach us: end the ranks before somebody starts others. Their leases close with this process."""
+        logging.getLogger(__name__).error("host %s ends itself and its ranks: %s", self._name, why)
+        os._exit(1)
+
+    def _keep(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class RemoteHost:
+    """A host on another node. A call that cannot be delivered is tried again until the host must have fenced itself."""
+
+    def __init__(self, handle: ActorHandle[Any], share: NodeShare) -> None:
+        self._handle, self._share = handle, share
+
+    @property
+    def host(self) -> str:
+        return self._share.host
+
+    @property
+    def ip(self) -> str:
+        return self._share.ip
+
+    async def start(self, start: StartRanks) -> tuple[int, ...]:
+        return await self._call(lambda: self._handle.start.remote(start))
+
+    async def open_store(self, incarnation: int, address: str) -> int:
+        raise AssertionError("the store is served by the first host, which is local")
+
+    async def events(self, after: int, timeout_s: float) -> list[tuple[int, HostEvent]]:
+        return await self._call(lambda: self._handle.events.remote(after, timeout_s))
+
+    async def snapshot(self) -> HostSnapshot:
+        return await self._call(lambda: self._handle.snapshot.remote())
+
+    async def signal_ranks(self, incarnation: int, number: int, *, stopping: bool) -> None:
+        await self._call(lambda: self._handle.signal_ranks.remote(incarnation, number, stopping))
+
+    async def close_incarnation(self, incarnation: int) -> None:
+        await self._call(lambda: self._handle.close_incarnation.remote(incarnation))
+
+    async def dump(self, rank: int) -> str:
+        return await self._call(lambda: self._handle.dump.remote(rank))
+
+    async def _call(self, method: Callable[[], Awaitable[T]]) -> T:
+        deadline = asyncio.get_running_loop().time() + FENCE_S
+        while True:
+            try:
+                return await call(method())
+            except ActorUnavailableError as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise HostGone(self.host, f"no answer for {FENCE_S:g} s", 0.0) from error
+                await asyncio.sleep(_UNAVAILABLE_RETRY_S)
+            except RayActorError as error:
+                raise HostGone(self.host, _first_line(error), await fence_of(self._share.node_id)) from error
+
+
+async def fence_of(node_id: str) -> float:
+    """How long ranks of a dead host actor on that node may live on. None do while the node lives: their lease closed."""
+    nodes = await asyncio.to_thread(ray.nodes)
+    alive = any(node["NodeID"] == node_id and node["Alive"] for node in nodes)
+    return 0.0 if alive else FENCE_S
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _write_probe(path: str) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w"):
+        pass

@@ -1,0 +1,256 @@
+"""The agent of one Ray cluster: it makes true what the server wants there, and tells the server what is.
+
+    python -m orchestrator.cluster.agent --server HOST:PORT --token-file PATH --cluster NAME --ray-address ADDR
+
+It connects to a Ray that runs already and dials out to the server. Killing it costs nothing: the gangs go on, and the next
+agent, whose epoch is higher, finds them by name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from orchestrator.cluster.actors import NAMESPACE, HostState, call
+from orchestrator.cluster.attendant import Attendant, Surroundings, short
+from orchestrator.cluster.gang_messages import StaleAgent
+from orchestrator.cluster.local_dirs import default_root
+from orchestrator.cluster.log_shipping import LogShipper
+from orchestrator.cluster.placing import Placer
+from orchestrator.cluster.pool import Pool
+from orchestrator.cluster.ray_cluster import FoundGang, Gang, RayCluster, Shape
+from orchestrator.cluster.uplink import Uplink
+from orchestrator.core.observations import Observation
+from orchestrator.core.orders import AttemptOrder
+from orchestrator.core.runs import NodeShare
+from orchestrator.errors import EvertrainError, Refused
+from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+INVENTORY_EVERY_S = 5.0
+SWEEP_EVERY_S = 60.0
+CLAIM_TIMEOUT_S = 30.0
+
+
+class Agent:
+    def __init__(self, options: argparse.Namespace, token: str, epoch: int) -> None:
+        self._name = options.cluster
+        self._epoch = epoch
+        self._cluster = RayCluster(options.local_dir)
+        self._pool = Pool(self._cluster, options.pool_ttl)
+        self._line = Uplink(
+            options.server,
+            token,
+            ca_cert=options.ca_cert,
+            hello=self._hello,
+            welcomed=self._unacknowledged,
+            desired=self._take_orders,
+            acknowledged=self._acknowledge,
+        )
+        self._around = Surroundings(
+            epoch=epoch,
+            cluster=self._cluster,
+            pool=self._pool,
+            placer=Placer(self._cluster, self._pool, epoch, self._line.bundle),
+            line=self._line,
+            shipper=LogShipper(self._line.stub, self._line.metadata),
+        )
+        self._adoptable: dict[tuple[str, int], tuple[FoundGang, tuple[NodeShare, ...]]] = {}
+        self._attendants: dict[tuple[str, int], Attendant] = {}
+        self._dismissals: set[asyncio.Task[None]] = set()
+        self._heard_orders = False
+        self._warmed: set[str] = set()
+
+    async def run(self) -> None:
+        """Serve until cancelled. Raises Refused when the server or a newer agent wants this one no more."""
+        await self._claim_nodes()
+        await self._find_living()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for work in (self._line.run(), self._around.shipper.run(), self._keep_inventory(), self._keep_clean()):
+                    group.create_task(work)
+        except* Refused as refusals:
+            raise refusals.exceptions[0] from None
+        finally:
+            for attendant in self._attendants.values():
+                await attendant.leave()
+            await self._line.close()
+
+    # ---- what is there --------------------------------------------------------------------------------------------
+
+    async def _claim_nodes(self) -> None:
+        """Tell every node's keeper who the agent is now, and have it warm a zygote. Raises Refused."""
+        nodes = await self._cluster.living_node_ids()
+        await asyncio.gather(*(self._claim(node_id) for node_id in nodes - self._warmed))
+
+    async def _claim(self, node_id: str) -> None:
+        keeper = await self._cluster.keeper(node_id)
+        try:
+            async with asyncio.timeout(CLAIM_TIMEOUT_S):
+                await call(keeper.claim.remote(self._epoch))
+        except StaleAgent as error:
+            raise Refused(str(error)) from None
+        except (RayActorError, TimeoutError) as error:
+            log.warning("the keeper of node %s does not answer: %s", node_id, short(error))
+            self._cluster.forget_keeper(node_id)
+            return
+        self._warmed.add(node_id)
+        keeper.zygote.remote({})
+
+    async def _find_living(self) -> None:
+        """Adopt the gangs that lead an attempt; remove those that idle, or whose coordinator is dead."""
+        for found in await self._cluster.find_gangs():
+            state = await self._state_of(found)
+            if state is None or state.attempt is None or state.placed is None or not found.whole:
+                log.info("removing %s: nothing lives in it", found.id)
+                await self._cluster.remove(found.group, found.hosts)
+            else:
+                self._adoptable[state.attempt] = (found, state.placed.shares)
+
+    async def _state_of(self, found: FoundGang) -> HostState | None:
+        try:
+            async with asyncio.timeout(CLAIM_TIMEOUT_S):
+                states: Sequence[HostState] = await asyncio.gather(
+                    *(call(host.claim.remote(self._epoch)) for host in found.hosts)
+                )
+        except StaleAgent as error:
+            raise Refused(str(error)) from None
+        except (RayError, TimeoutError):
+            return None
+        return states[0] if states else None
+
+    def _hello(self) -> pb.Hello:
+        living = [*self._adoptable, *(key for key, each in self._attendants.items() if each.host_names)]
+        return pb.Hello(
+            cluster=self._name,
+            epoch=self._epoch,
+            ray_version=ray.__version__,
+            living=[pb.LivingAttempt(run_id=run_id, attempt=attempt) for run_id, attempt in living],
+        )
+
+    # ---- what is wanted -------------------------------------------------------------------------------------------
+
+    def _take_orders(self, orders: tuple[AttemptOrder, ...]) -> None:
+        """Level-triggered: the whole of what should be. What is missing is begun, what is not wanted ends."""
+        wanted = {(order.run_id, order.attempt): order for order in orders}
+        for key in [each for each in self._attendants if each not in wanted]:
+            self._later(self._attendants.pop(key).dismiss())
+        for key, order in wanted.items():
+            if key in self._attendants:
+                self._attendants[key].update(order)
+            else:
+                self._attendants[key] = Attendant(order, self._around, self._adopt(key, order))
+        if not self._heard_orders:
+            self._heard_orders = True
+            for found, _ in self._adoptable.values():
+                log.warning("%s belongs to no attempt that the server wants: removing it", found.id)
+                self._later(self._cluster.remove(found.group, found.hosts))
+            self._adoptable.clear()
+            self._later(self._sweep())
+
+    def _adopt(self, key: tuple[str, int], order: AttemptOrder) -> Gang | None:
+        if key not in self._adoptable:
+            return None
+        found, shares = self._adoptable.pop(key)
+        log.info("adopting %s of %s/%d", found.id, *key)
+        return Gang(found.id, Shape.of(order), found.group, found.hosts, shares)
+
+    def _acknowledge(self, run_id: str, attempt: int, seq: int) -> None:
+        attendant = self._attendants.get((run_id, attempt))
+        if attendant is not None:
+            attendant.acknowledge(seq)
+
+    def _unacknowledged(self) -> Iterable[Observation]:
+        return [each for attendant in self._attendants.values() for each in attendant.unacknowledged]
+
+    def _later(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._dismissals.add(task)
+        task.add_done_callback(self._dismissals.discard)
+
+    # ---- by the clock ---------------------------------------------------------------------------------------------
+
+    async def _keep_inventory(self) -> None:
+        while True:
+            await self._claim_nodes()
+            self._line.inventory(await self._cluster.nodes())
+            await asyncio.sleep(INVENTORY_EVERY_S)
+
+    async def _keep_clean(self) -> None:
+        swept_s = time.monotonic()
+        while True:
+            await asyncio.sleep(1.0)
+            await self._pool.expire()
+            if self._heard_orders and time.monotonic() - swept_s > SWEEP_EVERY_S:
+                swept_s = time.monotonic()
+                await self._sweep()
+
+    async def _sweep(self) -> None:
+        """Take away the files that no attempt owns. Only after the orders are known: they say which live."""
+        owners = [name for attendant in self._attendants.values() for name in attendant.host_names]
+        for node_id in await self._cluster.living_node_ids():
+            keeper = await self._cluster.keeper(node_id)
+            with contextlib.suppress(RayActorError):
+                await call(keeper.sweep.remote(self._epoch, list(self._attendants), owners))
+
+    async def give_pool_back(self) -> None:
+        await self._pool.drain()
+
+
+async def serve(options: argparse.Namespace, token: str) -> None:
+    agent = Agent(options, token, epoch=time.time_ns())
+    serving = asyncio.create_task(agent.run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+    await agent.give_pool_back()
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m orchestrator.cluster.agent", description="attach a Ray cluster")
+    parser.add_argument("--server", required=True, help="HOST:PORT of the server")
+    parser.add_argument("--token-file", required=True, type=Path, help="file with a token of role `agent`")
+    parser.add_argument("--cluster", required=True, help="the cluster's name")
+    parser.add_argument("--ray-address", required=True, help="HOST:PORT of a running Ray")
+    parser.add_argument("--ca-cert", type=Path, help="certificate authority of the server, for TLS")
+    parser.add_argument("--local-dir", default=default_root(), help="directory on every node; keep it short")
+    parser.add_argument("--pool-ttl", type=float, default=60.0, help="seconds that idle hosts are kept")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parse(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        token = options.token_file.read_text().strip()
+    except OSError as error:
+        print(f"agent: --token-file {options.token_file} cannot be read: {error.strerror}", file=sys.stderr)
+        return 1
+    try:
+        ray.init(address=options.ray_address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        print(f"agent: no Ray cluster at {options.ray_address}: {short(error)}", file=sys.stderr)
+        return 1
+    try:
+        asyncio.run(serve(options, token))
+    except EvertrainError as error:
+        print(f"agent of cluster {options.cluster}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,314 @@
+"""The agent's part in the life of one attempt: place its gang, pass on what the coordinator says, clear up after it.
+
+It holds no truth. An agent that dies and comes back makes new attendants, which adopt the gangs that live.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ray.exceptions import RayActorError
+
+from orchestrator.cluster.actors import call, fence_of
+from orchestrator.cluster.gang import STOP_ENDS, Report
+from orchestrator.cluster.gang_messages import StaleAgent
+from orchestrator.cluster.keeper import Leftover
+from orchestrator.cluster.log_shipping import BATCH_LINES, LogShipper
+from orchestrator.cluster.placing import Placer, Unplaced
+from orchestrator.cluster.pool import Pool
+from orchestrator.cluster.ray_cluster import Gang, RayCluster
+from orchestrator.core.failure import host_lost
+from orchestrator.core.ledger import Ledger
+from orchestrator.core.observations import AttemptEnded, Happening, Observation, Progress, Unplaceable, Waiting
+from orchestrator.core.orders import AttemptOrder
+from orchestrator.core.records import LogLine
+from orchestrator.core.runs import Reason, ReasonCode, StopOrder
+
+log = logging.getLogger(__name__)
+
+REPORT_POLL_S = 20.0
+LOG_POLL_S = 5.0
+LOG_SETTLE_S = 30.0
+
+
+class Line(Protocol):
+    """The way to the server."""
+
+    def observe(self, observation: Observation) -> None: ...
+
+    def progress(self, progress: Progress) -> None: ...
+
+    async def bundle(self, sha256: str) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all attendants of an agent share."""
+
+    epoch: int
+    cluster: RayCluster
+    pool: Pool
+    placer: Placer
+    line: Line
+    shipper: LogShipper
+
+
+class Attendant:
+    """`order` is the newest one; `gang` a living one to adopt."""
+
+    def __init__(self, order: AttemptOrder, around: Surroundings, gang: Gang | None) -> None:
+        self.order = order
+        self._around = around
+        self._gang = gang
+        self._unacknowledged: list[Observation] = []
+        self._last_seq = 0
+        self._acknowledged = 0
+        self._ended = False
+        self._changed = asyncio.Event()
+        self._ledger = Ledger()  # as last heard of
+        self._tasks: list[asyncio.Task[None]] = []
+        self._task = asyncio.create_task(self._run(), name=f"attendant {order.run_id}/{order.attempt}")
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.order.run_id, self.order.attempt
+
+    @property
+    def unacknowledged(self) -> tuple[Observation, ...]:
+        return tuple(self._unacknowledged)
+
+    @property
+    def host_names(self) -> tuple[str, ...]:
+        return tuple(self._gang.host_name(index) for index in range(len(self._gang.hosts))) if self._gang else ()
+
+    def update(self, order: AttemptOrder) -> None:
+        """The server's newest word on the attempt."""
+        self.order = order
+        self._wake()
+
+    def acknowledge(self, seq: int) -> None:
+        """The server keeps observations up to `seq`; 0: the oldest of those without a number."""
+        if seq == 0:
+            bare = next((each for each in self._unacknowledged if each.seq == 0), None)
+            if bare is not None:
+                self._unacknowledged.remove(bare)
+        else:
+            self._acknowledged = max(self._acknowledged, seq)
+            self._unacknowledged = [each for each in self._unacknowledged if each.seq == 0 or each.seq > seq]
+        self._wake()
+
+    async def dismiss(self) -> None:
+        """The server wants nothing of the attempt any more: whatever of it lives, ends."""
+        await self._cancel()
+        gang, self._gang = self._gang, None
+        if gang is not None:
+            await self._discard(gang)
+        self._around.shipper.forget(*self.key)
+
+    async def leave(self) -> None:
+        """The agent ends; the gang lives on."""
+        await self._cancel()
+
+    # ---- the life of an attempt -----------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            if self._gang is None:
+                self._gang = await self._find_or_place()
+            if self._gang is not None:
+                await self._attend(self._gang)
+        except StaleAgent as error:
+            log.error("%s/%d: %s", *self.key, error)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("attending %s/%d failed: its gang is given up", *self.key)
+            await self._lose("the agent could not attend it (see its log)")
+
+    async def _find_or_place(self) -> Gang | None:
+        """None when the attempt is over: what had to be told is told."""
+        left = await self._leftover()
+        if self.order.placed or left:
+            await self._tell_lost("its coordinator is gone", left)
+            return None
+        try:
+            gang = await self._around.placer.place(
+                self.order, lambda: self.order.stop is not None, lambda reason: self._tell(Waiting(reason))
+            )
+        except Unplaced as error:
+            self._tell(Unplaceable(error.reason, error.final))
+            return None
+        if gang is None:
+            assert self.order.stop is not None
+            self._tell(self._never_started(self.order.stop))
+            return None
+        return gang
+
+    async def _attend(self, gang: Gang) -> None:
+        tasks = [asyncio.create_task(self._ship(gang, index)) for index in range(len(gang.hosts))]
+        stopping = asyncio.create_task(self._pass_stop_on(gang))
+        self._tasks = [*tasks, stopping]
+        try:
+            await self._relay(gang)
+        except RayActorError as error:
+            await self._lose(f"the host of its coordinator is gone: {short(error)}")
+            return
+        self._ended = True
+        stopping.cancel()
+        await asyncio.gather(*tasks)
+        await self._give_back(gang)
+
+    async def _relay(self, gang: Gang) -> None:
+        """Returns once the attempt has ended and the server has every observation of it."""
+        while True:
+            report: Report = await call(
+                gang.hosts[0].report.remote(self._around.epoch, self._last_seq, self._acknowledged, REPORT_POLL_S)
+            )
+            for observation in report.observations:
+                self._last_seq = observation.seq
+                self._send(observation)
+            if report.progress is not None:
+                self._ledger = report.progress.ledger
+                self._around.line.progress(report.progress)
+            if report.ended and not report.observations:
+                while self._acknowledged < self._last_seq:
+                    await self._changed.wait()
+                return
+
+    async def _pass_stop_on(self, gang: Gang) -> None:
+        while self.order.stop is None:
+            await self._changed.wait()
+        with contextlib.suppress(RayActorError):  # `_relay` notices by itself
+            await call(gang.hosts[0].order_stop.remote(self._around.epoch, self.order.stop))
+
+    async def _ship(self, gang: Gang, index: int) -> None:
+        """Ship the log lines of one host until the attempt has ended and the server has them all."""
+        source = (*self.key, gang.host_name(index))
+        shipper, host, epoch = self._around.shipper, gang.hosts[index], self._around.epoch
+        while True:
+            ended, sent = self._ended, shipper.sent(source)
+            try:
+                lines: list[LogLine] = await call(
+                    host.log_lines.remote(
+                        epoch, sent, shipper.acknowledged(source), BATCH_LINES, 0.0 if ended else LOG_POLL_S
+                    )
+                )
+            except RayActorError:
+                await self._ship_leftover(gang.shares[index].node_id)
+                return
+            if lines:
+                await shipper.ship(source, lines)
+            elif ended and await shipper.settle(source, sent, LOG_SETTLE_S):
+                return
+
+    # ---- endings --------------------------------------------------------------------------------------------------
+
+    async def _give_back(self, gang: Gang) -> None:
+        """The gang is ready for another attempt, unless a host of it is in trouble."""
+        self._gang = None
+        self._around.shipper.forget(*self.key)
+        try:
+            await asyncio.gather(*(call(host.release.remote(self._around.epoch)) for host in gang.hosts))
+        except Exception as error:
+            log.warning("%s is not pooled: %s", gang.id, short(error))
+            await self._discard(gang)
+        else:
+            self._around.pool.put(gang)
+
+    async def _discard(self, gang: Gang) -> None:
+        """End the gang's hosts, and their ranks by that, and free what they held."""
+        await self._around.cluster.remove(gang.group, gang.hosts)
+
+    async def _lose(self, why: str) -> None:
+        for task in self._tasks:
+            task.cancel()
+        gang, self._gang = self._gang, None
+        if gang is not None:
+            await self._discard(gang)
+        await self._tell_lost(why, await self._leftover())
+
+    async def _tell_lost(self, why: str, left: Sequence[Leftover]) -> None:
+        """Pass on what the dead left, then say that it is over, unless they could say so themselves."""
+        observations = [each for leftover in left for each in leftover.observations]
+        for observation in observations:
+            self._send(observation)
+        self._tasks = [asyncio.create_task(self._ship_lines(leftover.lines)) for leftover in left]
+        if any(isinstance(each.what, AttemptEnded) for each in observations):
+            return
+        order = self.order
+        fence_s = max([await fence_of(share.node_id) for share in order.shares], default=0.0)
+        failure = host_lost(order.shares[0].host, why, order.furthest_step)
+        reason = Reason(ReasonCode.RESCHEDULED, failure.message)
+        self._tell(
+            AttemptEnded(
+                "lost", reason, order.spent, order.furthest_step, self._ledger, failure=failure, fence_s=fence_s
+            )
+        )
+
+    async def _leftover(self) -> list[Leftover]:
+        """What dead hosts of this attempt left on the nodes that still live; mostly nothing."""
+        living = await self._around.cluster.living_node_ids()
+        found = [await self._leftover_of(share.node_id) for share in self.order.shares if share.node_id in living]
+        return [each for each in found if each is not None and (each.observations or each.lines)]
+
+    async def _leftover_of(self, node_id: str) -> Leftover | None:
+        try:
+            keeper = await self._around.cluster.keeper(node_id)
+            return await call(keeper.leftover.remote(self._around.epoch, *self.key))
+        except RayActorError:
+            self._around.cluster.forget_keeper(node_id)
+            return None
+
+    async def _ship_leftover(self, node_id: str) -> None:
+        leftover = await self._leftover_of(node_id)
+        if leftover is not None:
+            await self._ship_lines(leftover.lines)
+
+    async def _ship_lines(self, lines: Sequence[LogLine]) -> None:
+        if not lines:
+            return
+        source, shipper = (*self.key, lines[0].source), self._around.shipper
+        while shipper.acknowledged(source) < lines[-1].seq:
+            batch = [line for line in lines if line.seq > shipper.sent(source)][:BATCH_LINES]
+            if batch:
+                await shipper.ship(source, batch)
+            else:
+                await shipper.moved()
+
+    def _never_started(self, stop: StopOrder) -> AttemptEnded:
+        outcome, code = STOP_ENDS[stop.kind]
+        order = self.order
+        return AttemptEnded(outcome, Reason(code, stop.message), order.spent, order.furthest_step, Ledger())
+
+    # ---- small steps ----------------------------------------------------------------------------------------------
+
+    def _tell(self, what: Happening) -> None:
+        """In the agent's own name: without a number, so it must be harmless when it is said again."""
+        if isinstance(what, Waiting):
+            self._unacknowledged = [each for each in self._unacknowledged if not isinstance(each.what, Waiting)]
+        self._send(Observation(*self.key, 0, time.time(), what))
+
+    def _send(self, observation: Observation) -> None:
+        self._unacknowledged.append(observation)
+        self._around.line.observe(observation)
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _cancel(self) -> None:
+        tasks = [self._task, *self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def short(error: Exception) -> str:
+    """The first line of what may be a page of Ray's."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

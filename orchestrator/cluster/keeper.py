@@ -1,0 +1,158 @@
+"""What a node keeps between attempts: its zygotes, its CPUs' owners, the files that attempts left. One per Ray node.
+
+The zygotes hang on this process by their standard input: when it ends, however that comes about, they end, and their ranks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.cluster import log_spool, outbox
+from orchestrator.cluster.environments import EnvironmentKey, python_of
+from orchestrator.cluster.gang_messages import StaleAgent, StartFailed
+from orchestrator.cluster.local_dirs import NodeDirs, remove_tree
+from orchestrator.cluster.zygote_client import ZygoteLost, ZygoteProcess
+from orchestrator.core.observations import Observation
+from orchestrator.core.records import LogLine
+
+log = logging.getLogger(__name__)
+
+ZYGOTE_READY_S = 120.0
+IDLE_ZYGOTE_S = 1800.0
+PRINTED_CHUNKS = 16
+_WITHHELD_PREFIXES = ("RAY_", "EVERTRAIN_", "PYTHONPATH", "OMP_", "MKL_", "OPENBLAS_")
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What the hosts of an attempt left on this node when their processes died."""
+
+    observations: tuple[Observation, ...]
+    lines: tuple[LogLine, ...]
+
+
+class Printed:
+    """What a zygote prints: read so that it never waits, the end of it kept for an error message."""
+
+    def __init__(self) -> None:
+        self._read_fd, self.write_fd = os.pipe()
+        self._chunks: deque[bytes] = deque(maxlen=PRINTED_CHUNKS)
+        self._thread = threading.Thread(target=self._read, name="zygote output", daemon=True)
+
+    def follow(self) -> None:
+        """Begin to read, and give up our own end."""
+        os.close(self.write_fd)
+        self._thread.start()
+
+    def tail(self) -> str:
+        """Waits a moment for the end of the output."""
+        self._thread.join(1.0)
+        return b"".join(self._chunks).decode(errors="backslashreplace")
+
+    def _read(self) -> None:
+        while chunk := os.read(self._read_fd, 4096):
+            self._chunks.append(chunk)
+            log.info("zygote: %s", chunk.decode(errors="backslashreplace").rstrip())
+        os.close(self._read_fd)
+
+
+@dataclass
+class _Kept:
+    key: EnvironmentKey
+    zygote: ZygoteProcess
+    used_s: float  # monotonic
+
+
+class Keeper:
+    """Knows nothing of Ray; `actors` wraps it. For one event loop; what blocks runs in threads."""
+
+    def __init__(self, dirs: NodeDirs) -> None:
+        self._dirs = dirs
+        dirs.create()
+        self._zygotes: dict[str, _Kept] = {}
+        self._building: dict[str, asyncio.Lock] = {}
+        self._cpus: dict[str, tuple[int, ...]] = {}
+        self._epoch = 0
+
+    def claim(self, epoch: int) -> None:
+        """An agent owns the cluster from now on. Raises StaleAgent when a newer one has claimed it."""
+        if epoch < self._epoch:
+            raise StaleAgent(f"agent {epoch} is older than agent {self._epoch}, which owns this node now")
+        self._epoch = epoch
+
+    async def zygote(self, environment: Mapping[str, object]) -> str:
+        """Path of the socket of that environment's zygote, which lives. Raises StartFailed."""
+        key = EnvironmentKey.of(environment)
+        async with self._building.setdefault(key.digest, asyncio.Lock()):
+            kept = self._zygotes.get(key.digest)
+            if kept is None or kept.zygote.returncode() is not None:
+                kept = await asyncio.to_thread(self._start, key)
+                self._zygotes[key.digest] = kept
+            kept.used_s = time.monotonic()
+            return str(kept.zygote.socket_path)
+
+    def _start(self, key: EnvironmentKey) -> _Kept:
+        python = python_of(key, self._dirs.environments)
+        path = self._dirs.zygotes / key.digest
+        env = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD_PREFIXES)}
+        printed = Printed()
+        zygote = ZygoteProcess.start(python, path, env=env, output=printed.write_fd)
+        printed.follow()
+        try:
+            zygote.wait_ready(ZYGOTE_READY_S)
+        except ZygoteLost as error:
+            zygote.close()
+            raise StartFailed(f"no zygote of {python}: {error}\n{printed.tail()}") from error
+        log.info("zygote of %s is ready as pid %d", python, zygote.pid)
+        return _Kept(key, zygote, time.monotonic())
+
+    async def retire_idle(self) -> None:
+        """End the zygotes of environments that nobody has asked for lately; the default one stays."""
+        for digest, kept in list(self._zygotes.items()):
+            if not kept.key.is_default and time.monotonic() - kept.used_s > IDLE_ZYGOTE_S and not self._cpus:
+                del self._zygotes[digest]
+                await asyncio.to_thread(kept.zygote.close)
+
+    def seize_cpus(self, owner: str, count: int) -> tuple[int, ...] | None:
+        """CPUs for `owner` alone; the same ones when it asks again. None when so many are not free."""
+        if owner in self._cpus:
+            return self._cpus[owner]
+        taken = {cpu for cpus in self._cpus.values() for cpu in cpus}
+        free = [cpu for cpu in sorted(os.sched_getaffinity(0)) if cpu not in taken]
+        if len(free) < count:
+            return None
+        self._cpus[owner] = tuple(free[:count])
+        return self._cpus[owner]
+
+    def release_cpus(self, owner: str) -> None:
+        self._cpus.pop(owner, None)
+
+    def leftover(self, run_id: str, attempt: int) -> Leftover:
+        """What dead hosts of that attempt could not send any more."""
+        directory = self._dirs.attempt(run_id, attempt)
+        return Leftover(tuple(outbox.leftover(directory)), tuple(log_spool.leftover(directory / "log")))
+
+    async def sweep(self, attempts: Collection[tuple[str, int]], owners: Collection[str]) -> None:
+        """Take away what belongs to none of the living `attempts`, and the CPUs of hosts that are not `owners`."""
+        kept = {self._dirs.attempt(run_id, attempt).name for run_id, attempt in attempts}
+        for owner in [each for each in self._cpus if each not in owners]:
+            del self._cpus[owner]
+        await asyncio.to_thread(_sweep, self._dirs.gangs, kept)
+
+    def close(self) -> None:
+        for kept in self._zygotes.values():
+            kept.zygote.close()
+
+
+def _sweep(directory: Path, kept: Collection[str]) -> None:
+    for path in directory.iterdir():
+        if path.name not in kept:
+            remove_tree(path)

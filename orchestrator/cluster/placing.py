@@ -1,0 +1,197 @@
+"""Give an attempt its gang: all of its hosts, or none. From the pool where one has the shape, else from Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+
+import ray.exceptions
+from ray.util.placement_group import PlacementGroup
+
+from orchestrator.cluster.actors import call
+from orchestrator.cluster.gang_messages import Bind, StartFailed
+from orchestrator.cluster.pool import Pool
+from orchestrator.cluster.ray_cluster import Gang, RayCluster, Shape
+from orchestrator.core.observations import Placed
+from orchestrator.core.orders import AttemptOrder
+from orchestrator.core.runs import Reason, ReasonCode
+
+log = logging.getLogger(__name__)
+
+FIRST_LOOK_S = 0.25
+LOOK_EVERY_S = 0.5
+SAY_AFTER_S = 1.0
+STALE_AFTER_S = 10.0
+HOSTS_READY_S = 60.0
+
+FetchBundle = Callable[[str], Awaitable[bytes]]
+
+
+class Unplaced(Exception):
+    """The gang was not placed; nothing of it is held. `final`: nor ever will it be, as it was ordered."""
+
+    def __init__(self, reason: Reason, final: bool) -> None:
+        super().__init__(reason.message)
+        self.reason, self.final = reason, final
+
+
+class Placer:
+    def __init__(
+        self, cluster: RayCluster, pool: Pool, epoch: int, fetch: FetchBundle, *, stale_after_s: float = STALE_AFTER_S
+    ) -> None:
+        self._cluster, self._pool, self._epoch, self._fetch = cluster, pool, epoch, fetch
+        self._stale_after_s = stale_after_s
+
+    async def place(
+        self, order: AttemptOrder, stopped: Callable[[], bool], waits: Callable[[Reason], None]
+    ) -> Gang | None:
+        """A gang whose coordinator has begun to lead the attempt. None when `stopped` came first. Raises Unplaced."""
+        began_s = time.monotonic()
+        shape = Shape.of(order)
+        gone = shape.nodes - await self._cluster.living_node_ids()
+        if gone:
+            raise Unplaced(_stale(f"the cluster has no node {', '.join(sorted(gone))} any more"), False)
+        bundle = await self._bundle(order)
+        gang = await self._pooled(shape)
+        pooled = gang is not None
+        if gang is None:
+            gang = await self._fresh(order, shape, stopped, waits)
+        if gang is None:
+            return None
+        try:
+            placed_s = time.monotonic() - began_s
+            await self._bind(gang, order, bundle, Placed(order.shares, placed_s, pooled))
+        except BaseException:
+            await self._cluster.remove(gang.group, gang.hosts)
+            raise
+        return gang
+
+    async def _bundle(self, order: AttemptOrder) -> bytes | None:
+        if order.bundle is None:
+            return None
+        try:
+            return await self._fetch(order.bundle)
+        except Exception as error:
+            raise Unplaced(Reason(ReasonCode.PLACEMENT_STALE, f"no code to run: {error}"), False) from error
+
+    async def _pooled(self, shape: Shape) -> Gang | None:
+        while (gang := self._pool.take(shape)) is not None:
+            try:
+                await self._ready(gang)
+                return gang
+            except (TimeoutError, ray.exceptions.RayActorError):
+                await self._cluster.remove(gang.group, gang.hosts)
+        return None
+
+    async def _fresh(
+        self, order: AttemptOrder, shape: Shape, stopped: Callable[[], bool], waits: Callable[[Reason], None]
+    ) -> Gang | None:
+        gang_id, group = await self._cluster.reserve(shape)
+        try:
+            if not await self._reserved(order, shape, group, stopped, waits):
+                await self._cluster.remove(group, ())
+                return None
+            gang = self._cluster.start_hosts(gang_id, shape, group, order.shares)
+        except BaseException:
+            await self._cluster.remove(group, ())
+            raise
+        try:
+            await self._ready(gang)
+        except (TimeoutError, ray.exceptions.RayError) as error:
+            await self._cluster.remove(group, gang.hosts)
+            raise Unplaced(_stale(f"the hosts did not come up within {HOSTS_READY_S:g} s: {error}"), False) from error
+        return gang
+
+    async def _reserved(
+        self,
+        order: AttemptOrder,
+        shape: Shape,
+        group: PlacementGroup,
+        stopped: Callable[[], bool],
+        waits: Callable[[Reason], None],
+    ) -> bool:
+        """Wait for the placement group; False when the attempt was stopped before. Raises Unplaced."""
+        began_s = time.monotonic()
+        look_s = FIRST_LOOK_S
+        said = ""
+        while not await self._cluster.wait_reserved(group, look_s):
+            look_s = LOOK_EVERY_S
+            if stopped():
+                return False
+            if await self._pool.reclaim(shape.nodes):
+                continue
+            waited_s = time.monotonic() - began_s
+            lacks = await self._lacks(shape)
+            if waited_s > self._stale_after_s:
+                raise Unplaced(_stale(f"{lacks}; waited {self._stale_after_s:g} s"), False)
+            if lacks != said and waited_s > SAY_AFTER_S:
+                said = lacks
+                waits(Reason(ReasonCode.WAITING_FOR_CAPACITY, lacks))
+        return True
+
+    async def _lacks(self, shape: Shape) -> str:
+        nodes = {node.id: node for node in await self._cluster.nodes()}
+        wanted: dict[str, list[float]] = {}
+        for node_id, _, cpu, gpu, memory in shape.bundles:
+            have = wanted.setdefault(node_id, [0.0, 0.0, 0.0])
+            for place, amount in enumerate((cpu, gpu, memory)):
+                have[place] += amount
+        parts = []
+        for node_id, (want_cpu, want_gpu, want_memory) in wanted.items():
+            node = nodes.get(node_id)
+            if node is None:
+                parts.append(f"node {node_id} is gone")
+            elif want_cpu > node.free_cpu or want_gpu > node.free_gpu or want_memory > node.free_memory:
+                others = f"{node.cpu - node.free_cpu:g} CPU and {node.gpu - node.free_gpu:g} GPU"
+                parts.append(f"{node.host}: {want_cpu:g} CPU and {want_gpu:g} GPU wanted, others on Ray hold {others}")
+        return "; ".join(parts) or "Ray has not reserved the nodes yet: other gangs hold them"
+
+    async def _ready(self, gang: Gang) -> None:
+        async with asyncio.timeout(HOSTS_READY_S):
+            await asyncio.gather(*(call(host.claim.remote(self._epoch)) for host in gang.hosts))
+
+    async def _bind(self, gang: Gang, order: AttemptOrder, bundle: bytes | None, placed: Placed) -> None:
+        binds = [Bind(order, index, placed.seconds, bundle) for index in range(len(gang.hosts))]
+        try:
+            await self._insist_on_shared_path(gang, order)
+            await asyncio.gather(
+                *(call(host.bind.remote(self._epoch, bind)) for host, bind in zip(gang.hosts, binds, strict=True))
+            )
+            others = list(zip(gang.hosts[1:], order.shares[1:], strict=True))
+            await call(gang.hosts[0].coordinate.remote(self._epoch, others, placed))
+        except StartFailed as error:
+            raise Unplaced(Reason(ReasonCode.NOT_RETRIABLE, str(error)), error.final) from error
+        except ray.exceptions.RayActorError as error:
+            raise Unplaced(_stale(f"a host died while it was given to the attempt: {error}"), False) from error
+
+    async def _insist_on_shared_path(self, gang: Gang, order: AttemptOrder) -> None:
+        """Several hosts must see the same checkpoints: the first one writes a file, the others look for it."""
+        path = order.checkpoint_root.removeprefix("file://")
+        if len(gang.hosts) == 1 or "://" in path:
+            return
+        probe = f"{path.rstrip('/')}/.probe-{uuid.uuid4().hex}"
+        try:
+            await call(gang.hosts[0].write_probe.remote(self._epoch, probe))
+            seen: Sequence[bool] = await asyncio.gather(
+                *(call(host.sees_probe.remote(self._epoch, probe)) for host in gang.hosts[1:])
+            )
+        except OSError as error:
+            raise Unplaced(
+                Reason(ReasonCode.NOT_RETRIABLE, f"storage {path} cannot be written: {error}"), True
+            ) from error
+        finally:
+            await call(gang.hosts[0].remove_probe.remote(self._epoch, probe))
+        blind = [share.host for share, sees in zip(order.shares[1:], seen, strict=True) if not sees]
+        if blind:
+            message = (
+                f"storage {path} is local to each host: {', '.join(blind)} cannot see what {order.shares[0].host} "
+                "writes there. Name a bucket or a shared file system under `storage`, or ask for workers on one node."
+            )
+            raise Unplaced(Reason(ReasonCode.NOT_RETRIABLE, message), True)
+
+
+def _stale(message: str) -> Reason:
+    return Reason(ReasonCode.PLACEMENT_STALE, message)

@@ -1,0 +1,169 @@
+"""The agent's line to the server: dialled out, opened again whenever it breaks, its outgoing queue bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from orchestrator.core.observations import Observation, Progress
+from orchestrator.core.orders import AttemptOrder
+from orchestrator.core.scheduling.fit import Node
+from orchestrator.errors import NotFound, Refused, Unavailable
+from orchestrator.protocol.convert import from_proto, to_proto
+from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
+from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 5.0
+_QUEUE = 1000
+_CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", 64 * 2**20),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+_FINAL = {
+    grpc.StatusCode.UNAUTHENTICATED: "the server does not know this token",
+    grpc.StatusCode.PERMISSION_DENIED: "this token may not attach the cluster",
+    grpc.StatusCode.FAILED_PRECONDITION: "the server refuses this agent",
+    grpc.StatusCode.UNIMPLEMENTED: "the server speaks another version",
+}
+
+
+class Uplink:
+    """One for the agent's life. `hello`, `desired`, `acknowledged` and `welcomed` are called on the event loop."""
+
+    def __init__(
+        self,
+        server: str,
+        token: str,
+        *,
+        ca_cert: Path | None,
+        hello: Callable[[], pb.Hello],
+        welcomed: Callable[[], Iterable[Observation]],
+        desired: Callable[[tuple[AttemptOrder, ...]], None],
+        acknowledged: Callable[[str, int, int], None],
+    ) -> None:
+        """`welcomed` answers what is to be told again on a fresh line."""
+        self.metadata = (("authorization", f"Bearer {token}"),)
+        self.channel = _open(server, ca_cert)
+        stubs: Any = rpc
+        self.stub = stubs.ClustersStub(self.channel)
+        self._server = server
+        self._hello, self._welcomed, self._desired, self._acknowledged = hello, welcomed, desired, acknowledged
+        self._outgoing: asyncio.Queue[pb.AgentMessage] | None = None
+        self._nodes: tuple[Node, ...] | None = None
+
+    @property
+    def connected(self) -> bool:
+        return self._outgoing is not None
+
+    async def run(self) -> None:
+        """Stay attached. Raises Refused with the reason once the server wants this agent no more."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            began_s = asyncio.get_running_loop().time()
+            try:
+                await self._converse()
+            except grpc.aio.AioRpcError as error:
+                if error.code() in _FINAL:
+                    raise Refused(f"{_FINAL[error.code()]}: {error.details()}") from None
+                log.warning("no line to %s (%s): trying again; the gangs go on", self._server, error.details())
+            finally:
+                self._outgoing = None
+            if asyncio.get_running_loop().time() - began_s > LONGEST_PAUSE_S:
+                pause_s = FIRST_PAUSE_S
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+            pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
+
+    def observe(self, observation: Observation) -> None:
+        """Send if there is a line; the caller keeps it until it is acknowledged and answers it to `welcomed`."""
+        self._send(pb.AgentMessage(observation=to_proto(observation, pb.Observation)))
+
+    def progress(self, progress: Progress) -> None:
+        """Send if there is a line and room: the next one replaces it anyway."""
+        if self._outgoing is not None and self._outgoing.qsize() < _QUEUE // 2:
+            self._send(pb.AgentMessage(progress=to_proto(progress, pb.Progress)))
+
+    def inventory(self, nodes: Sequence[Node]) -> None:
+        self._nodes = tuple(nodes)
+        self._send(_inventory(self._nodes))
+
+    async def bundle(self, sha256: str) -> bytes:
+        """Raises NotFound, Unavailable."""
+        try:
+            chunks = [each.data async for each in self.stub.GetBundle(pb.Bundle(sha256=sha256), metadata=self.metadata)]
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                raise NotFound(f"the server has no code bundle {sha256}") from None
+            raise Unavailable(f"code bundle {sha256} cannot be fetched: {error.details()}") from None
+        return b"".join(chunks)
+
+    async def close(self) -> None:
+        await self.channel.close()
+
+    def _send(self, message: pb.AgentMessage) -> None:
+        if self._outgoing is None:
+            return
+        try:
+            self._outgoing.put_nowait(message)
+        except asyncio.QueueFull:
+            # The server does not keep up. Nothing is lost: what is not acknowledged is told again on the next line.
+            log.warning("the server takes no messages: opening the line again")
+            self._outgoing = None
+
+    async def _converse(self) -> None:
+        outgoing: asyncio.Queue[pb.AgentMessage] = asyncio.Queue(_QUEUE)
+        self._outgoing = outgoing
+        outgoing.put_nowait(pb.AgentMessage(hello=self._hello()))
+        if self._nodes is not None:
+            outgoing.put_nowait(_inventory(self._nodes))
+        call = self.stub.Attach(self._messages(outgoing), metadata=self.metadata)
+        try:
+            async for message in call:
+                self._take(message)
+                if self._outgoing is not outgoing:
+                    return
+        finally:
+            call.cancel()
+
+    async def _messages(self, outgoing: asyncio.Queue[pb.AgentMessage]) -> AsyncIterator[pb.AgentMessage]:
+        while True:
+            yield await outgoing.get()
+
+    def _take(self, message: pb.ServerMessage) -> None:
+        match message.WhichOneof("what"):
+            case "welcome":
+                log.info("attached to %s", self._server)
+                for observation in self._welcomed():
+                    self.observe(observation)
+            case "desired":
+                self._desired(tuple(from_proto(each, AttemptOrder) for each in message.desired.attempts))
+            case "ack":
+                self._acknowledged(message.ack.run_id, message.ack.attempt, message.ack.seq)
+            case "superseded":
+                raise Refused(f"another agent has taken over: {message.superseded.message}")
+            case _:
+                pass  # of a newer server; what this version needs, it has
+
+
+def _inventory(nodes: Sequence[Node]) -> pb.AgentMessage:
+    return pb.AgentMessage(inventory=pb.Inventory(nodes=[to_proto(node, pb.Node) for node in nodes]))
+
+
+def _open(server: str, ca_cert: Path | None) -> grpc.aio.Channel:
+    if ca_cert is None:
+        return grpc.aio.insecure_channel(server, options=_CHANNEL_OPTIONS)
+    credentials = grpc.ssl_channel_credentials(ca_cert.read_bytes())
+    return grpc.aio.secure_channel(server, credentials, options=_CHANNEL_OPTIONS)

@@ -1,0 +1,176 @@
+"""One Ray and one agent for all tests of this folder: they cost ten seconds, a test some."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.core.orders import AttemptOrder
+from orchestrator.core.runs import NodeShare
+from orchestrator.core.scheduling.fit import Fits, GangShape, fit
+from tests.integration.cluster.recording_server import TOKEN, Key, RecordingServer
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+CPUS = 4
+
+
+class RayHead:
+    """A Ray of our own: its directory, its token, its ports; ended by its pid."""
+
+    def __init__(self, directory: Path) -> None:
+        token = directory / "ray-token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+        self.env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(token),
+            "PYTHONPATH": str(REPOSITORY),
+        }
+        self._session = directory / "r"
+        self._log = directory / "ray-head.log"
+        with open(self._log, "wb") as output:
+            self._process = subprocess.Popen(
+                [
+                    *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--port=0", "--block"),
+                    *(f"--temp-dir={self._session}", f"--num-cpus={CPUS}", "--include-dashboard=false"),
+                    *("--disable-usage-stats", "--object-store-memory=100000000"),
+                ],
+                env=self.env,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        self.address = self._wait_address()
+
+    def _wait_address(self) -> str:
+        deadline = time.monotonic() + 60
+        current = self._session / "ray_current_cluster"
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                break
+            if "Ray runtime started" in self._log.read_text():
+                return current.read_text().strip()
+            time.sleep(0.1)
+        raise AssertionError(f"Ray did not start: {self._log.read_text()}")
+
+    def close(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class AgentProcess:
+    def __init__(self, ray_head: RayHead, server: RecordingServer, directory: Path, *options: str) -> None:
+        self._directory = directory
+        token = directory / "agent-token"
+        token.write_text(TOKEN)
+        self.log = directory / f"agent-{uuid.uuid4().hex[:6]}.log"
+        with open(self.log, "wb") as output:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "orchestrator.cluster.agent", "--cluster", "test"),
+                    *("--server", server.address, "--token-file", str(token), "--ray-address", ray_head.address),
+                    *("--local-dir", str(directory / "n"), *options),
+                ],
+                env=ray_head.env,
+                stdout=output,
+                stderr=output,
+            )
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def close(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+class Stage:
+    """Ray, agent and recording server, and the orders that a test makes of them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.server = RecordingServer()
+        self.ray = RayHead(directory)
+        self.agent = self.start_agent()
+        self.wait_attached(1)
+
+    @property
+    def local_dir(self) -> Path:
+        return self.directory / "n"
+
+    def start_agent(self, *options: str) -> AgentProcess:
+        return AgentProcess(self.ray, self.server, self.directory, *options)
+
+    def wait_attached(self, count: int) -> None:
+        self.server.wait("an attached agent", lambda: len(self.server.hellos) >= count and self.server.nodes)
+
+    def order(self, spec: dict[str, Any], **changes: Any) -> AttemptOrder:
+        """An order for a new run, placed where it fits."""
+        run_id = f"run-{uuid.uuid4().hex[:10]}"
+        resources = {"workers": 2, "cpu": 1, **spec.get("resources", {})}
+        shape = GangShape(workers=resources["workers"], cpu=resources["cpu"], memory=resources.get("memory", 0))
+        found = fit(shape, self.server.nodes)
+        shares: tuple[NodeShare, ...] = found.shares if isinstance(found, Fits) else ()
+        values: dict[str, Any] = {
+            "run_id": run_id,
+            "project": "default",
+            "run_name": "test",
+            "attempt": 1,
+            "shares": shares,
+            "spec": {**spec, "resources": resources},
+            "checkpoint_root": str(self.directory / "checkpoints" / run_id),
+        }
+        return AttemptOrder(**{**values, **changes})
+
+    def run(self, spec: dict[str, Any], **changes: Any) -> Key:
+        return self.server.order(self.order(spec, **changes))
+
+    def close(self) -> None:
+        self.agent.close()
+        self.ray.close()
+        self.server.down()
+
+
+@pytest.fixture(scope="session")
+def session_stage() -> Iterator[Stage]:
+    directory = Path(tempfile.mkdtemp(prefix="et-"))
+    stage = Stage(directory)
+    try:
+        yield stage
+    finally:
+        stage.close()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def stage(session_stage: Stage) -> Iterator[Stage]:
+    """The shared stage, with an agent alive; what the test ordered is forgotten afterwards."""
+    before = set(session_stage.server.observations)
+    if session_stage.agent.process.poll() is not None:
+        count = len(session_stage.server.hellos)
+        session_stage.agent = session_stage.start_agent()
+        session_stage.wait_attached(count + 1)
+    yield session_stage
+    for key in set(session_stage.server.observations) - before:
+        session_stage.server.forget(key)
