@@ -15,7 +15,7 @@ import typer
 
 from orchestrator.cli import checkpoint, cluster, model, runs, secret, token, up_down
 from orchestrator.cli.session import ExitCode, Output, choose_project, forget_choices
-from orchestrator.errors import EvertrainError, NotFound
+from orchestrator.errors import EvertrainError, InvalidSpec, NotFound
 
 app = typer.Typer(
     name="evertrain",
@@ -82,7 +82,10 @@ def main() -> None:
 
 
 def _fail(error: EvertrainError, code: ExitCode) -> None:
-    typer.echo(f"error: {error}", err=True)
+    lines = str(error).splitlines() or [type(error).__name__]
+    if isinstance(error, InvalidSpec) and len(lines) > 1:
+        lines = [f"{len(lines)} places are wrong:", *(f"  {line}" for line in lines)]
+    typer.echo("error: " + "\n".join(lines), err=True)
     sys.exit(code)
 
 

@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from orchestrator.cli.session import ExitCode, Output, connected, leave, project, show
-from orchestrator.errors import NotFound
+from orchestrator.core.records import Checkpoint
+from orchestrator.errors import NotFound, StorageFailed
 
 app = typer.Typer(no_args_is_help=True, help="Sealed checkpoints.")
 
 
 @app.command("list")
 def list_checkpoints(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id or name.")], output: Output = None
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id or name.")],
+    every: Annotated[bool, typer.Option("--all", help="Also those that retention has removed since.")] = False,
+    output: Output = None,
 ) -> None:
     """The sealed checkpoints of a run, newest first."""
     from orchestrator.cli import render
 
     with connected() as client:
-        found = client.checkpoints(run, project=project())
+        sealed = client.checkpoints(run, project=project())
+    found = sealed if every else _kept(sealed)
     show(found, lambda: render.checkpoints_table(found, time.time()))
+
+
+def _kept(sealed: Sequence[Checkpoint]) -> Sequence[Checkpoint]:
+    """Those that still lie in the storage; all of them where the storage cannot be read from this machine."""
+    from orchestrator.adapters import checkpoints
+
+    roots = {each.url.partition("/attempt-")[0] for each in sealed}
+    try:
+        there = {listed.checkpoint for root in roots for listed in checkpoints.list_checkpoints(root)}
+    except StorageFailed:
+        return sealed
+    return [each for each in sealed if each.url in there] or sealed
 
 
 @app.command()
@@ -30,7 +47,7 @@ def verify(
     target: Annotated[
         str, typer.Argument(metavar="RUN|URL", help="A run (its newest checkpoint), or where a checkpoint lies.")
     ],
-    every: Annotated[bool, typer.Option("--all", help="Every checkpoint of the run.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Every checkpoint of the run that is kept.")] = False,
     output: Output = None,
 ) -> None:
     """Read every file of a checkpoint and compare it with its manifest."""
@@ -46,7 +63,7 @@ def verify(
 
 def _urls(run: str, every: bool) -> list[str]:
     with connected() as client:
-        urls = [each.url for each in client.checkpoints(run, project=project())]
-    if not urls:
+        sealed = client.checkpoints(run, project=project())
+    if not sealed:
         raise NotFound(f"run {run} has no sealed checkpoint yet")
-    return urls if every else urls[:1]
+    return [each.url for each in (_kept(sealed) if every else sealed[:1])]

@@ -6,6 +6,8 @@ import dataclasses
 import datetime
 import enum
 import json
+import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from orchestrator.adapters.checkpoints import Report
     from orchestrator.api.views import ClusterView, PlanView, RunView, TokenView
 
+_WIDTH_OF_FILES = 240  # what is read by programs should not be folded at the width of a terminal that is not there
+_SENTENCE_CHARS = 300
+_CHECKPOINTS_DESCRIBED = 3
 _STATE_STYLE = {
     "RUNNING": "green",
     "SUCCEEDED": "bold green",
@@ -36,7 +41,10 @@ _EVENT_STYLE = {"rank_failed": "red", "recovering": "yellow", "queued": "yellow"
 
 def console(*, stderr: bool = False) -> Console:
     # Names and messages come from users: brackets in them are no markup.
-    return Console(markup=False, highlight=False, stderr=stderr, soft_wrap=False)
+    found = Console(markup=False, highlight=False, stderr=stderr)
+    if not found.is_terminal and "COLUMNS" not in os.environ:
+        found.width = _WIDTH_OF_FILES
+    return found
 
 
 # ---- values as data -------------------------------------------------------------------------------------------------
@@ -102,8 +110,15 @@ def date(at: float) -> str:
 
 
 def harmless(text: str) -> str:
-    """Without the control characters by which a line of somebody's log could steer a terminal."""
-    return "".join(each for each in text if each == "\t" or (ord(each) >= 32 and not 127 <= ord(each) < 160))
+    """One line, without the control characters by which somebody's log could steer a terminal."""
+    shown = text.replace("\n", " ")
+    return "".join(each for each in shown if each == "\t" or (ord(each) >= 32 and not 127 <= ord(each) < 160))
+
+
+def sentence(text: str) -> str:
+    """What a list of events has room for; `-o json` has all of it."""
+    text = harmless(text)
+    return text if len(text) <= _SENTENCE_CHARS else text[: _SENTENCE_CHARS - 1] + "…"
 
 
 def metrics_text(metrics: Mapping[str, float]) -> str:
@@ -138,7 +153,12 @@ def runs_table(runs: Sequence[RunView], now: float) -> RenderableType:
     for run in runs:
         step = run.progress.step if run.progress is not None else run.furthest_step
         table.add_row(
-            run.name, run.id, _state(run.state), duration(now - run.submitted_at), str(step), Text(run.reason.message)
+            run.name,
+            run.id,
+            _state(run.state),
+            duration(now - run.submitted_at),
+            str(step),
+            Text(sentence(run.reason.message)),
         )
     return table
 
@@ -148,7 +168,7 @@ def submitted(run: RunView) -> Text:
 
 
 def run_line(run: RunView) -> Text:
-    return Text(f"run {run.name} ({run.id}) is {run.state}: {run.reason.message}")
+    return Text(f"run {run.name} ({run.id}) is {run.state}: {sentence(run.reason.message)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,9 +195,10 @@ def description(told: Description, now: float) -> RenderableType:
     if run.attempts:
         parts += [_title("Attempts"), _attempts(run.attempts, now)]
     if told.events:
-        parts += [_title("Timeline"), *(event_line(each) for each in told.events)]
+        parts += [_title("Timeline"), _timeline(told.events)]
     if told.checkpoints:
-        parts += [_title("Checkpoints"), checkpoints_table(told.checkpoints, now)]
+        parts += [_title(f"Newest checkpoints of {len(told.checkpoints)} sealed")]
+        parts += [checkpoints_table(told.checkpoints[:_CHECKPOINTS_DESCRIBED], now)]
     if told.models:
         parts += [_title("Model"), models_table(told.models, now)]
     parts += [_title("Where the time went"), ledger_table(run.ledger)]
@@ -196,7 +217,7 @@ def _head(run: RunView, now: float) -> RenderableType:
     rows: list[tuple[str, str | Text]] = [
         ("run", f"{run.name} ({run.id})"),
         ("state", state),
-        ("reason", Text(f"{run.reason.message} [{run.reason.code}]")),
+        ("reason", Text(f"{sentence(run.reason.message)} [{run.reason.code}]")),
         ("project", f"{run.project}, queue {run.queue}, priority {run.priority}"),
         ("submitted", f"{date(run.submitted_at)} by {run.submitted_by}"),
         ("restarts", ", ".join(spent)),
@@ -240,17 +261,25 @@ def _attempts(attempts: Sequence[Attempt], now: float) -> RenderableType:
                 str(each.world_size),
                 str(each.resumed_step),
                 recovery,
-                Text(harmless(cause)),
+                Text(sentence(cause)),
             )
         if not attempt.incarnations:
-            table.add_row(str(attempt.number), attempt.cluster, hosts, "", "", "", Text(harmless(end)))
+            table.add_row(str(attempt.number), attempt.cluster, hosts, "", "", "", Text(sentence(end)))
+    return table
+
+
+def _timeline(events: Sequence[Event]) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    for event in events:
+        kind = Text(event.kind, style=_EVENT_STYLE.get(event.kind, "cyan"))
+        table.add_row(Text(clock(event.at), style="dim"), kind, Text(sentence(event.message)))
     return table
 
 
 def event_line(event: Event) -> Text:
-    line = Text(f"{clock(event.at)}  ", style="dim")
+    line = Text().append(f"{clock(event.at)}  ", style="dim")
     line.append(f"{event.kind:<18}", style=_EVENT_STYLE.get(event.kind, "cyan"))
-    return line.append(f" {harmless(event.message)}", style="default")
+    return line.append(f" {sentence(event.message)}")
 
 
 # ---- progress -------------------------------------------------------------------------------------------------------
@@ -283,9 +312,9 @@ def remaining_s(progress: Progress, now: float) -> float | None:
 def progress_bar(progress: Progress, now: float, width: int = 28) -> Text:
     share = progress.step / progress.total_steps if progress.total_steps else 0.0
     filled = min(width, int(share * width))
-    bar = Text("━" * filled, style="green")
+    bar = Text(no_wrap=True, overflow="ellipsis").append("━" * filled, style="green")
     bar.append("─" * (width - filled), style="dim")
-    return bar.append(f" {progress_line(progress, now)}", style="default")
+    return bar.append(f" {progress_line(progress, now)}")
 
 
 def ending(run: RunView) -> RenderableType:
@@ -333,12 +362,12 @@ def ledger_table(ledger: Ledger) -> RenderableType:
 
 
 def _rounded(values: Sequence[float]) -> list[int]:
-    """Whole numbers near the values whose sum is the rounded sum."""
-    rounded, exact, given = [], 0.0, 0
-    for value in values:
-        exact += value
-        rounded.append(round(exact) - given)
-        given = round(exact)
+    """Whole numbers whose sum is the rounded sum: each rounded down, the rest given to the largest remainders."""
+    rounded = [math.floor(each) for each in values]
+    missing = round(sum(values)) - sum(rounded)
+    by_remainder = sorted(range(len(values)), key=lambda index: rounded[index] - values[index])
+    for index in by_remainder[:missing]:
+        rounded[index] += 1
     return rounded
 
 
@@ -354,12 +383,14 @@ def log_line(line: LogLine, *, attempts: bool) -> str:
 def checkpoints_table(checkpoints: Sequence[Checkpoint], now: float) -> RenderableType:
     if not checkpoints:
         return Text("no checkpoints")
+    # Each was marked when it was the best so far; the one of the highest step still is.
+    best = max((each.step for each in checkpoints if each.best), default=None)
     table = _table("STEP", "FROM", "BEST", "SIZE", "AGE", "METRICS", "URL", right=("STEP", "SIZE", "AGE"))
     for each in checkpoints:
         table.add_row(
             str(each.step),
             f"{each.attempt}.{each.incarnation}",
-            "best" if each.best else "",
+            "best" if each.step == best else "",
             size(each.size_bytes),
             duration(now - each.sealed_at),
             metrics_text(each.metrics),

@@ -79,11 +79,11 @@ class Screen:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or render.console()
-        self._live = Live(console=self._console, refresh_per_second=8, transient=True, get_renderable=self._bottom)
         self._progress: Progress | None = None
         self._run: RunView | None = None
         self._printed_s = 0.0
         self._noted = ""
+        self._live = Live(console=self._console, refresh_per_second=8, transient=True, get_renderable=self._bottom)
 
     def __enter__(self) -> Screen:
         if self._console.is_terminal:
@@ -98,7 +98,7 @@ class Screen:
         self._noted = ""
         self._run = update.run or self._run
         for event in update.events:
-            self._console.print(render.event_line(event))
+            self._console.print(render.event_line(event), soft_wrap=True)
         if update.progress is not None:
             self._progress = update.progress
             self._print_now_and_then(update.progress)
@@ -121,7 +121,8 @@ class Screen:
             return Text("...")
         if self._progress is not None and self._run.state == "RUNNING":
             return render.progress_bar(self._progress, time.time())
-        return Text(f"{self._run.state}: {render.harmless(self._run.reason.message)}", style="yellow")
+        words = f"{self._run.state}: {render.harmless(self._run.reason.message)}"
+        return Text(words, style="yellow", no_wrap=True, overflow="ellipsis")
 
 
 class Lines:
