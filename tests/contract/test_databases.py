@@ -104,8 +104,7 @@ def test_what_was_acknowledged_before_kill_9_is_there_exactly_once(url: str, kil
             child.send_signal(signal.SIGKILL)
             # What it had said before it died counts too; only the last line may be torn.
             for line in child.stdout.read().splitlines(keepends=True):
-                if line.endswith("
-"):
+                if line.endswith("\n"):
                     kind, number = line.split()
                     acknowledged.append((kind, int(number)))
 
