@@ -70,6 +70,11 @@ PRELOADED = (
     "torch.distributed",
     "torch.utils.data",
     "deepspeed",
+    # `deepspeed.initialize` imports these; the first brings all of torch's compiler along, seconds of it.
+    "deepspeed.runtime.zero.muon.muon_optimizer",
+    "deepspeed.module_inject.auto_ep_layer",
+    "deepspeed.comm.mori",
+    "torch.utils.serialization",
     "sklearn.datasets",
     "fsspec.implementations.local",
     "xxhash",
@@ -503,8 +508,11 @@ def _preload() -> None:
             except ModuleNotFoundError as error:  # an optional library; who needs it will say so, in a rank
                 if (error.name or "").startswith("trainers"):
                     raise
+    import deepspeed
+
     from trainers import build_ops
 
+    _ = deepspeed.ops.__compatible_ops__  # found out on first use, with a compiler's help
     why_not = build_ops.preload()
     if why_not is not None:
         print(f"zygote: ranks will load DeepSpeed's communication op themselves: {why_not}", file=sys.stderr)
