@@ -152,14 +152,8 @@ def runs_table(runs: Sequence[RunView], now: float) -> RenderableType:
     table = _table("NAME", "ID", "STATE", "AGE", "STEP", "REASON", right=("AGE", "STEP"))
     for run in runs:
         step = run.progress.step if run.progress is not None else run.furthest_step
-        table.add_row(
-            run.name,
-            run.id,
-            _state(run.state),
-            duration(now - run.submitted_at),
-            str(step),
-            Text(sentence(run.reason.message)),
-        )
+        age, reason = duration(now - run.submitted_at), Text(sentence(run.reason.message))
+        table.add_row(run.name, run.id, _state(run.state), age, str(step), reason)
     return table
 
 

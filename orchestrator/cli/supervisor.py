@@ -24,7 +24,8 @@ _LONGEST_PAUSE_S = 30.0
 _STEADY_AFTER_S = 60.0
 _TICK_S = 0.1
 _OBJECT_STORE_BYTES = 200 * 2**20  # Evertrain keeps nothing there; Ray's own default is 30 % of the memory
-_STOP_PATIENCE_S = {"agent": 5.0, "ray": 5.0, "server": 10.0}
+# Ray would wait for its actors up to 30 s; nothing of ours is kept there, so it is given a moment only.
+_STOP_PATIENCE_S = {"agent": 3.0, "ray": 1.0, "server": 10.0}
 
 
 class Sibling:

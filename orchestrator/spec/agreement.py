@@ -66,7 +66,7 @@ def _target_keys(spec: RunSpec) -> Iterator[Problem]:
 
 
 def _source(spec: RunSpec) -> Iterator[Problem]:
-    scheme, separator, _ = (spec.data.source or "").partition("://")
+    scheme, separator, _ = spec.data.source.partition("://")
     if spec.recipe is not None and separator and scheme not in _SCHEMES:
         yield Problem(
             "data.source",

@@ -109,7 +109,7 @@ class RunSpec(Section):
         if not isinstance(raw, dict) or not isinstance(raw.get("recipe"), str) or raw["recipe"] not in _DEFAULT_SOURCE:
             return raw
         data = raw.get("data", {})
-        if not isinstance(data, dict) or data.get("source") is not None:
+        if not isinstance(data, dict) or data.get("source"):
             return raw
         return {**raw, "data": {**data, "source": _DEFAULT_SOURCE[raw["recipe"]]}}
 

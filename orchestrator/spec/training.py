@@ -25,11 +25,9 @@ def _whole_of_one(split: tuple[float, float, float]) -> tuple[float, float, floa
 
 
 class Data(Section):
-    """Where the samples come from. `source` defaults to the recipe's own data."""
+    """Where the samples come from. `source` defaults to the recipe's own data; an entrypoint may do without."""
 
-    source: Annotated[
-        str | None, Field(min_length=1, description="sklearn://digits, text://pydoc_topics, file://PATH or a path.")
-    ] = None
+    source: Annotated[str, Field(description="sklearn://digits, text://pydoc_topics, file://PATH or a path.")] = ""
     split: Annotated[
         tuple[Share, Share, Share],
         AfterValidator(_whole_of_one),
