@@ -60,11 +60,22 @@ async def call(reference: Awaitable[T]) -> T:
         raise
 
 
+def take_normal_priority() -> None:
+    """Ray runs its workers at niceness 15, and what they start inherits it: ranks would yield to everything else.
+
+    Needs the right to do so (CAP_SYS_NICE); where it is missing, start Ray with RAY_worker_niceness=0.
+    """
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, int(thread), 0)
+
+
 class KeeperActor:
     """Every call of an agent carries its epoch; an older agent than the newest one heard of is refused."""
 
     def __init__(self, local_root: str) -> None:
         logging.basicConfig(level=logging.INFO)
+        take_normal_priority()
         self._keeper = Keeper(NodeDirs(local_root, ray.get_runtime_context().get_node_id()))
         self._retiring: asyncio.Task[None] | None = None
 
@@ -135,6 +146,7 @@ class HostActor:
 
     def __init__(self, name: str, share: NodeShare, local_root: str) -> None:
         logging.basicConfig(level=logging.INFO)
+        take_normal_priority()
         context = ray.get_runtime_context()
         self._name, self._share = name, share
         self._node_id = context.get_node_id()

@@ -157,10 +157,11 @@ class Host:
                     seed=launch.seed,
                 )
             )
+        for account in bound.accounts.values():
+            account.begin(time.monotonic_ns())
         forked = await running.fork(requests, lambda exited: self._ended(bound, running, exited))
-        now_ns = time.monotonic_ns()
         for each in forked:
-            bound.accounts[each.rank].fork(each.pid, now_ns)
+            bound.accounts[each.rank].pid = each.pid
         if start.incarnation <= bound.closed_through:
             raise StartFailed(f"incarnation {start.incarnation} was called off while it was being started")
         bound.running = running

@@ -8,7 +8,7 @@ from trainers import contract
 
 
 class RankAccount:
-    """Lives as long as the attempt; `fork` begins a new incarnation. Times are this host's monotonic clock in ns."""
+    """Lives as long as the attempt; `begin` is a new incarnation. Times are this host's monotonic clock in ns."""
 
     def __init__(self, rank: int, since_ns: int) -> None:
         self.rank = rank
@@ -23,9 +23,10 @@ class RankAccount:
         self._last_sign_ns = since_ns
         self._stepping = False
 
-    def fork(self, pid: int, now_ns: int) -> None:
+    def begin(self, now_ns: int) -> None:
+        """Before the fork: a rank may have spoken and failed before its host knows its process id."""
         self.clock = self.clock.switch(TimeClass.STARTING, now_ns)
-        self.pid, self.ended_by_us, self.oom_evidence, self.failed, self.step = pid, False, None, None, None
+        self.pid, self.ended_by_us, self.oom_evidence, self.failed, self.step = None, False, None, None, None
         self._greeted, self._stepping, self._phase, self._last_sign_ns = False, False, "starting", now_ns
 
     def hear(self, message: contract.Message, now_ns: int) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import secrets
 import shutil
@@ -9,14 +11,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from orchestrator import bundle
 from orchestrator.core.orders import AttemptOrder
 from orchestrator.core.runs import NodeShare
 from orchestrator.core.scheduling.fit import Fits, GangShape, fit
@@ -67,12 +72,12 @@ class RayHead:
         raise AssertionError(f"Ray did not start: {self._log.read_text()}")
 
     def close(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        """At once: Ray takes half a minute to end in order."""
+        head = psutil.Process(self._process.pid)
+        for process in (*head.children(recursive=True), head):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait()
 
 
 class AgentProcess:
@@ -145,6 +150,25 @@ class Stage:
 
     def run(self, spec: dict[str, Any], **changes: Any) -> Key:
         return self.server.order(self.order(spec, **changes))
+
+    def run_script(self, text: str, spec: dict[str, Any] | None = None, **changes: Any) -> Key:
+        """An order for `text` as a script of somebody else's, shipped as a bundle."""
+        with tempfile.TemporaryDirectory() as directory:
+            (Path(directory) / "script.py").write_text(textwrap.dedent(text))
+            data = bundle.pack(Path(directory))
+        digest = hashlib.sha256(data).hexdigest()
+        self.server.bundles[digest] = data
+        return self.run({"name": "script", "script": "script.py", **(spec or {})}, bundle=digest, **changes)
+
+    def processes(self, of: str) -> list[psutil.Process]:
+        """Living processes of this stage whose command line has `of` in it."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if of in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
+                    if process.environ().get("RAY_AUTH_TOKEN_PATH") == self.ray.env["RAY_AUTH_TOKEN_PATH"]:
+                        found.append(process)
+        return found
 
     def close(self) -> None:
         self.agent.close()
