@@ -21,9 +21,7 @@ def translate(error: Exception, where: str) -> Exception:
     if isinstance(error, _ONE_VALUE):
         return Refused(f"{where}: a value cannot be stored: {_first_line(error)}")
     if isinstance(error, exc.SQLAlchemyError):
-        return Unavailable(
-            f"{where}: the database did not answer: {_first_line(error)}; nothing was written, try again"
-        )
+        return Unavailable(f"{where}: the database did not answer: {_first_line(error)}; try again")
     return error
 
 

@@ -41,7 +41,9 @@ class GroupWriter:
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction and answer its result once that is durable. `work` may run on a transaction that
-        holds other calls; it must not commit. Raises what `work` raises, translated; Unavailable: nothing was written.
+        holds other calls; it must not commit. Raises what `work` raises, translated. Unavailable: nothing was
+        written, unless the connection to a PostgreSQL server broke during the commit itself; then nobody can tell, and
+        idempotency keys and versions make trying again safe.
         """
         done: Future[T] = Future()
         with self._lock:
