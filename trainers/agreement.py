@@ -6,6 +6,7 @@ steps the next one is due, and all ranks hear it in the last one.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,5 +69,5 @@ class Agreement:
         """Steps until `interval_s` will have passed; at most twice as many as last time, so that one fast step or a
         slow change of pace cannot put the next agreement far off."""
         step_s = (self._clock_s() - self._last_s) / max(1, self._steps)
-        wanted = int(self._interval_s / step_s) if step_s > 0 else 1
+        wanted = math.ceil(self._interval_s / step_s) if step_s > 0 else 1
         return max(1, min(wanted, 2 * self._due_after))

@@ -129,6 +129,7 @@ def run_rank(launch: Launch, *, every_step: bool = False) -> int:
             code = script.run(launch, progress)
         else:
             main(launch, progress, stop)
+            progress.phase("stopping")
             leave()
     except BaseException as error:  # the contract: every end is told
         failed = account(error, progress.step)
