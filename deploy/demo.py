@@ -32,13 +32,14 @@ def evertrain(*words: str, check: bool = True) -> int:
 
 
 def kill_in_the_middle(client: Client, run_id: str) -> None:
-    """SIGKILL one rank as soon as a checkpoint is sealed and steps have been made after it."""
-    sealed, pids = 0, []
+    """SIGKILL one rank when half of the steps are done and a checkpoint is sealed."""
+    sealed, pids = False, []
     for update in client.watch(run_id):
         for event in update.events:
             pids = list(event.data["pids"]) if event.kind == "ranks_started" else pids
-            sealed = int(event.data["step"]) if event.kind == "checkpoint_sealed" else sealed
-        if sealed and update.progress is not None and update.progress.step > sealed + 2:
+            sealed = sealed or event.kind == "checkpoint_sealed"
+        now = update.progress
+        if sealed and now is not None and now.step >= (now.total_steps or 0) // 2:
             print(f"\n>>> killing rank {VICTIM} (process {pids[VICTIM]}) with SIGKILL\n", flush=True)
             os.kill(pids[VICTIM], signal.SIGKILL)
             return

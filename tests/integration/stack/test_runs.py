@@ -13,7 +13,7 @@ from tests.integration.stack.conftest import Stack, digits, kind, long_digits
 
 FAILING_SCRIPTS = {
     "raises": ("raise ValueError('no such luck')", "ValueError: no such luck"),
-    "syntax-error": ("def broken(:\n", "SyntaxError"),
+    "syntax-error": ("def broken(:\n", "syntax error: invalid syntax"),
     "exits-early": (
         "import os, sys, time\nif os.environ['RANK'] == '1': sys.exit(0)\ntime.sleep(600)\n",
         "exited with 0 while other ranks",
