@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from orchestrator import spec
+from orchestrator.core import lifecycle
+from orchestrator.core.ledger import Ledger, TimeClass
+from orchestrator.core.observations import CheckpointSealed, FirstStep, Happening, Observation, Progress
+from orchestrator.core.runs import Run
+from orchestrator.settings import Settings
+from orchestrator.telemetry.metrics import TABLE, Metrics
+from tests.builders import SHARES, changed, queued_run
+
+SPEC = spec.dump(
+    spec.parse('{"name": "digits", "recipe": "digits_cnn", "train": {"epochs": 1}, "resources": {"workers": 2}}')
+)
+
+
+class Exporter:
+    """Metrics whose time is moved by hand."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.at_s = 1000.0
+        made = Settings(data_dir=Path("/nowhere"), metrics_grace_s=60.0, **settings)
+        self.metrics = Metrics(made, now=lambda: self.at_s, monotonic_ns=lambda: int(self.at_s * 1e9))
+
+    def samples(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+        families = text_string_to_metric_families(self.metrics.render().decode())
+        return {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in families
+            for sample in family.samples
+        }
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return next(
+            (
+                value
+                for (found, has), value in self.samples().items()
+                if found == name and labels.items() <= dict(has).items()
+            ),
+            None,
+        )
+
+
+@pytest.fixture
+def exporter() -> Exporter:
+    return Exporter()
+
+
+def placed(number: int = 1) -> Run:
+    queued = queued_run(run_id=f"run-{number}", submitted_at=990.0, spec=SPEC)
+    return changed(lifecycle.place(queued, "local", SHARES, 1000.0))
+
+
+def said(run: Run, what: Happening) -> Observation:
+    return Observation(run.id, 1, 1, 1000.0, what)
+
+
+def progress(run: Run, **changes: Any) -> Progress:
+    return Progress(run.id, 1, 1, "training", 1000.0, **changes)
+
+
+def test_names_follow_the_rules() -> None:
+    for each in TABLE:
+        assert re.fullmatch(r"evertrain_[a-z_]+", each.name)
+        assert each.help.endswith(".")
+        assert (each.kind == "counter") == each.name.endswith("_total")
+        assert not each.name.endswith(("_ms", "_mb", "_percent", "_count"))
+    assert len({each.name for each in TABLE}) == len(TABLE)
+
+
+def test_everything_in_the_table_is_exported_and_nothing_else(exporter: Exporter) -> None:
+    run = placed()
+    exporter.metrics.track(run)
+    sealed = CheckpointSealed(1, "/seal", 10, 4096, 0.1, 0.4)
+    for what in (sealed, FirstStep(1, 10, 1.5)):
+        exporter.metrics.observe(run, said(run, what))
+    exporter.metrics.progress(progress(run, loss=0.5, ledger=Ledger({TimeClass.TRAINING: 10**9})))
+    found = {re.sub(r"_(bucket|count|sum|created)$", "", name) for name, _ in exporter.samples()}
+    assert found == {each.name for each in TABLE}
+
+
+def test_counts_by_state_have_every_state(exporter: Exporter) -> None:
+    exporter.metrics.state_counts({"QUEUED": 7, "RUNNING": 2})
+    assert exporter.value("evertrain_runs", state="QUEUED") == 7
+    assert exporter.value("evertrain_runs", state="FAILED") == 0
+    assert exporter.value("evertrain_queue_depth") == 7
+
+
+def test_a_runs_state_is_one_of_zeros_and_a_one(exporter: Exporter) -> None:
+    exporter.metrics.track(placed())
+    values = [value for (name, _), value in exporter.samples().items() if name == "evertrain_run_state"]
+    assert sorted(values) == [0.0] * 6 + [1.0]
+    assert exporter.value("evertrain_run_state", state="STARTING", run="run-1") == 1
+
+
+def test_progress_is_shown(exporter: Exporter) -> None:
+    run = placed()
+    exporter.metrics.track(run)
+    exporter.metrics.progress(progress(run, step=42, step_s=0.25, samples_per_s=512.0, loss=0.5))
+    shown = {name: exporter.value(f"evertrain_run_{name}") for name in ("step", "step_seconds", "loss")}
+    assert shown == {"step": 42, "step_seconds": 0.25, "loss": 0.5}
+    assert exporter.value("evertrain_run_samples_per_second") == 512
+
+
+def test_recoveries_and_checkpoints_are_counted(exporter: Exporter) -> None:
+    run = placed()
+    exporter.metrics.observe(run, said(run, FirstStep(1, 1)))
+    exporter.metrics.observe(run, said(run, FirstStep(2, 10, 1.5)))
+    exporter.metrics.observe(run, said(run, CheckpointSealed(2, "/seal", 10, 4096, 0.1, 0.4)))
+    assert exporter.value("evertrain_recovery_seconds_count") == 1
+    assert exporter.value("evertrain_recovery_seconds_sum") == 1.5
+    assert exporter.value("evertrain_checkpoint_seconds_sum") == 0.4
+    assert exporter.value("evertrain_checkpoint_stall_seconds_sum") == 0.1
+    assert exporter.value("evertrain_run_checkpoint_bytes", run="run-1") == 4096
+
+
+def test_the_time_classes_add_up_to_all_worker_seconds(exporter: Exporter) -> None:
+    run = placed()
+    exporter.metrics.track(run)
+    exporter.at_s = 1010.0
+    exporter.metrics.progress(progress(run, ledger=Ledger({TimeClass.TRAINING: 8 * 10**9})))
+    times = [value for (name, _), value in exporter.samples().items() if name == "evertrain_run_time_seconds"]
+    assert len(times) == len(TimeClass)
+    assert sum(times) == pytest.approx(2 * 20.0)
+    assert exporter.value("evertrain_run_goodput_ratio") == pytest.approx(8 / 40)
+
+
+def test_a_finished_runs_series_go_after_a_grace(exporter: Exporter) -> None:
+    run = placed()
+    exporter.metrics.track(run)
+    exporter.metrics.track(ended_of(run))
+    exporter.at_s += 59
+    assert exporter.value("evertrain_run_state", run="run-1", state="CANCELLED") == 1
+    exporter.at_s += 2
+    assert exporter.value("evertrain_run_state", run="run-1") is None
+
+
+def ended_of(run: Run) -> Run:
+    """The run as it is once its cancelled attempt has ended."""
+    cancelled = changed(lifecycle.cancel(queued_run(run_id=run.id), by="ada", message="", now=1000.0))
+    return replace(cancelled, attempts=run.attempts)
+
+
+def test_the_grace_begins_at_the_end_and_not_at_the_last_word(exporter: Exporter) -> None:
+    run = placed()
+    exporter.metrics.track(ended_of(run))
+    exporter.at_s += 50
+    exporter.metrics.track(ended_of(run))
+    exporter.at_s += 11
+    assert exporter.value("evertrain_run_state", run="run-1") is None
+
+
+def test_a_queued_run_has_no_series_of_its_own(exporter: Exporter) -> None:
+    exporter.metrics.track(queued_run())
+    exporter.metrics.progress(Progress("run-unknown", 1, 1, "training", 0.0))
+    assert exporter.value("evertrain_run_state") is None
+
+
+def test_the_number_of_series_is_bounded_and_ended_runs_go_first() -> None:
+    exporter = Exporter(metrics_runs=3)
+    exporter.metrics.track(placed(1))
+    exporter.metrics.track(ended_of(placed(2)))
+    exporter.metrics.track(placed(3))
+    exporter.metrics.track(placed(4))
+    shown = {dict(labels)["run"] for name, labels in exporter.samples() if name == "evertrain_run_state"}
+    assert shown == {"run-1", "run-3", "run-4"}
+    exporter.metrics.track(placed(5))
+    shown = {dict(labels)["run"] for name, labels in exporter.samples() if name == "evertrain_run_state"}
+    assert shown == {"run-3", "run-4", "run-5"}
