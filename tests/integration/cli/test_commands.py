@@ -1,0 +1,232 @@
+"""Commands as they are typed, against a real server in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from orchestrator.cli.app import main
+from orchestrator.core.records import LogLine, Role
+from tests.integration.api.stack import Stack
+
+RUN_FILE = "name: digits\nrecipe: digits_cnn\ntrain: {epochs: 2, global_batch: 32}\nresources: {workers: 2}\n"
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> object:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Answer]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with Stack(tmp_path_factory.mktemp("server"), log_drain_s=0.2, watch_poll_s=0.2) as started:
+        yield started
+
+
+@pytest.fixture
+def evertrain(stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    monkeypatch.setenv("EVERTRAIN_SERVER", stack.address)
+    monkeypatch.setenv("EVERTRAIN_TOKEN", stack.admin)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*words: str, token: str = "") -> Answer:
+        if token:
+            monkeypatch.setenv("EVERTRAIN_TOKEN", token)
+        monkeypatch.setattr(sys, "argv", ["evertrain", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        shown = capsys.readouterr()
+        return Answer(int(ended.value.code or 0), shown.out, shown.err)
+
+    return run
+
+
+@pytest.fixture
+def run_file(tmp_path: Path) -> str:
+    (tmp_path / "job.yaml").write_text(RUN_FILE)
+    return str(tmp_path / "job.yaml")
+
+
+def test_a_submitted_run_is_found_by_id_and_by_name(evertrain: Run, run_file: str) -> None:
+    submitted = evertrain("submit", run_file, "--name", "findable", "--set", "train.lr=5e-3", "-o", "json")
+    assert submitted.code == 0
+    run_id = submitted.document["id"]  # type: ignore[index]
+    for name in (run_id, "findable"):
+        described = evertrain("describe", name, "--output", "json")
+        assert described.document["spec"]["train"]["lr"] == 0.005  # type: ignore[index]
+        assert described.document["events"][0]["kind"] == "submitted"  # type: ignore[index]
+    assert run_id in evertrain("list", "--name", "findable").out
+    assert "Timeline" in evertrain("describe", run_id).out
+
+
+def test_the_output_option_counts_before_and_after_the_command(evertrain: Run) -> None:
+    assert json.loads(evertrain("-o", "json", "cluster", "list").out) == []
+    assert yaml.safe_load(evertrain("cluster", "list", "-o", "yaml").out) == []
+    assert evertrain("cluster", "list").out == "no cluster has attached yet\n"
+
+
+def test_one_key_is_one_run(evertrain: Run, run_file: str) -> None:
+    first, second = (evertrain("submit", run_file, "--idempotency-key", "k1", "-o", "json").document for _ in range(2))
+    assert first["id"] == second["id"]  # type: ignore[index]
+    other = evertrain("submit", run_file, "--idempotency-key", "k1", "--name", "other")
+    assert other.code == 1
+    assert "k1" in other.err
+
+
+def test_a_wrong_run_file_is_refused_with_every_place_and_without_traceback(evertrain: Run, run_file: str) -> None:
+    refused = evertrain("submit", run_file, "--set", "train.lrr=1", "--set", "priority=200")
+    assert refused.code == 1
+    assert refused.err.splitlines() == [
+        "error: 2 places are wrong:",
+        "  train.lrr: is not a known key, did you mean lr? (got 1)",
+        "  priority: must be at most 100 (got 200)",
+    ]
+
+
+def test_a_dry_run_prints_the_whole_run_file_and_records_nothing(evertrain: Run, run_file: str) -> None:
+    printed = evertrain("submit", run_file, "--dry-run", "--name", "never-sent")
+    assert yaml.safe_load(printed.out)["train"]["global_batch"] == 32
+    assert evertrain("list", "--name", "never-sent", "-o", "json").document == []
+
+
+def test_a_plan_says_that_it_would_wait_where_there_is_no_cluster(evertrain: Run, run_file: str) -> None:
+    planned = evertrain("plan", run_file)
+    assert planned.code == 0
+    assert "no cluster has attached yet" in planned.out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["describe", "nobody"], 102, "nobody"),
+        (["watch", "nobody"], 102, "nobody"),
+        (["cancel", "nobody"], 102, "nobody"),
+        (["logs", "nobody"], 102, "nobody"),
+        (["submit", "nowhere.yaml"], 102, "no run file nowhere.yaml"),
+        (["model", "describe", "nothing"], 102, "nothing"),
+        (["checkpoint", "verify", "/nowhere/at/all"], 102, "/nowhere/at/all"),
+        (["cluster", "drain", "nowhere"], 102, "nowhere"),
+        (["lisst"], 2, "list"),
+        (["list", "-o", "xml"], 2, "xml"),
+        (["list", "--limit", "0"], 2, "limit"),
+        (["logs", "x", "--since", "soon"], 2, "1h30m"),
+        (["cluster", "drain", "x", "--evict", "--undo"], 2, "opposite"),
+    ],
+)
+def test_exit_codes_tell_what_went_wrong(evertrain: Run, words: list[str], code: int, said: str) -> None:
+    answer = evertrain(*words)
+    assert answer.code == code
+    assert said in answer.err
+    assert "Traceback" not in answer.err
+    assert answer.out == ""
+
+
+def test_cancelling_ends_and_watching_then_says_cancelled(evertrain: Run, run_file: str) -> None:
+    evertrain("submit", run_file, "--name", "unwanted")
+    assert "CANCELLED" in evertrain("cancel", "unwanted", "--reason", "not needed").out
+    assert evertrain("cancel", "unwanted").code == 0
+    assert evertrain("watch", "unwanted").code == 103
+
+
+def test_watching_to_the_end_answers_by_exit_code(evertrain: Run, stack: Stack) -> None:
+    run = stack.place(stack.submit(name="watched"))
+    threading.Timer(0.5, stack.end, [run]).start()
+    watched = evertrain("watch", run.id)
+    assert watched.code == 0
+    assert "attempt 1 placed" in watched.out
+    assert "test_accuracy 0.98" in watched.out
+    assert "goodput" in watched.out
+
+
+def test_watching_for_programs_is_one_document_a_line(evertrain: Run, stack: Stack) -> None:
+    run = stack.place(stack.submit(name="machine-watched"))
+    stack.end(run)
+    lines = [json.loads(line) for line in evertrain("watch", run.id, "-o", "json").out.splitlines()]
+    assert lines[-1]["run"]["state"] == "SUCCEEDED"
+
+
+def test_ctrl_c_detaches_and_says_that_the_run_goes_on(stack: Stack) -> None:
+    run = stack.submit(name="left-alone")
+    environment = {**os.environ, "EVERTRAIN_SERVER": stack.address, "EVERTRAIN_TOKEN": stack.admin}
+    command = [sys.executable, "-m", "orchestrator.cli.app", "watch", run.id]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as watcher:
+        assert watcher.stdout is not None
+        assert "submitted" in watcher.stdout.readline()
+        watcher.send_signal(signal.SIGINT)
+        _, told = watcher.communicate(timeout=20)
+    assert watcher.returncode == 101
+    assert "the run goes on" in told
+    with stack.client() as client:
+        assert client.get(run.id).state == "QUEUED"
+
+
+def test_logs_are_filtered_as_asked(evertrain: Run, stack: Stack) -> None:
+    run = stack.submit(name="talkative")
+    stack.parts.logs.append(
+        [LogLine(run.id, 1, 1, rank, 1000.0 + rank, f"hello from {rank}", "host", rank + 1) for rank in range(3)]
+    )
+    assert [line.split(" | ")[1] for line in evertrain("logs", "talkative").out.splitlines()] == [
+        "hello from 0", "hello from 1", "hello from 2",
+    ]  # fmt: skip
+    assert "hello from 1" in evertrain("logs", "talkative", "--rank", "1").out
+    assert evertrain("logs", "talkative", "--tail", "1", "-o", "json").document["rank"] == 2  # type: ignore[index]
+
+
+def test_a_token_is_shown_once_and_its_role_is_held(evertrain: Run, run_file: str) -> None:
+    secret = evertrain("token", "create", "onlooker", "--role", "viewer", "--expires", "1h").out.strip()
+    listed = evertrain("token", "list", "-o", "json").document
+    made = next(each for each in listed if each["name"] == "onlooker")  # type: ignore[attr-defined]
+    assert secret not in json.dumps(listed)
+    refused = evertrain("submit", run_file, token=secret)
+    assert refused.code == 1
+    assert "needs the role user" in refused.err
+    assert made["role"] == Role.VIEWER.value
+
+
+def test_a_secret_is_read_from_standard_input_and_never_shown(
+    evertrain: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "value").write_text("hunter2\n")
+    with (tmp_path / "value").open() as typed:
+        monkeypatch.setattr(sys, "stdin", typed)
+        assert evertrain("secret", "put", "MY_TOKEN").code == 0
+    listed = evertrain("secret", "list", "-o", "json")
+    assert "MY_TOKEN" in listed.document  # type: ignore[operator]
+    assert "hunter2" not in listed.out
+    assert evertrain("secret", "delete", "MY_TOKEN").code == 0
+    assert evertrain("secret", "delete", "MY_TOKEN").code == 102
+
+
+def test_nobody_to_talk_to_is_said_with_what_to_do(
+    evertrain: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("EVERTRAIN_SERVER")
+    monkeypatch.setenv("EVERTRAIN_HOME", str(tmp_path))
+    answer = evertrain("list")
+    assert answer.code == 1
+    assert "evertrain up" in answer.err
+
+
+def test_the_schema_is_json(evertrain: Run) -> None:
+    assert evertrain("schema").document["title"] == "RunSpec"  # type: ignore[index]
