@@ -14,6 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Protocol, TextIO
 
 from trainers.contract import (
@@ -52,10 +53,17 @@ class Sink(Protocol):
 class Progress:
     """The rank's account: its phase at every moment, and its speed over the time spent training."""
 
-    def __init__(self, sink: Sink, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+        hold: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
+        """`hold` keeps signals from raising inside: half a message would spoil the next one."""
         self.step = 0  # the last optimizer step that was done
         self._sink = sink
         self._clock_ns = clock_ns
+        self._hold = hold
         self._phase: Phase | None = None
         self._told = Step(step=0, epoch=0, at_ns=clock_ns())
         self._first = True  # no step of this incarnation was told yet
@@ -67,7 +75,8 @@ class Progress:
         return self._sink.interval_s
 
     def send(self, message: Message) -> None:
-        self._sink.put(message)
+        with self._hold():
+            self._sink.put(message)
 
     def phase(self, phase: Phase) -> None:
         """From now on the rank's time belongs to `phase`."""
@@ -116,14 +125,16 @@ class Progress:
         self._sink.close()
 
 
-def open_progress(launch: Launch, rank: int, *, every_step: bool = False) -> Progress:
+def open_progress(
+    launch: Launch, rank: int, *, every_step: bool, hold: Callable[[], AbstractContextManager[None]]
+) -> Progress:
     """To the host's socket where there is one, else to standard output."""
     sink: Sink
     if launch.progress_socket is None:
         sink = TextSink(rank, sys.stdout, 0.0 if every_step else TEXT_INTERVAL_S)
     else:
         sink = SocketSink(launch.progress_socket, Hello(rank, os.getpid()), 0.0 if every_step else STEP_INTERVAL_S)
-    return Progress(sink)
+    return Progress(sink, hold=hold)
 
 
 class SocketSink:

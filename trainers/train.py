@@ -66,7 +66,7 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
         stop_asked=stop.asked,
     )
     loop.resume(state)
-    with stop.deferred():
+    with stop.held():
         loop.run()
 
     progress.phase("evaluating")
@@ -118,25 +118,30 @@ def shared_by_rank_0(value: str | None) -> str | None:
 
 def run_rank(launch: Launch, *, every_step: bool = False) -> int:
     """Live one rank's life in this process, whose environment is torchrun's; returns its exit code and never raises."""
-    progress = open_progress(launch, int(os.environ.get("RANK", "0")), every_step=every_step)
     stop = StopRequest()
+    progress = open_progress(launch, int(os.environ.get("RANK", "0")), every_step=every_step, hold=stop.held)
     try:
         stop.listen()
-        if launch.code_dir is not None:
-            enter_code(launch.code_dir)
-        code = int(ExitCode.OK)
-        if launch.kind == "script":
-            code = script.run(launch, progress)
-        else:
-            main(launch, progress, stop)
-            progress.phase("stopping")
-            leave()
+        with stop.immediate():
+            code = live(launch, progress, stop)
     except BaseException as error:  # the contract: every end is told
         failed = account(error, progress.step)
         progress.send(failed)
         code = failed.code
     progress.close()
     return code
+
+
+def live(launch: Launch, progress: Progress, stop: StopRequest) -> int:
+    """The recipe's, the user's own, or the script's life; its exit code."""
+    if launch.code_dir is not None:
+        enter_code(launch.code_dir)
+    if launch.kind == "script":
+        return script.run(launch, progress)
+    main(launch, progress, stop)
+    progress.phase("stopping")
+    leave()
+    return ExitCode.OK
 
 
 def enter_code(code_dir: str) -> None:
