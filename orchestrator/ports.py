@@ -58,7 +58,8 @@ class Store(Protocol):
     """The only truth. Calls block (callers on an event loop use a thread); every one is safe from several threads.
 
     A call that returned is durable: it survives `kill -9` of the process and loss of power. Raises Unavailable when the
-    database cannot be reached, and then nothing was written.
+    database cannot be reached: nothing was written, unless the connection broke in the very moment of a commit. A submission
+    with an idempotency key and a change by version may be repeated safely.
     """
 
     def submit(self, submissions: Sequence[Submission]) -> list[Submitted]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from orchestrator.errors import Refused, StorageFailed
 
 READERS = 16
 BUSY_S = 10.0
+_LOCK_KEY = 0x6576657274726E  # "evertrn"; PostgreSQL's advisory locks are numbers, one name space a database
+_LOCK_PATIENCE_S = 5.0  # how long the session of a server that was just killed may linger
 
 
 class FileLock:
@@ -122,13 +125,25 @@ def _prepare_sqlite_reader(connection: sqlite3.Connection, _record: Any) -> None
 def _postgres(url: URL) -> Engines:
     writer = create_engine(url, pool_size=1, max_overflow=0, pool_pre_ping=True)
     reader = create_engine(url, pool_size=READERS, max_overflow=0, pool_pre_ping=True, isolation_level="AUTOCOMMIT")
-    event.listen(writer, "connect", _prepare_postgres_writer)
-    return Engines(writer, reader, url.render_as_string(), None)
+    where = url.render_as_string()
+    event.listen(writer, "connect", lambda connection, _record: _prepare_postgres_writer(connection, where))
+    return Engines(writer, reader, where, None)
 
 
-def _prepare_postgres_writer(connection: Any, _record: Any) -> None:
-    """A role or database may have been set to acknowledge commits before they are on disk; ours must be."""
+def _prepare_postgres_writer(connection: Any, where: str) -> None:
+    """A role or database may have been set to acknowledge commits before they are on disk; ours must be.
+
+    The session also takes the database's one writer lock: PostgreSQL drops it with the session, and a server whose session
+    broke cannot write again while another one holds it.
+    """
     row = connection.execute("SHOW synchronous_commit").fetchone()
     if row[0] == "off":
         connection.execute("SET synchronous_commit = on")
+    deadline = time.monotonic() + _LOCK_PATIENCE_S
+    while not connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK_KEY,)).fetchone()[0]:
+        if time.monotonic() > deadline:
+            raise Refused(
+                f"{where}: in use by another server; stop that one first, or give this one a database of its own"
+            )
+        time.sleep(0.1)
     connection.commit()

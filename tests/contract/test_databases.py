@@ -260,6 +260,23 @@ def test_a_second_server_on_the_same_file_is_refused_until_the_first_is_gone(sql
     open_store(sqlite_url).close()
 
 
+def test_a_second_server_on_the_same_postgresql_database_is_refused_until_the_first_is_gone(
+    new_postgres_database: Callable[[], str],
+) -> None:
+    url = new_postgres_database()
+    code = "import sys; from orchestrator.store import open_store; s = open_store(sys.argv[1]); print('open'); input()"
+    command = [sys.executable, "-u", "-c", code, url]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "open\n"
+
+        with pytest.raises(Refused, match="in use by another server; stop that one first"):
+            open_store(url)
+        owner.kill()
+
+    open_store(url).close()
+
+
 def test_the_files_are_for_their_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "new" / "evertrain.db"
     before = os.umask(0)
