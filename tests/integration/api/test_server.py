@@ -1,0 +1,282 @@
+"""The servers themselves: ports, limits, deadlines, TLS, restarts; and the HTTP side."""
+
+from __future__ import annotations
+
+import datetime
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import Client
+from orchestrator.api.http import HttpServer
+from orchestrator.api.server import GrpcServer
+from orchestrator.api.status import DeadlinePassed
+from orchestrator.core.records import Role
+from orchestrator.core.runs import Run
+from orchestrator.errors import EvertrainError, Refused, Unauthenticated, Unavailable
+from orchestrator.settings import Settings
+from orchestrator.telemetry.metrics import Metrics
+from tests.integration.api.stack import SPEC, Stack
+
+
+class Http:
+    """The HTTP side beside a stack."""
+
+    def __init__(self, stack: Stack, **settings: Any) -> None:
+        made = Settings(**{**stack.settings.model_dump(), **settings})
+        self.stack = stack
+        self.metrics = Metrics(made)
+        self.parts = replace(stack.parts, settings=made)
+
+    def __enter__(self) -> Http:
+        async def make() -> HttpServer:
+            server = HttpServer(self.parts, self.metrics)
+            await server.start()
+            return server
+
+        self.server: HttpServer = self.stack.on_loop(make())
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stack.on_loop(self.server.stop())
+
+    def get(self, path: str, secret: str = "") -> tuple[int, str]:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.server.port}{path}")
+        if secret:
+            request.add_header("authorization", f"Bearer {secret}")
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.socket() as occupied:
+        occupied.bind(("127.0.0.1", 0))
+        occupied.listen()
+        yield occupied.getsockname()[1]
+
+
+def with_settings(stack: Stack, **settings: Any) -> Any:
+    return replace(stack.parts, settings=Settings(**{**stack.settings.model_dump(), **settings}))
+
+
+def test_a_taken_port_says_which_and_what_to_do(stack: Stack, taken: int) -> None:
+    async def grpc_start() -> None:
+        await GrpcServer(with_settings(stack, grpc_port=taken)).start()
+
+    async def http_start() -> None:
+        await HttpServer(with_settings(stack, http_port=taken), Metrics(stack.settings)).start()
+
+    for start, variable in ((grpc_start, "EVERTRAIN_GRPC_PORT"), (http_start, "EVERTRAIN_HTTP_PORT")):
+        with pytest.raises(Refused, match=rf"(?s)127\.0\.0\.1:{taken}.*{variable}"):
+            stack.on_loop(start())
+
+
+def test_a_second_server_on_the_port_of_the_first_is_refused(stack: Stack) -> None:
+    async def start() -> None:
+        await GrpcServer(with_settings(stack, grpc_port=stack.server.port)).start()
+
+    with pytest.raises(Refused, match="evertrain down"):
+        stack.on_loop(start())
+
+
+def test_half_of_tls_is_refused(stack: Stack, tmp_path: Path) -> None:
+    async def start(**settings: Any) -> None:
+        await GrpcServer(with_settings(stack, **settings)).start()
+
+    with pytest.raises(Refused, match="EVERTRAIN_TLS_KEY"):
+        stack.on_loop(start(tls_cert=tmp_path / "cert.pem"))
+    with pytest.raises(Refused, match=r"cert\.pem|key\.pem"):
+        stack.on_loop(start(tls_cert=tmp_path / "cert.pem", tls_key=tmp_path / "key.pem"))
+
+
+def self_signed(directory: Path) -> tuple[Path, Path]:
+    x509 = pytest.importorskip("cryptography.x509")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    cert_path, key_path = directory / "cert.pem", directory / "key.pem"
+    cert_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return cert_path, key_path
+
+
+def test_with_a_certificate_calls_are_encrypted_and_checked(tmp_path: Path) -> None:
+    cert, key = self_signed(tmp_path)
+    with Stack(tmp_path / "data", tls_cert=cert, tls_key=key) as stack:
+        with Client(f"localhost:{stack.server.port}", stack.admin, ca_cert=cert) as client:
+            assert client.submit(SPEC).state == "QUEUED"
+        with Client(f"localhost:{stack.server.port}", stack.admin, timeout_s=2) as plain, pytest.raises(Unavailable):
+            plain.get("x")
+
+
+def test_a_call_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
+    release = threading.Event()
+    with Stack(tmp_path, unary_deadline_s=0.2) as stack, stack.client() as client:
+        stack.store.clusters = stack.store.runs = lambda *a, **k: release.wait(20)  # type: ignore[method-assign,assignment]
+        try:
+            with pytest.raises(DeadlinePassed, match="look before you repeat"):
+                next(client.list())
+        finally:
+            release.set()
+
+
+def test_a_bug_is_an_internal_error_without_details(tmp_path: Path) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("the secret is hunter2")
+
+    with Stack(tmp_path) as stack, stack.client() as client:
+        stack.store.runs = broken  # type: ignore[method-assign,assignment]
+        with pytest.raises(EvertrainError, match="incident") as told:
+            next(client.list())
+    assert "hunter2" not in str(told.value)
+
+
+def test_a_client_waits_out_a_restart_and_submits_once(tmp_path: Path) -> None:
+    first = Stack(tmp_path)
+    with first:
+        port, admin = first.server.port, first.admin
+    answers: list[Any] = []
+
+    def submit() -> None:
+        with Client(f"127.0.0.1:{port}", admin) as client:
+            answers.append(client.submit(SPEC, idempotency_key="once"))
+
+    thread = threading.Thread(target=submit)
+    thread.start()
+    time.sleep(0.3)  # the client meets a closed port first; however long this is, the answer is the same
+    second = Stack(tmp_path)
+    second.settings = Settings(data_dir=tmp_path, grpc_port=port, http_port=0)
+    with second, second.client() as client:
+        thread.join(30)
+        assert [run.id for run in client.list()] == [answers[0].id]
+        assert second.admin == admin
+
+
+def test_a_watch_goes_on_over_a_restart(tmp_path: Path) -> None:
+    seen: list[int] = []
+    first = Stack(tmp_path)
+    with first:
+        port, admin = first.server.port, first.admin
+        client = Client(f"127.0.0.1:{port}", admin)
+        run: Run = first.submit()
+        updates = client.watch(run.id)
+        seen += [event.seq for event in next(updates).events]
+    second = Stack(tmp_path)
+    second.settings = Settings(data_dir=tmp_path, grpc_port=port, http_port=0)
+    with second:
+        second.parts.commands.cancel("*", run.id, by="ada")
+        for update in updates:
+            seen += [event.seq for event in update.events]
+    assert seen == [1, 2]
+    client.close()
+
+
+def test_no_server_is_unavailable_with_advice() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with Client(f"127.0.0.1:{port}", "evt_x") as client, pytest.raises(Unavailable, match="evertrain up"):
+        client.create_token("x", Role.VIEWER)  # never tried again by itself
+
+
+def test_a_wrong_token_is_not_tried_again(stack: Stack) -> None:
+    with Client(stack.address, "evt_wrong") as client, pytest.raises(Unauthenticated):
+        client.get("x")
+
+
+def test_deadlines_of_the_client_hold(stack: Stack) -> None:
+    with Client(stack.address, stack.admin, timeout_s=1e-6) as client, pytest.raises(DeadlinePassed):
+        client.get("x")
+
+
+# ---- HTTP -----------------------------------------------------------------------------------------------------------
+
+
+def test_health_and_readiness_need_no_token(stack: Stack) -> None:
+    with Http(stack) as http:
+        assert http.get("/healthz") == (200, "ok\n")
+        assert http.get("/readyz") == (200, "ok\n")
+        assert http.get("/nothing")[0] == 404
+
+
+def test_a_store_that_does_not_answer_is_not_ready(tmp_path: Path) -> None:
+    def away(*args: object) -> None:
+        raise Unavailable("the database at /srv/secret does not answer")
+
+    with Stack(tmp_path) as stack, Http(stack) as http:
+        stack.store.clusters = away  # type: ignore[method-assign,assignment]
+        status, text = http.get("/readyz")
+        assert (status, http.get("/healthz")[0]) == (503, 200)
+        assert "/srv/secret" not in text
+
+
+def test_metrics_are_open_on_loopback(stack: Stack) -> None:
+    stack.submit("metered")
+    with Http(stack) as http:
+        status, text = http.get("/metrics")
+    assert status == 200
+    assert 'evertrain_runs{state="QUEUED"}' in text
+
+
+def test_metrics_want_a_viewer_of_every_project_elsewhere(stack: Stack) -> None:
+    with Http(stack, metrics_without_token=False) as http:
+        assert http.get("/metrics")[0] == 401
+        assert http.get("/metrics", "evt_wrong")[0] == 401
+        assert http.get("/metrics", stack.token("alpha", Role.ADMIN))[0] == 403
+        assert http.get("/metrics", stack.agent)[0] == 403
+        assert http.get("/metrics", stack.token("*", Role.VIEWER))[0] == 200
+
+
+def test_runs_from_before_a_restart_are_on_metrics_and_go_when_they_end(stack: Stack) -> None:
+    run = stack.place(stack.submit("metered", name="older"))
+    with Http(stack) as http:
+        shown = f'run="{run.id}"'
+        assert shown in http.get("/metrics")[1]
+        stack.end(run)
+        text = http.get("/metrics")[1]
+        assert f'evertrain_run_state{{name="older",project="metered",{shown},state="SUCCEEDED"}} 1.0' in text
+        assert http.metrics.living() & {run.id} == set()
+
+
+def test_reads_go_on_while_every_stream_is_open(client: Client) -> None:
+    run = client.submit(SPEC)
+    watches = [client.watch(run.id) for _ in range(50)]
+    for each in watches:
+        next(each)
+    assert client.get(run.id).state == "QUEUED"
+    client.cancel(run.id)
+
+
+def test_the_channel_survives_an_error(client: Client) -> None:
+    for _ in range(3):
+        with pytest.raises(EvertrainError):
+            client.get("run-nosuch")
+    assert client.submit(SPEC).id
