@@ -525,13 +525,17 @@ def _insist_on_untouched_cuda() -> None:
         raise RuntimeError("an imported module initialised CUDA: no fork of this process could use it")
 
 
-def _listen(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+def _clear(path: Path) -> None:
+    """Remove a dead zygote's socket. Raises OSError when a living one serves it."""
     if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
             if probe.connect_ex(str(path)) == 0:
                 raise OSError(f"another zygote serves {path}")
         path.unlink()
+
+
+def _listen(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     before = os.umask(0o177)
     try:
         listener.bind(str(path))
@@ -549,6 +553,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--accelerator", choices=("cpu", "cuda"), default=os.environ.get("DS_ACCELERATOR"))
     options = parser.parse_args(argv)
     accelerator = options.accelerator or ("cuda" if os.path.exists("/dev/nvidiactl") else "cpu")
+    _clear(options.socket)
     _insist_on_environment(accelerator)
     _preload()
     _insist_on_untouched_cuda()

@@ -103,3 +103,14 @@ def name_loaded_ops() -> None:
     from deepspeed.ops.op_builder.builder import OpBuilder
 
     say(ops=sorted(OpBuilder._loaded_ops))
+
+
+def live_and_name_imports(launch: str) -> int:
+    """A whole rank's life, and what it had to import for it."""
+    from trainers.contract import Launch
+    from trainers.train import run_rank
+
+    before = set(sys.modules)
+    code = run_rank(Launch.from_json(Path(launch).read_text()))
+    Path(launch).with_name(f"imports-{os.environ['RANK']}").write_text(json.dumps(sorted(set(sys.modules) - before)))
+    return code

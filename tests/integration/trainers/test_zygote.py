@@ -26,6 +26,7 @@ from orchestrator.cluster.zygote_client import (
     ZygoteLost,
     ZygoteProcess,
 )
+from tests.integration.trainers.gangs import digits_launch
 
 READY_S = 120.0  # imports on a busy machine; a bound for hanging, not a measurement
 PATIENCE_S = 60.0
@@ -60,6 +61,12 @@ def own(tmp_path: Path) -> Iterator[ZygoteProcess]:
     zygote.close()
 
 
+def rendezvous() -> dict[str, str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+
+
 class Gang:
     """Forks functions of `forked_functions` over one lease, each with an output file of its own."""
 
@@ -77,7 +84,7 @@ class Gang:
             requests.append(
                 RankRequest(
                     rank=rank,
-                    env={"PYTHONPATH": str(FUNCTIONS), "RANK": str(rank), "WORLD_SIZE": str(len(calls)), **(env or {})},
+                    env=self._environment(rank, len(calls)) | (env or {}),
                     cwd=str(self.directory),
                     stdout=out.fileno(),
                     stderr=err.fileno(),
@@ -92,6 +99,10 @@ class Gang:
             for each in files:
                 each.close()
         return forked
+
+    def _environment(self, rank: int, world_size: int) -> dict[str, str]:
+        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
+        return {"PYTHONPATH": str(FUNCTIONS), **place}
 
     def wait(self, ranks: int) -> dict[int, Exited]:
         deadline = time.monotonic() + PATIENCE_S
@@ -141,6 +152,40 @@ def test_two_ranks_all_reduce_over_gloo(gang: Gang, tmp_path: Path) -> None:
     assert gang.said(0) == gang.said(1) == {"sum": [3.0] * 4}
 
 
+def test_a_launch_document_is_lived_by_two_ranks(lease: Lease, tmp_path: Path) -> None:
+    launch = digits_launch(tmp_path, train={"steps": 2, "epochs": None})
+    (tmp_path / "launch.json").write_text(launch.to_json())
+    meeting = rendezvous()
+    with open(tmp_path / "output", "wb") as output:
+        requests = [
+            RankRequest(
+                rank=rank,
+                env={"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", **meeting},
+                cwd=str(tmp_path),
+                stdout=output.fileno(),
+                stderr=output.fileno(),
+                launch=str(tmp_path / "launch.json"),
+            )
+            for rank in (0, 1)
+        ]
+        lease.fork(requests)
+    exited = Gang(lease, tmp_path).wait(2)
+    text = (tmp_path / "output").read_text()
+    assert [exited[rank].returncode for rank in (0, 1)] == [0, 0], text
+    assert "done at step 2" in text
+
+
+def test_a_rank_finds_everything_heavy_imported(gang: Gang, tmp_path: Path) -> None:
+    """One module that DeepSpeed imports late costs every start and every recovery seconds."""
+    launch = digits_launch(tmp_path, train={"steps": 2, "epochs": None})
+    (tmp_path / "launch.json").write_text(launch.to_json())
+    gang.fork(*[("live_and_name_imports", str(tmp_path / "launch.json"))] * 2, env=rendezvous())
+    exited = gang.wait(2)
+    assert [exited[rank].returncode for rank in (0, 1)] == [0, 0], (tmp_path / "out-0").read_text()
+    imports = json.loads((tmp_path / "imports-0").read_text())
+    assert len(imports) < 10, imports
+
+
 def test_tensors_threads_and_data_loader_workers_work_in_a_rank(gang: Gang) -> None:
     gang.fork(("multiply_in_threads",), threads=2)
     assert gang.wait(1)[0].returncode == 0, gang.errors(0)
@@ -153,7 +198,7 @@ def test_a_rank_has_only_what_its_request_names(gang: Gang, shared: ZygoteProces
         assert gang.wait(1)[0].returncode == 0, gang.errors(0)
     said = gang.said(0)
     assert said["fds"] == [0, 1, 2]
-    assert said["environment"] == ["EXTRA", "PYTHONPATH", "RANK", "WORLD_SIZE"]
+    assert said["environment"] == ["EXTRA", "LOCAL_RANK", "PYTHONPATH", "RANK", "WORLD_SIZE"]
     assert said["cwd"] == str(gang.directory)
     assert (said["cpus"], said["torch_threads"]) == ([0], 2)
     assert (said["session"], said["interruptible"], said["terminable"], said["blocked"]) == (True, True, True, 0)
