@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,7 +69,8 @@ class Attendant:
         self._unacknowledged: list[Observation] = []
         self._last_seq = 0
         self._acknowledged = 0
-        self._ended = False
+        self._over = False  # the coordinator has said so itself
+        self._ended = asyncio.Event()  # ... and the server has every word of it
         self._changed = asyncio.Event()
         self._ledger = Ledger()  # as last heard of
         self._tasks: list[asyncio.Task[None]] = []
@@ -104,7 +105,13 @@ class Attendant:
         self._wake()
 
     async def dismiss(self) -> None:
-        """The server wants nothing of the attempt any more: whatever of it lives, ends."""
+        """The server wants nothing of the attempt any more: whatever of it lives, ends.
+
+        One that is over by its own word is cleared up as ever, so that its lines arrive and its gang is pooled.
+        """
+        if self._over:
+            self.acknowledge(self._last_seq)  # it could not want nothing without having heard the end
+            await asyncio.wait({self._task}, timeout=LOG_SETTLE_S)
         await self._cancel()
         gang, self._gang = self._gang, None
         if gang is not None:
@@ -159,7 +166,7 @@ class Attendant:
         except RayActorError as error:
             await self._lose(f"the host of its coordinator is gone: {short(error)}")
             return
-        self._ended = True
+        self._ended.set()
         stopping.cancel()
         await asyncio.gather(*tasks)
         await self._give_back(gang)
@@ -172,6 +179,7 @@ class Attendant:
             )
             for observation in report.observations:
                 self._last_seq = observation.seq
+                self._over = self._over or isinstance(observation.what, AttemptEnded)
                 self._send(observation)
             if report.progress is not None:
                 self._ledger = report.progress.ledger
@@ -192,20 +200,31 @@ class Attendant:
         source = (*self.key, gang.host_name(index))
         shipper, host, epoch = self._around.shipper, gang.hosts[index], self._around.epoch
         while True:
-            ended, sent = self._ended, shipper.sent(source)
+            ended, sent = self._ended.is_set(), shipper.sent(source)
+            wait_s = 0.0 if ended else LOG_POLL_S
+            poll: Awaitable[list[LogLine]] = host.log_lines.remote(
+                epoch, sent, shipper.acknowledged(source), BATCH_LINES, wait_s
+            )
             try:
-                lines: list[LogLine] = await call(
-                    host.log_lines.remote(
-                        epoch, sent, shipper.acknowledged(source), BATCH_LINES, 0.0 if ended else LOG_POLL_S
-                    )
-                )
+                lines: list[LogLine] | None = await call(poll) if ended else await self._until_ended(call(poll))
             except RayActorError:
                 await self._ship_leftover(gang.shares[index].node_id)
                 return
             if lines:
-                await shipper.ship(source, lines)
+                await shipper.ship(source, sent, lines)
             elif ended and await shipper.settle(source, sent, LOG_SETTLE_S):
                 return
+
+    async def _until_ended(self, poll: Awaitable[list[LogLine]]) -> list[LogLine] | None:
+        """The answer of a long poll; None when the attempt ended before it came, for then nobody should wait for more."""
+        answer = asyncio.ensure_future(poll)
+        ended = asyncio.create_task(self._ended.wait())
+        try:
+            await asyncio.wait({answer, ended}, return_when=asyncio.FIRST_COMPLETED)
+            return answer.result() if answer.done() else None
+        finally:
+            answer.cancel()
+            ended.cancel()
 
     # ---- endings --------------------------------------------------------------------------------------------------
 
@@ -275,9 +294,10 @@ class Attendant:
             return
         source, shipper = (*self.key, lines[0].source), self._around.shipper
         while shipper.acknowledged(source) < lines[-1].seq:
-            batch = [line for line in lines if line.seq > shipper.sent(source)][:BATCH_LINES]
+            sent = shipper.sent(source)
+            batch = [line for line in lines if line.seq > sent][:BATCH_LINES]
             if batch:
-                await shipper.ship(source, batch)
+                await shipper.ship(source, sent, batch)
             else:
                 await shipper.moved()
 

@@ -43,11 +43,13 @@ class LogShipper:
         """Lines above this one are to be shipped next; falls back to the last acknowledged one when the line breaks."""
         return max(self._sent.get(source, 0), self.acknowledged(source))
 
-    async def ship(self, source: Source, lines: Sequence[LogLine]) -> None:
-        """Returns once the lines are on their way, or the line broke: look at `sent` for what to ship next."""
+    async def ship(self, source: Source, after: int, lines: Sequence[LogLine]) -> None:
+        """Returns once `lines`, which follow `after`, are on their way. Does nothing when others are to be shipped next,
+        because the line broke meanwhile: look at `sent`.
+        """
         while self._outgoing is None or self._unanswered >= self._credit:
             await self.moved()
-        if lines[0].seq <= self.sent(source):
+        if after != self.sent(source):
             return
         batch = pb.LogBatch(lines=[to_proto(line, pb.LogLine) for line in lines])
         self._sent[source] = lines[-1].seq
