@@ -10,8 +10,10 @@ import grpc
 import pytest
 
 from orchestrator import Client
+from orchestrator.api.client import RunFile
+from orchestrator.api.run_feed import EVENTS_AT_ONCE
 from orchestrator.api.views import RunUpdate
-from orchestrator.core.observations import FirstStep, IncarnationStarted, Progress
+from orchestrator.core.observations import EpochEnded, FirstStep, IncarnationStarted, Progress
 from orchestrator.errors import Conflict, InvalidSpec, NotFound, TooLarge
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from tests.integration.api.stack import SPEC, Stack
@@ -230,19 +232,19 @@ def test_many_watchers_hold_no_threads_and_all_see_the_end(stack: Stack, client:
 
 def test_a_history_longer_than_a_page_is_told_whole(stack: Stack, client: Client) -> None:
     run = stack.place(stack.submit())
-    for number in range(1, 605):
-        stack.observe(run, IncarnationStarted(number, 1))
+    for number in range(1, 520):
+        stack.observe(run, EpochEnded(1, number, number))
     stack.end(run)
     watched = [event.seq for update in client.watch(run.id) for event in update.events]
     assert watched == list(range(1, len(watched) + 1))
-    assert len(watched) == len(list(client.events(run.id))) > 600
+    assert len(watched) == len(list(client.events(run.id))) > EVENTS_AT_ONCE
 
 
 def test_a_dictionary_a_path_and_a_text_are_the_same_run_file(client: Client, tmp_path: Path) -> None:
     path = tmp_path / "job.yaml"
     path.write_text("name: forms\nrecipe: digits_cnn\ntrain: {epochs: 1}\n")
     document = {"name": "forms", "recipe": "digits_cnn", "train": {"epochs": 1}}
-    forms = [str(path), path, path.read_text(), document]
+    forms: list[RunFile] = [str(path), path, path.read_text(), document]
     specs = [client.get(client.submit(form).id).spec for form in forms]
     assert all(each == specs[0] for each in specs)
     changed = client.submit(path, overrides={"train.epochs": 3})
