@@ -14,7 +14,7 @@ import tempfile
 import textwrap
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,17 +81,16 @@ class RayHead:
 
 
 class AgentProcess:
-    def __init__(self, ray_head: RayHead, server: RecordingServer, directory: Path, *options: str) -> None:
-        self._directory = directory
-        token = directory / "agent-token"
-        token.write_text(TOKEN)
+    def __init__(self, ray_head: RayHead, server: RecordingServer, directory: Path, token_value: str) -> None:
+        token = directory / f"agent-token-{uuid.uuid4().hex[:6]}"
+        token.write_text(token_value)
         self.log = directory / f"agent-{uuid.uuid4().hex[:6]}.log"
         with open(self.log, "wb") as output:
             self.process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "orchestrator.cluster.agent", "--cluster", "test"),
                     *("--server", server.address, "--token-file", str(token), "--ray-address", ray_head.address),
-                    *("--local-dir", str(directory / "n"), *options),
+                    *("--local-dir", str(directory / "n")),
                 ],
                 env=ray_head.env,
                 stdout=output,
@@ -124,8 +123,8 @@ class Stage:
     def local_dir(self) -> Path:
         return self.directory / "n"
 
-    def start_agent(self, *options: str) -> AgentProcess:
-        return AgentProcess(self.ray, self.server, self.directory, *options)
+    def start_agent(self, token: str = TOKEN) -> AgentProcess:
+        return AgentProcess(self.ray, self.server, self.directory, token)
 
     def wait_attached(self, count: int) -> None:
         self.server.wait("an attached agent", lambda: len(self.server.hellos) >= count and self.server.nodes)
@@ -160,20 +159,32 @@ class Stage:
         self.server.bundles[digest] = data
         return self.run({"name": "script", "script": "script.py", **(spec or {})}, bundle=digest, **changes)
 
-    def processes(self, of: str) -> list[psutil.Process]:
-        """Living processes of this stage whose command line has `of` in it."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if of in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
-                    if process.environ().get("RAY_AUTH_TOKEN_PATH") == self.ray.env["RAY_AUTH_TOKEN_PATH"]:
-                        found.append(process)
-        return found
+    def ranks(self) -> list[psutil.Process]:
+        """Living forks of this stage's zygotes: ranks and rendezvous stores."""
+        found = list(_living(lambda process: f"--socket {self.local_dir}/" in " ".join(process.cmdline())))
+        zygotes = {each.pid for each in found}
+        return [each for each in found if each.ppid() in zygotes]
+
+    def host_actors(self) -> list[psutil.Process]:
+        token = self.ray.env["RAY_AUTH_TOKEN_PATH"]
+        return list(
+            _living(
+                lambda process: "ray::HostActor" in " ".join(process.cmdline())
+                and process.environ().get("RAY_AUTH_TOKEN_PATH") == token
+            )
+        )
 
     def close(self) -> None:
         self.agent.close()
         self.ray.close()
         self.server.down()
+
+
+def _living(wanted: Callable[[psutil.Process], bool]) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE and wanted(process):
+                yield process
 
 
 @pytest.fixture(scope="session")
