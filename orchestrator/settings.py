@@ -58,9 +58,6 @@ class Settings(BaseSettings):
     message_bytes: _Bytes = Field(default=8 * MIB, description="Largest gRPC message taken or sent.")
     spec_bytes: _Bytes = Field(default=256 * 1024, description="Largest run file taken.")
     bundle_bytes: _Bytes = Field(default=64 * MIB, description="Largest code bundle taken.")
-    batch_submissions: Annotated[int, Field(gt=0)] = Field(
-        default=1000, description="Most submissions in one SubmitBatch."
-    )
     concurrent_streams: Annotated[int, Field(gt=0)] = Field(
         default=1000, description="Most open calls of one connection."
     )
@@ -89,13 +86,6 @@ class Settings(BaseSettings):
         default=2.0, description="After a run's end its log counts as complete when no line came for so long."
     )
 
-    agent_lost_after_s: _Seconds = Field(
-        default=30.0, description="An agent not heard of for so long makes the liveness of its runs unknown."
-    )
-    fence_s: _Seconds = Field(
-        default=60.0,
-        description="A host cut off from its cluster ends its ranks within this; no new attempt starts before.",
-    )
     watch_poll_s: _Seconds = Field(
         default=2.0, description="A watcher looks again after so long even when nothing woke it."
     )

@@ -12,7 +12,7 @@ from orchestrator.api.auth import caller
 from orchestrator.api.parts import Parts, bad_request
 from orchestrator.api.run_feed import RunFeed
 from orchestrator.api.run_logs import RunLogs
-from orchestrator.control.commands import SubmitCommand
+from orchestrator.control.commands import MAX_BATCH, SubmitCommand
 from orchestrator.core.records import LogQuery, RunFilter
 from orchestrator.core.runs import STATE_NAMES
 from orchestrator.errors import TooLarge
@@ -37,10 +37,10 @@ class RunsService(rpc.RunsServicer):
         return self._submitted(answers[0])
 
     async def SubmitBatch(self, request: pb.SubmitBatchRequest, context: Any) -> pb.SubmitBatchResponse:
-        parts, limit = self._parts, self._parts.settings.batch_submissions
-        if len(request.submissions) > limit:
+        parts = self._parts
+        if len(request.submissions) > MAX_BATCH:
             raise TooLarge(
-                f"{len(request.submissions)} submissions in one batch, at most {limit}: send several batches"
+                f"{len(request.submissions)} submissions in one batch, at most {MAX_BATCH}: send several batches"
             )
         if not request.submissions:
             raise bad_request("submissions", "none", "a batch needs at least one submission")
