@@ -70,6 +70,7 @@ class Agent:
         self._adoptable: dict[tuple[str, int], tuple[FoundGang, tuple[NodeShare, ...]]] = {}
         self._attendants: dict[tuple[str, int], Attendant] = {}
         self._dismissals: set[asyncio.Task[None]] = set()
+        self._leaving: set[tuple[str, int]] = set()  # dismissed, and not cleared up yet
         self._heard_orders = False
         self._warmed: set[str] = set()
 
@@ -146,7 +147,7 @@ class Agent:
         """Level-triggered: the whole of what should be. What is missing is begun, what is not wanted ends."""
         wanted = {(order.run_id, order.attempt): order for order in orders}
         for key in [each for each in self._attendants if each not in wanted]:
-            self._later(self._attendants.pop(key).dismiss())
+            self._later(self._dismiss(self._attendants.pop(key)))
         for key, order in wanted.items():
             if key in self._attendants:
                 self._attendants[key].update(order)
@@ -174,6 +175,13 @@ class Agent:
 
     def _unacknowledged(self) -> Iterable[Observation]:
         return [each for attendant in self._attendants.values() for each in attendant.unacknowledged]
+
+    async def _dismiss(self, attendant: Attendant) -> None:
+        self._leaving.add(attendant.key)
+        try:
+            await attendant.dismiss()
+        finally:
+            self._leaving.discard(attendant.key)
 
     def _later(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -203,7 +211,7 @@ class Agent:
         for node_id in await self._cluster.living_node_ids():
             keeper = await self._cluster.keeper(node_id)
             with contextlib.suppress(RayActorError):
-                await call(keeper.sweep.remote(self._epoch, list(self._attendants), owners))
+                await call(keeper.sweep.remote(self._epoch, [*self._attendants, *self._leaving], owners))
 
     async def give_pool_back(self) -> None:
         await self._pool.drain()

@@ -168,8 +168,9 @@ class Attendant:
             return
         self._ended.set()
         stopping.cancel()
-        await asyncio.gather(*tasks)
-        await self._give_back(gang)
+        with self._around.pool.clearing_up(gang.shape):
+            await asyncio.gather(*tasks)
+            await self._give_back(gang)
 
     async def _relay(self, gang: Gang) -> None:
         """Returns once the attempt has ended and the server has every observation of it."""

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 ZYGOTE_READY_S = 120.0
 IDLE_ZYGOTE_S = 1800.0
 PRINTED_CHUNKS = 16
+SWEEP_OLDER_THAN_S = 30.0
 _WITHHELD_PREFIXES = ("RAY_", "EVERTRAIN_", "PYTHONPATH", "OMP_", "MKL_", "OPENBLAS_")
 
 
@@ -153,6 +154,7 @@ class Keeper:
 
 
 def _sweep(directory: Path, kept: Collection[str]) -> None:
+    youngest = time.time() - SWEEP_OLDER_THAN_S  # an attempt may have begun since the agent made its list
     for path in directory.iterdir():
-        if path.name not in kept:
+        if path.name not in kept and path.stat().st_mtime < youngest:
             remove_tree(path)

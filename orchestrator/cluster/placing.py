@@ -78,7 +78,7 @@ class Placer:
             raise Unplaced(Reason(ReasonCode.PLACEMENT_STALE, f"no code to run: {error}"), False) from error
 
     async def _pooled(self, shape: Shape) -> Gang | None:
-        while (gang := self._pool.take(shape)) is not None:
+        while (gang := await self._pool.take(shape)) is not None:
             try:
                 await self._ready(gang)
                 return gang

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from orchestrator.cluster.ray_cluster import Gang, RayCluster, Shape
 
 TTL_S = 60.0
+COMING_S = 1.0  # how long to wait for a gang that is being cleared up: less than starting another one takes
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,33 @@ class Pool:
     def __init__(self, cluster: RayCluster, ttl_s: float = TTL_S) -> None:
         self._cluster, self._ttl_s = cluster, ttl_s
         self._idle: list[_Idle] = []
+        self._coming: list[Shape] = []
+        self._moved = asyncio.Event()
+
+    @contextlib.contextmanager
+    def clearing_up(self, shape: Shape) -> Iterator[None]:
+        """A gang of that shape is about to be put back, or not: whoever wants one may wait for it."""
+        self._coming.append(shape)
+        try:
+            yield
+        finally:
+            self._coming.remove(shape)
+            self._moved.set()
+            self._moved = asyncio.Event()
 
     def put(self, gang: Gang) -> None:
         self._idle.append(_Idle(gang, time.monotonic()))
 
-    def take(self, shape: Shape) -> Gang | None:
-        """The gang that was put back last, if one has exactly this shape."""
+    async def take(self, shape: Shape) -> Gang | None:
+        """The gang that was put back last, if one has exactly this shape; waits a moment for one that is coming."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(COMING_S):
+                while (gang := self._take(shape)) is None and shape in self._coming:
+                    await self._moved.wait()
+                return gang
+        return self._take(shape)
+
+    def _take(self, shape: Shape) -> Gang | None:
         for idle in reversed(self._idle):
             if idle.gang.shape == shape:
                 self._idle.remove(idle)

@@ -14,7 +14,7 @@ import tempfile
 import textwrap
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import pytest
 from orchestrator import bundle
 from orchestrator.core.orders import AttemptOrder
 from orchestrator.core.runs import NodeShare
-from orchestrator.core.scheduling.fit import Fits, GangShape, fit
+from orchestrator.core.scheduling.fit import Fits, GangShape, Node, fit
 from tests.integration.cluster.recording_server import TOKEN, Key, RecordingServer
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -130,22 +130,26 @@ class Stage:
         self.server.wait("an attached agent", lambda: len(self.server.hellos) >= count and self.server.nodes)
 
     def order(self, spec: dict[str, Any], **changes: Any) -> AttemptOrder:
-        """An order for a new run, placed where it fits."""
+        """An order for a new run. Without `shares` it goes where it fits, once it does."""
         run_id = f"run-{uuid.uuid4().hex[:10]}"
         resources = {"workers": 2, "cpu": 1, **spec.get("resources", {})}
-        shape = GangShape(workers=resources["workers"], cpu=resources["cpu"], memory=resources.get("memory", 0))
-        found = fit(shape, self.server.nodes)
-        shares: tuple[NodeShare, ...] = found.shares if isinstance(found, Fits) else ()
         values: dict[str, Any] = {
             "run_id": run_id,
             "project": "default",
             "run_name": "test",
             "attempt": 1,
-            "shares": shares,
             "spec": {**spec, "resources": resources},
             "checkpoint_root": str(self.directory / "checkpoints" / run_id),
         }
+        if "shares" not in changes:
+            shape = GangShape(workers=resources["workers"], cpu=resources["cpu"], memory=resources.get("memory", 0))
+            values["shares"] = self.server.wait("room for the gang", lambda: _shares(shape, self.server.nodes))
         return AttemptOrder(**{**values, **changes})
+
+    def share(self, ranks: int) -> NodeShare:
+        """That many ranks on the only node."""
+        node = self.server.nodes[0]
+        return NodeShare(node.id, node.host, node.ip, ranks)
 
     def run(self, spec: dict[str, Any], **changes: Any) -> Key:
         return self.server.order(self.order(spec, **changes))
@@ -169,8 +173,10 @@ class Stage:
         token = self.ray.env["RAY_AUTH_TOKEN_PATH"]
         return list(
             _living(
-                lambda process: "ray::HostActor" in " ".join(process.cmdline())
-                and process.environ().get("RAY_AUTH_TOKEN_PATH") == token
+                lambda process: (
+                    "ray::HostActor" in " ".join(process.cmdline())
+                    and process.environ().get("RAY_AUTH_TOKEN_PATH") == token
+                )
             )
         )
 
@@ -178,6 +184,11 @@ class Stage:
         self.agent.close()
         self.ray.close()
         self.server.down()
+
+
+def _shares(shape: GangShape, nodes: Sequence[Node]) -> tuple[NodeShare, ...]:
+    found = fit(shape, nodes)
+    return found.shares if isinstance(found, Fits) else ()
 
 
 def _living(wanted: Callable[[psutil.Process], bool]) -> Iterator[psutil.Process]:
