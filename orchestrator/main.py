@@ -27,6 +27,7 @@ from orchestrator.control.commands import Commands
 from orchestrator.control.fleet import Fleet
 from orchestrator.control.loop import Loop
 from orchestrator.control.runs import RunRecords
+from orchestrator.control.startup import fill_board
 from orchestrator.control.wakeups import LocalWakeups
 from orchestrator.errors import EvertrainError
 from orchestrator.ports import Store
@@ -55,8 +56,9 @@ class Server:
 def build(settings: Settings, store: Store) -> Server:
     """Put the server together; nothing listens and nothing runs yet."""
     clock, wakeups, metrics = SystemClock(), LocalWakeups(), Metrics(settings)
-    board = Board(store.unfinished())
+    board = Board(clock)
     records = RunRecords(store, board, wakeups)
+    fill_board(board, store, records, clock)
     clusters = Clusters(store, clock)
     fleet = Fleet(
         store=store,

@@ -70,6 +70,10 @@ class Store(Protocol):
         """
         ...
 
+    def used_keys(self, project: str, keys: Iterable[str]) -> set[str]:
+        """Those of the idempotency keys that a run of the project was submitted with."""
+        ...
+
     def run(self, project: str, id_or_name: str) -> Run:
         """By id, or the newest run of that name. Project "*" looks everywhere. Raises NotFound."""
         ...

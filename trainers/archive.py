@@ -14,6 +14,7 @@ from trainers.contract import (
     Launch,
     Listed,
     Manifest,
+    attempt_dir,
     choose,
     found,
     incarnation_dir,
@@ -40,12 +41,17 @@ class Archive:
     def open(self) -> None:
         """Take the checkpoints over from older attempts, and see what there is. Raises Fenced, too."""
         self._hold_fence()
-        for each in {*self._launch.admitted, self._ours}:
-            directory = incarnation_dir(each.attempt, each.incarnation)
+        for directory in {name for each in (*self._launch.admitted, self._ours) for name in self._directories(each)}:
             for name in self._storage.names(directory):
                 listed = self._find(f"{directory}/{name}")
                 if listed is not None:
                     self._known[listed.checkpoint] = listed
+
+    def _directories(self, admitted: Admitted) -> list[str]:
+        if admitted.incarnation:
+            return [incarnation_dir(admitted.attempt, admitted.incarnation)]
+        whole = attempt_dir(admitted.attempt)
+        return [f"{whole}/{name}" for name in self._storage.names(whole)]
 
     def choose(self, verdicts: Mapping[str, str | None]) -> Choice:
         """The newest that verifies, or the next to be verified."""

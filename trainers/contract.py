@@ -46,10 +46,10 @@ Phase = Literal["starting", "restoring", "training", "recomputing", "checkpoint"
 
 @dataclass(frozen=True)
 class Admitted:
-    """One incarnation whose seals may be resumed from."""
+    """One incarnation whose seals may be resumed from; incarnation 0: all of that attempt."""
 
     attempt: int
-    incarnation: int
+    incarnation: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class PhaseChanged:
 
 @dataclass(frozen=True)
 class Step:
-    """Optimizer step `step` is done. Sent for the first step of an incarnation, then at most every 100 ms, and for the last."""
+    """Optimizer step `step` is done. Sent for an incarnation's first step, then at most every 100 ms, and for the last."""
 
     kind: ClassVar[str] = "step"
     step: int  # optimizer steps since the beginning of the run, counted from 1
@@ -259,9 +259,14 @@ class Manifest:
             raise ValueError(f"not a checkpoint manifest: {error}") from error
 
 
+def attempt_dir(attempt: int) -> str:
+    """Where the incarnations of one attempt live, relative to `Launch.checkpoint_root`."""
+    return f"attempt-{attempt:04d}"
+
+
 def incarnation_dir(attempt: int, incarnation: int) -> str:
     """Where the seals of one incarnation live, relative to `Launch.checkpoint_root`."""
-    return f"attempt-{attempt:04d}/incarnation-{incarnation:04d}"
+    return f"{attempt_dir(attempt)}/incarnation-{incarnation:04d}"
 
 
 def step_dir(step: int) -> str:

@@ -7,14 +7,21 @@ server is the store's only writer, and whoever writes a run tells the board. It 
 from __future__ import annotations
 
 import bisect
+import heapq
+import itertools
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import OrderedDict
+from dataclasses import dataclass, replace
 
 from orchestrator import spec
 from orchestrator.core.runs import NodeShare, Queued, Reason, ReasonCode, Run
 from orchestrator.core.scheduling.admission import Entry
 from orchestrator.core.scheduling.fit import GangShape
+from orchestrator.ports import Clock
+
+REMEMBERED_ENDS = 10_000  # of runs that have ended, so that a late announcement does not bring them back
+
+Rank = tuple[int, float, str]
 
 
 @dataclass(frozen=True)
@@ -31,32 +38,46 @@ class Holding:
 
 
 class Board:
-    """Safe from several threads."""
+    """Safe from several threads. Announcements may come in any order: the highest version of a run counts."""
 
-    def __init__(self, runs: Iterable[Run] = ()) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._entries: dict[str, Entry] = {}
-        self._order: list[tuple[int, float, str]] = []
+        self._ready_ns: dict[str, int] = {}  # monotonic: a wall clock that is moved shortens no wait
+        self._order: dict[str, list[Rank]] = {}  # by project
         self._holdings: dict[str, Holding] = {}
         self._reasons: dict[str, Reason] = {}
-        for run in runs:
-            self.update(run)
+        self._versions: dict[str, int] = {}
+        self._ended: OrderedDict[str, int] = OrderedDict()
 
     def update(self, run: Run) -> None:
-        """Take in a run as the store has it now."""
+        """Take in a run as the store has it. Raises InvalidSpec when this version cannot read its run file."""
+        shape = None if run.terminal else spec.gang_shape(spec.load(run.spec))
         with self._lock:
+            if run.version < self._versions.get(run.id, self._ended.get(run.id, 0)):
+                return
             self._forget(run.id)
+            if not isinstance(run.state, Queued):
+                self._ready_ns.pop(run.id, None)
+            if shape is None:
+                self._remember_end(run)
+                return
+            self._versions[run.id] = run.version
             if isinstance(run.state, Queued):
-                entry = _entry(run, run.state)
-                self._entries[run.id] = entry
-                bisect.insort(self._order, entry.rank)
+                self._queue(run, run.state, shape)
             elif run.attempt is not None:
-                self._holdings[run.id] = _holding(run)
+                attempt = run.attempt
+                self._holdings[run.id] = Holding(
+                    run.id, run.name, run.project, attempt.number, attempt.cluster, shape, attempt.shares
+                )
 
     def queue(self, limit: int) -> list[Entry]:
-        """The first `limit` of the queue."""
+        """The first `limit` of each project: no project's queue hides another's."""
         with self._lock:
-            return [self._entries[rank[2]] for rank in self._order[:limit]]
+            now_ns = self._clock.monotonic_ns()
+            heads = [order[:limit] for order in self._order.values()]
+            return [self._waiting(rank[2], now_ns) for rank in heapq.merge(*heads)]
 
     def holdings(self, cluster: str | None = None) -> list[Holding]:
         with self._lock:
@@ -73,38 +94,47 @@ class Board:
             entry = self._entries.get(run_id)
             if entry is None or run_id in self._reasons:
                 return self._reasons.get(run_id)
-            place = bisect.bisect_left(self._order, entry.rank) + 1
+            place = 1 + sum(bisect.bisect_left(order, entry.rank) for order in self._order.values())
             return Reason(ReasonCode.WAITING_BEHIND, f"place {place} in the queue")
 
     def queued(self) -> int:
         with self._lock:
-            return len(self._order)
+            return len(self._entries)
+
+    def _queue(self, run: Run, state: Queued, shape: GangShape) -> None:
+        entry = Entry(
+            run_id=run.id,
+            name=run.name,
+            project=run.project,
+            shape=shape,
+            priority=run.priority,
+            submitted_at=run.submitted_at,
+            queued_since_at=run.state_since_at,
+            tried_before=any(each.placed for each in run.attempts),
+            waits_for=state.reason.code,
+        )
+        # The pause as it was decided, both ends by the same clock; after a restart of the server it begins anew.
+        pause_s = max(0.0, state.not_before_at - run.state_since_at)
+        self._ready_ns[run.id] = self._ready_ns.get(run.id, self._clock.monotonic_ns() + int(pause_s * 1e9))
+        self._entries[run.id] = entry
+        bisect.insort(self._order.setdefault(run.project, []), entry.rank)
+
+    def _waiting(self, run_id: str, now_ns: int) -> Entry:
+        left_s = (self._ready_ns[run_id] - now_ns) / 1e9
+        return replace(self._entries[run_id], backing_off_s=left_s) if left_s > 0 else self._entries[run_id]
+
+    def _remember_end(self, run: Run) -> None:
+        self._ended[run.id] = run.version
+        for old in list(itertools.islice(self._ended, max(0, len(self._ended) - REMEMBERED_ENDS))):
+            del self._ended[old]
 
     def _forget(self, run_id: str) -> None:
         self._holdings.pop(run_id, None)
         self._reasons.pop(run_id, None)
+        self._versions.pop(run_id, None)
         entry = self._entries.pop(run_id, None)
         if entry is not None:
-            del self._order[bisect.bisect_left(self._order, entry.rank)]
-
-
-def _entry(run: Run, state: Queued) -> Entry:
-    return Entry(
-        run_id=run.id,
-        name=run.name,
-        project=run.project,
-        shape=spec.gang_shape(spec.load(run.spec)),
-        priority=run.priority,
-        submitted_at=run.submitted_at,
-        queued_since_at=run.state_since_at,
-        not_before_at=state.not_before_at,
-        tried_before=any(each.placed for each in run.attempts),
-        waits_for=state.reason.code,
-    )
-
-
-def _holding(run: Run) -> Holding:
-    attempt = run.attempt
-    assert attempt is not None, "update() has checked that there is one"
-    shape = spec.gang_shape(spec.load(run.spec))
-    return Holding(run.id, run.name, run.project, attempt.number, attempt.cluster, shape, attempt.shares)
+            order = self._order[entry.project]
+            del order[bisect.bisect_left(order, entry.rank)]
+            if not order:
+                del self._order[entry.project]

@@ -17,7 +17,7 @@ from orchestrator.core.records import Cluster, Submission
 from orchestrator.core.runs import NodeShare, Run
 from orchestrator.core.scheduling.admission import ClusterView
 from orchestrator.core.scheduling.fit import Fits, GangShape, NeverFits, Waits, fit
-from orchestrator.errors import Refused
+from orchestrator.errors import NotFound, Refused
 from orchestrator.ports import BundleStore, Clock, Store, Submitted
 
 MAX_BATCH = 1000
@@ -111,10 +111,14 @@ class Commands:
     def _submission(self, command: SubmitCommand, clusters: Sequence[ClusterView]) -> Submission:
         parsed = spec.parse(command.spec_text)
         document = spec.dump(parsed)
-        self._check_fits(spec.gang_shape(parsed), command.project, clusters)
-        self._check_secrets(command.project, parsed.secrets)
-        if parsed.bundle is not None:
-            self._bundles.get(parsed.bundle)  # raises NotFound: it must be there before the run is
+        try:
+            self._check_fits(spec.gang_shape(parsed), command.project, clusters)
+            self._check_secrets(command.project, parsed.secrets)
+            if parsed.bundle is not None:
+                self._bundles.get(parsed.bundle)  # raises NotFound: it must be there before the run is
+        except (Refused, NotFound):
+            if not self._was_recorded(command):
+                raise
         return Submission(
             run_id="run-" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(10)),
             project=command.project,
@@ -127,6 +131,11 @@ class Commands:
             idempotency_key=command.idempotency_key,
             spec_sha256=hashlib.sha256(command.spec_text.encode()).hexdigest(),
         )
+
+    def _was_recorded(self, command: SubmitCommand) -> bool:
+        """A repeated submission is answered with its run, whatever has changed since."""
+        key = command.idempotency_key
+        return key is not None and key in self._store.used_keys(command.project, [key])
 
     def _check_fits(self, shape: GangShape, project: str, clusters: Sequence[ClusterView]) -> None:
         """Refuse at once what can never start; with no cluster connected nobody knows, and it may wait."""

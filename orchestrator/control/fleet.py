@@ -19,7 +19,7 @@ from orchestrator.core.observations import Observation, Progress
 from orchestrator.core.orders import AttemptOrder
 from orchestrator.core.runs import Run
 from orchestrator.core.scheduling.fit import Node
-from orchestrator.errors import NotFound
+from orchestrator.errors import NotFound, Refused
 from orchestrator.ports import Clock, Store, Wakeups
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,8 @@ class Fleet:
         """The newest agent of a cluster takes over from an older one. Raises Refused for an older agent."""
         await asyncio.to_thread(self.clusters.attach, cluster, project, epoch, ray_version)
         old = self._sessions.get(cluster)
+        if old is not None and old.epoch > epoch:  # it attached while this one was being recorded
+            raise Refused(f"cluster {cluster} has a newer agent (epoch {old.epoch} > {epoch}): this one should end")
         if old is not None:
             old.supersede(f"a newer agent for cluster {cluster} attached (epoch {epoch}): this one should end")
         session = Session(self, cluster, epoch)

@@ -113,6 +113,15 @@ def reject(run: Run, reason: Reason, now: float) -> Transition | Ignored:
     return _finish(run, Failed(reason, Failure(FailureKind.CONFIG, reason.message)), now)
 
 
+def abandon(run: Run, reason: Reason, now: float) -> Transition | Ignored:
+    """End a run that this server cannot even read: nothing can be decided about it any more."""
+    if run.terminal:
+        return Ignored(f"it has already ended: {run.state.kind}")
+    if run.attempt is not None:
+        run = _with_attempt(run, replace(run.attempt, ended=reason, ended_at=now))
+    return _finish(run, Failed(reason, Failure(FailureKind.CONFIG, reason.message)), now)
+
+
 def cancel(run: Run, *, by: str, message: str, now: float) -> Transition | Ignored:
     """A queued run ends at once; a placed one is ordered to stop and ends when its ranks have. Idempotent."""
     if run.terminal:
@@ -141,9 +150,7 @@ def order(
     attempt = run.attempt
     if attempt is None:
         return None
-    admitted = tuple(
-        AdmittedSeals(each.number, incarnation.number) for each in run.attempts for incarnation in each.incarnations
-    )
+    admitted = tuple(AdmittedSeals(each.number) for each in run.attempts[:-1])
     code = str(run.spec.get("code") or "")
     return AttemptOrder(
         run_id=run.id,

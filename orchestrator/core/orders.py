@@ -11,10 +11,13 @@ from orchestrator.core.runs import Budgets, Failure, NodeShare, Spent, StopOrder
 
 @dataclass(frozen=True)
 class AdmittedSeals:
-    """One incarnation whose checkpoints the store admits."""
+    """An attempt whose checkpoints the store admits; `incarnation` 0: all of them.
+
+    An attempt is admitted whole: it may have restarted in place and sealed while nobody could hear of it.
+    """
 
     attempt: int
-    incarnation: int
+    incarnation: int = 0
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,10 @@ class MemoryStore:
             self._keys[key] = (submission.spec_sha256, run.id)
         return Submitted(run, True)
 
+    def used_keys(self, project: str, keys: Iterable[str]) -> set[str]:
+        with self._lock:
+            return {key for key in keys if (project, key) in self._keys}
+
     def run(self, project: str, id_or_name: str) -> Run:
         with self._lock:
             mine = [run for run in self._runs.values() if project in ("*", run.project)]

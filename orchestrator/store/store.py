@@ -83,6 +83,11 @@ class SqlStore:
             drafts = [_Draft(submission) for submission in submissions]
         return self._writer.write(lambda connection: _submit(connection, drafts))
 
+    def used_keys(self, project: str, keys: Iterable[str]) -> set[str]:
+        mine = runs.c.project == project
+        query = select(runs.c.idempotency_key).where(mine, runs.c.idempotency_key.in_(list(keys)))
+        return self._read(lambda connection: {row[0] for row in connection.execute(query)})
+
     def run(self, project: str, id_or_name: str) -> Run:
         mine = [] if project == "*" else [runs.c.project == project]
         by_id = select(*_DOCUMENT).where(runs.c.id == id_or_name, *mine)

@@ -666,3 +666,9 @@ def test_a_closed_store_says_so(backend: Backend) -> None:
         submit(store, [1])
     with pytest.raises(Unavailable, match="closed"):
         store.runs(RunFilter("default"))
+
+
+def test_the_keys_that_were_used_are_known_by_project(store: Store) -> None:
+    submit(store, [1], idempotency_key="k")
+    assert store.used_keys("default", ["k", "other"]) == {"k"}
+    assert store.used_keys("elsewhere", ["k"]) == set()

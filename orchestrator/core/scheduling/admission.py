@@ -2,7 +2,7 @@
 
 Four phases: sort, fit, judge, answer. Every entry of the snapshot leaves with a decision and its reason. The order is
 priority, then age. An entry that does not fit lets smaller ones behind it pass, until it has waited `BLOCK_AFTER_S`: from
-then on nothing of its priority or below may take what it needs, so a big gang is never starved by small ones.
+then on nothing behind it may take anything of the clusters that it waits for, so a big gang is never starved by small ones.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Entry:
     priority: int
     submitted_at: float
     queued_since_at: float
-    not_before_at: float = 0.0
+    backing_off_s: float = 0.0  # how long it still has to wait, whatever is free
     tried_before: bool = False  # an attempt of it has been placed before: the cluster was large enough once
     waits_for: ReasonCode = ReasonCode.SUBMITTED  # what its record says now: only a change is written
 
@@ -75,14 +75,14 @@ Decision = Admit | Wait | Reject
 def admit(entries: Sequence[Entry], clusters: Sequence[ClusterView], now: float) -> list[Decision]:
     """Decide for every entry, first come first."""
     nodes = {each.name: list(each.nodes) for each in clusters}
+    blocked: dict[str, Entry] = {}
     decisions: list[Decision] = []
-    blocker: Entry | None = None
     for place, entry in enumerate(sorted(entries, key=lambda each: each.rank), 1):
-        decision = _judge(entry, clusters, nodes, blocker, place, now)
+        decision, waits_for = _judge(entry, clusters, nodes, blocked, place, now)
         if isinstance(decision, Admit):
             nodes[decision.cluster] = reserve(nodes[decision.cluster], entry.shape, decision.shares)
-        elif isinstance(decision, Wait) and blocker is None and _starving(entry, decision, now):
-            blocker = entry
+        elif now - entry.queued_since_at >= BLOCK_AFTER_S:
+            blocked |= dict.fromkeys(waits_for, entry)
         decisions.append(decision)
     return decisions
 
@@ -91,40 +91,45 @@ def _judge(
     entry: Entry,
     clusters: Sequence[ClusterView],
     nodes: Mapping[str, Sequence[Node]],
-    blocker: Entry | None,
+    blocked: Mapping[str, Entry],
     place: int,
     now: float,
-) -> Decision:
-    if entry.not_before_at > now:
-        words = f"waits {entry.not_before_at - now:.0f} s more before its next attempt"
-        return Wait(entry.run_id, Reason(ReasonCode.BACKING_OFF, words))
+) -> tuple[Decision, list[str]]:
+    """The decision, and the clusters whose resources the entry waits for."""
+    if entry.backing_off_s > 0:
+        words = f"waits {entry.backing_off_s:.0f} s more before its next attempt"
+        return Wait(entry.run_id, Reason(ReasonCode.BACKING_OFF, words)), []
     mine = [each for each in clusters if each.project in ("*", entry.project) and each.connected]
     open_to = [each for each in mine if not each.draining]
     if not open_to:
-        return Wait(entry.run_id, _no_cluster(clusters, mine, place))
-    if blocker is not None:
-        words = f"place {place} in the queue: makes room for {blocker.name}, which has waited longest for what it needs"
-        return Wait(entry.run_id, Reason(ReasonCode.WAITING_BEHIND, words))
+        return Wait(entry.run_id, _no_cluster(clusters, mine, place)), []
+    candidates = [each for each in open_to if each.name not in blocked]
+    if not candidates:
+        first = blocked[open_to[0].name].name
+        words = f"place {place} in the queue: makes room for {first}, which has waited longest for what it needs"
+        return Wait(entry.run_id, Reason(ReasonCode.WAITING_BEHIND, words)), []
     lacks: list[str] = []
+    waits_for: list[str] = []
     never: list[str] = []
-    for cluster in open_to:
+    for cluster in candidates:
         answer = fit(entry.shape, nodes[cluster.name])
         match answer:
             case Fits():
-                return Admit(entry.run_id, cluster.name, answer.shares)
+                return Admit(entry.run_id, cluster.name, answer.shares), []
             case Waits():
+                waits_for.append(cluster.name)
                 lacks.append(f"{cluster.name}: {answer.lacks}{_held(cluster)}")
             case NeverFits():
                 never.append(f"{cluster.name}: {answer.why}")
-    if not lacks and not entry.tried_before and now - entry.queued_since_at >= NEVER_FITS_GRACE_S:
-        return Reject(entry.run_id, Reason(ReasonCode.NEVER_FITS, "; ".join(never)))
+    if (
+        not lacks
+        and len(candidates) == len(open_to)
+        and not entry.tried_before
+        and now - entry.queued_since_at >= NEVER_FITS_GRACE_S
+    ):
+        return Reject(entry.run_id, Reason(ReasonCode.NEVER_FITS, "; ".join(never))), []
     words = f"place {place} in the queue: " + "; ".join(lacks or never)
-    return Wait(entry.run_id, Reason(ReasonCode.WAITING_FOR_CAPACITY, words))
-
-
-def _starving(entry: Entry, decision: Wait, now: float) -> bool:
-    waited_s = now - entry.queued_since_at
-    return decision.reason.code == ReasonCode.WAITING_FOR_CAPACITY and waited_s >= BLOCK_AFTER_S
+    return Wait(entry.run_id, Reason(ReasonCode.WAITING_FOR_CAPACITY, words)), waits_for
 
 
 def _no_cluster(clusters: Sequence[ClusterView], connected: Sequence[ClusterView], place: int) -> Reason:

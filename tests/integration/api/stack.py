@@ -180,7 +180,7 @@ class Stack:
 
     def _parts(self) -> Parts:
         store, clock, settings = self.store, self.clock, self.settings
-        wakeups, board, clusters = LocalWakeups(), Board(store.unfinished()), Clusters(store, clock)
+        wakeups, board, clusters = LocalWakeups(), Board(clock), Clusters(store, clock)
         records = RunRecords(store, board, wakeups)
         self.records = records
         fleet = Fleet(

@@ -254,7 +254,7 @@ def test_the_last_and_the_best_are_left_and_nothing_else(launch: Launch, tmp_pat
 
 
 def test_an_older_attempt_ends_when_it_finds_a_newer_ones_fence(launch: Launch) -> None:
-    newer = replace(launch, attempt=2, incarnation=1, admitted=(Admitted(1, 1),))
+    newer = replace(launch, attempt=2, incarnation=1, admitted=(Admitted(1),))
     assert restored_step(run_gang(newer)) == 4
     gang = run_gang(launch)
     assert gang.codes == [ExitCode.FENCED] * 2

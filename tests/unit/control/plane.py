@@ -12,6 +12,7 @@ from orchestrator.control.commands import Commands, SubmitCommand
 from orchestrator.control.fleet import Fleet, Session
 from orchestrator.control.loop import Loop
 from orchestrator.control.runs import RunRecords
+from orchestrator.control.startup import fill_board
 from orchestrator.control.wakeups import LocalWakeups
 from orchestrator.core.observations import Happening, Observation
 from orchestrator.core.runs import Run
@@ -57,8 +58,9 @@ class Plane:
         self.store: Store = store or MemoryStore()
         self.clock = clock or HandClock()
         wakeups = LocalWakeups()
-        self.board = Board(self.store.unfinished())
+        self.board = Board(self.clock)
         self.records = RunRecords(self.store, self.board, wakeups)
+        fill_board(self.board, self.store, self.records, self.clock)
         self.clusters = Clusters(self.store, self.clock)
         self.fleet = Fleet(
             store=self.store,
@@ -93,13 +95,16 @@ class Plane:
         return session
 
     def submit(self, name: str = "digits", *, key: str | None = None, **keys: Any) -> Run:
-        document = {"name": name, "recipe": "digits_cnn", "train": {"epochs": 1, "global_batch": 128}}
-        document |= {"resources": {"workers": 2}, **keys}
         self.clock.forward(0.001)
-        return self.commands.submit([SubmitCommand("default", json.dumps(document), "ada", key)])[0].run
+        return self.commands.submit([SubmitCommand("default", json.dumps(document(name, **keys)), "ada", key)])[0].run
 
     def run(self, run: Run) -> Run:
         return self.store.run(run.project, run.id)
+
+
+def document(name: str, **keys: Any) -> dict[str, Any]:
+    plain = {"name": name, "recipe": "digits_cnn", "train": {"epochs": 1, "global_batch": 128}}
+    return plain | {"resources": {"workers": 2}} | keys
 
 
 def observation(run: Run, what: Happening, *, seq: int = 0, attempt: int = 1) -> Observation:

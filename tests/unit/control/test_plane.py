@@ -1,13 +1,17 @@
 import asyncio
+import json
+from dataclasses import replace
 
 import pytest
 
+from orchestrator.control.commands import SubmitCommand
 from orchestrator.core import observations as seen
 from orchestrator.core.observations import Progress
 from orchestrator.core.runs import ReasonCode
 from orchestrator.errors import Conflict, InvalidSpec, NotFound, Refused
+from orchestrator.ports import Change
 from tests.builders import attempt_ended, node
-from tests.unit.control.plane import Plane, observation
+from tests.unit.control.plane import Plane, document, observation
 
 TRAINING = (seen.IncarnationStarted(1, 2), seen.FirstStep(1, 1))
 
@@ -108,6 +112,58 @@ async def test_one_idempotency_key_makes_one_run_and_another_document_is_a_confl
     assert plane.board.queued() == 1
     with pytest.raises(Conflict):
         plane.submit("other", key="k")
+
+
+async def test_a_repeated_submission_is_answered_even_when_the_cluster_has_shrunk_since():
+    plane = Plane()
+    session = await plane.attach()
+    first = plane.submit(key="k", resources={"workers": 4})
+    await session.inventory((node("a", cpu=1),))
+    assert plane.submit(key="k", resources={"workers": 4}).id == first.id
+    with pytest.raises(Refused):
+        plane.submit(key="other", resources={"workers": 4})
+
+
+async def test_a_late_announcement_does_not_bring_an_ended_run_back():
+    plane = Plane()
+    session, run = await running(plane)
+    living = plane.run(run)
+    await session.observe([observation(run, attempt_ended("succeeded"), seq=3)])
+    plane.board.update(living)
+    assert plane.board.holdings() == []
+    assert plane.fleet.orders("local") == ()
+
+
+async def test_a_long_queue_of_one_project_does_not_hide_another_projects():
+    plane = Plane()
+    for n in range(5):
+        plane.submit(f"many-{n}")
+    other = plane.commands.submit([SubmitCommand("vision", json.dumps(document("single")), "bob")])[0].run
+    assert other.id in {each.run_id for each in plane.board.queue(2)}
+
+
+async def test_a_wall_clock_that_jumps_does_not_shorten_the_wait_for_a_lost_attempts_ranks():
+    plane = Plane()
+    session, run = await running(plane)
+    await session.observe([observation(run, attempt_ended("lost", fence_s=20.0), seq=3)])
+    plane.clock.wall += 3600
+    plane.loop.one_pass()
+    assert plane.run(run).state.kind == "QUEUED"
+    plane.clock.forward(21)
+    plane.loop.one_pass()
+    assert plane.run(run).state.kind == "STARTING"
+
+
+async def test_a_stored_run_that_this_version_cannot_read_fails_with_the_reason_and_the_server_starts():
+    old = Plane()
+    run = old.submit()
+    spoilt = replace(old.run(run), spec={"name": "digits", "recipe": "gone"})
+    assert old.store.apply([Change(spoilt)])[0] is not None
+    new = Plane(store=old.store, clock=old.clock)
+    ended = new.run(run)
+    assert ended.state.kind == "FAILED"
+    assert "cannot read the run file" in ended.state.reason.message
+    assert new.board.queued() == 0
 
 
 async def test_a_secret_that_is_not_there_is_named_at_submit():

@@ -51,6 +51,15 @@ def test_nothing_passes_a_big_run_that_has_waited_long():
     assert "makes room for big" in answers["small"].reason.message
 
 
+def test_a_starving_gang_blocks_only_the_clusters_that_it_waits_for():
+    big = entry("big", 4, submitted_at=1.0, queued_since_at=NOW - 301, project="vision")
+    small = entry("small", 1, submitted_at=2.0)
+    busy = cluster(4, free=2, project="vision")
+    answers = verdicts([big, small], [busy, cluster(4, name="other", project="default")])
+    assert isinstance(answers["big"], Wait)
+    assert answers["small"].cluster == "other"
+
+
 def test_a_wait_says_the_place_what_is_missing_and_who_holds_it():
     answers = verdicts([entry("a", 4)], [cluster(4, free=0, holders=("digits",))])
     message = answers["a"].reason.message
@@ -89,6 +98,6 @@ def test_a_gang_that_never_fits_is_rejected_after_a_grace_unless_it_once_ran():
 
 
 def test_a_run_that_backs_off_is_not_placed_before_its_time():
-    answers = verdicts([entry("a", not_before_at=NOW + 7)], [cluster()])
+    answers = verdicts([entry("a", backing_off_s=7.0)], [cluster()])
     assert answers["a"].reason.code == ReasonCode.BACKING_OFF
     assert "7 s more" in answers["a"].reason.message

@@ -150,13 +150,13 @@ def test_an_order_that_can_never_be_placed_fails_the_run_and_a_stale_one_queues_
     assert (stale.state.kind, stale.state.not_before_at) == ("QUEUED", 1021.0)
 
 
-def test_an_order_admits_the_seals_of_all_incarnations_the_store_knows():
+def test_an_order_admits_the_earlier_attempts_whole():
     run = hear(running(), failed_rank(), seq=3)
     run = hear(run, seen.IncarnationStarted(2, 2), seq=4)
     lost = hear(run, attempt_ended("lost"), seq=5)
     second = changed(lifecycle.place(lost, "local", SHARES, 1100.0))
     order = lifecycle.order(second, checkpoint_root="/c", budgets=BUDGETS, secrets={}, remaining_s=None)
-    assert [(each.attempt, each.incarnation) for each in order.admitted] == [(1, 1), (1, 2)]
+    assert [(each.attempt, each.incarnation) for each in order.admitted] == [(1, 0)]
     assert order.attempt == 2
     assert not order.placed
 
