@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -54,12 +54,24 @@ def server(data_dir: Path) -> Iterator[str]:
     process = subprocess.Popen([sys.executable, "-m", "orchestrator.main", "server"], env=environment)
     try:
         address = f"127.0.0.1:{port}"
-        with grpc.insecure_channel(address) as channel:
-            grpc.channel_ready_future(channel).result(timeout=120)
+        _wait_for(address, process)
         yield address
     finally:
         process.terminate()
         process.wait(30)
+
+
+def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    with grpc.insecure_channel(address) as channel:
+        ready = grpc.channel_ready_future(channel)
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise RuntimeError(f"the server ended with {process.returncode}: its error is above")
+            with suppress(grpc.FutureTimeoutError):
+                ready.result(timeout=0.2)
+                return
+    raise RuntimeError(f"the server on {address} does not answer")
 
 
 def _free_ports(count: int) -> list[int]:
