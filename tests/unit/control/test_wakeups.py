@@ -78,7 +78,7 @@ def test_a_thousand_waiters_hold_no_thread_and_all_wake() -> None:
             await anext(each)
         woken = [asyncio.ensure_future(anext(each)) for each in waiters]
         await asyncio.sleep(0)
-        assert threading.active_count() == before
+        assert threading.active_count() <= before
         wakeups.notify("run:a")
         await asyncio.wait_for(asyncio.gather(*woken), 20)
         for each in waiters:
