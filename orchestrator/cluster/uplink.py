@@ -1,22 +1,23 @@
-"""The agent's line to the server: dialled out, opened again whenever it breaks, its outgoing queue bounded."""
+"""The agent's line to the server: dialled out, opened again whenever it breaks."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 
+from orchestrator.cluster.outgoing import Outgoing
 from orchestrator.core.observations import Observation, Progress
 from orchestrator.core.orders import AttemptOrder
 from orchestrator.core.scheduling.fit import Node
 from orchestrator.errors import NotFound, Refused, Unavailable
-from orchestrator.protocol.convert import from_proto, to_proto
+from orchestrator.protocol.convert import from_proto
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
 
@@ -24,7 +25,6 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
-_QUEUE = 1000
 _CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", 64 * 2**20),
     ("grpc.keepalive_time_ms", 20_000),
@@ -62,7 +62,7 @@ class Uplink:
         self.stub = stubs.ClustersStub(self.channel)
         self._server = server
         self._hello, self._welcomed, self._desired, self._acknowledged = hello, welcomed, desired, acknowledged
-        self._outgoing: asyncio.Queue[pb.AgentMessage] | None = None
+        self._outgoing: Outgoing | None = None
         self._nodes: tuple[Node, ...] | None = None
 
     @property
@@ -89,16 +89,18 @@ class Uplink:
 
     def observe(self, observation: Observation) -> None:
         """Send if there is a line; the caller keeps it until it is acknowledged and answers it to `welcomed`."""
-        self._send(pb.AgentMessage(observation=to_proto(observation, pb.Observation)))
+        if self._outgoing is not None:
+            self._outgoing.observe(observation)
 
     def progress(self, progress: Progress) -> None:
-        """Send if there is a line and room: the next one replaces it anyway."""
-        if self._outgoing is not None and self._outgoing.qsize() < _QUEUE // 2:
-            self._send(pb.AgentMessage(progress=to_proto(progress, pb.Progress)))
+        """Send if there is a line, unless a newer one comes before this one is sent."""
+        if self._outgoing is not None:
+            self._outgoing.progress(progress)
 
     def inventory(self, nodes: Sequence[Node]) -> None:
         self._nodes = tuple(nodes)
-        self._send(_inventory(self._nodes))
+        if self._outgoing is not None:
+            self._outgoing.inventory(self._nodes)
 
     async def bundle(self, sha256: str) -> bytes:
         """Raises NotFound, Unavailable."""
@@ -113,41 +115,21 @@ class Uplink:
     async def close(self) -> None:
         await self.channel.close()
 
-    def _send(self, message: pb.AgentMessage) -> None:
-        if self._outgoing is None:
-            return
-        try:
-            self._outgoing.put_nowait(message)
-        except asyncio.QueueFull:
-            # The server does not keep up. Nothing is lost: what is not acknowledged is told again on the next line.
-            log.warning("the server takes no messages: opening the line again")
-            self._outgoing = None
-
     async def _converse(self) -> None:
-        outgoing: asyncio.Queue[pb.AgentMessage] = asyncio.Queue(_QUEUE)
+        outgoing = Outgoing(self._hello(), self._nodes)
         self._outgoing = outgoing
-        outgoing.put_nowait(pb.AgentMessage(hello=self._hello()))
-        if self._nodes is not None:
-            outgoing.put_nowait(_inventory(self._nodes))
-        call = self.stub.Attach(self._messages(outgoing), metadata=self.metadata)
+        call = self.stub.Attach(outgoing.messages(), metadata=self.metadata)
         try:
             async for message in call:
-                self._take(message)
-                if self._outgoing is not outgoing:
-                    return
+                self._take(message, outgoing)
         finally:
             call.cancel()
 
-    async def _messages(self, outgoing: asyncio.Queue[pb.AgentMessage]) -> AsyncIterator[pb.AgentMessage]:
-        while True:
-            yield await outgoing.get()
-
-    def _take(self, message: pb.ServerMessage) -> None:
+    def _take(self, message: pb.ServerMessage, outgoing: Outgoing) -> None:
         match message.WhichOneof("what"):
             case "welcome":
                 log.info("attached to %s", self._server)
-                for observation in self._welcomed():
-                    self.observe(observation)
+                outgoing.welcome(self._welcomed())
             case "desired":
                 self._desired(tuple(from_proto(each, AttemptOrder) for each in message.desired.attempts))
             case "ack":
@@ -156,10 +138,6 @@ class Uplink:
                 raise Refused(f"another agent has taken over: {message.superseded.message}")
             case _:
                 pass  # of a newer server; what this version needs, it has
-
-
-def _inventory(nodes: Sequence[Node]) -> pb.AgentMessage:
-    return pb.AgentMessage(inventory=pb.Inventory(nodes=[to_proto(node, pb.Node) for node in nodes]))
 
 
 def _open(server: str, ca_cert: Path | None) -> grpc.aio.Channel:

@@ -1,0 +1,110 @@
+"""The agent's line over a real connection, without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+
+from orchestrator.cluster.uplink import Uplink
+from orchestrator.core.observations import Observation, Waiting
+from orchestrator.core.runs import Reason, ReasonCode
+from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
+from tests.integration.cluster.recording_server import TOKEN, RecordingServer
+
+MANY = 3_000
+KEY = ("run-1", 1)
+
+
+@pytest.fixture
+def server() -> Iterator[RecordingServer]:
+    server = RecordingServer()
+    yield server
+    server.down()
+
+
+def observation(seq: int) -> Observation:
+    return Observation(*KEY, seq, float(seq), Waiting(Reason(ReasonCode.WAITING_FOR_CAPACITY, f"number {seq}")))
+
+
+class Teller:
+    """Keeps its observations until they are acknowledged, as attendants do."""
+
+    def __init__(self, server: RecordingServer) -> None:
+        self.kept: list[Observation] = []
+        self.line = Uplink(
+            server.address,
+            TOKEN,
+            ca_cert=None,
+            hello=lambda: pb.Hello(cluster="test", epoch=1),
+            welcomed=lambda: list(self.kept),
+            desired=lambda orders: None,
+            acknowledged=self._acknowledged,
+        )
+
+    def tell(self, seq: int) -> None:
+        self.kept.append(observation(seq))
+        self.line.observe(self.kept[-1])
+
+    def _acknowledged(self, run_id: str, attempt: int, seq: int) -> None:
+        self.kept = [each for each in self.kept if each.seq > seq]
+
+
+async def until(true: Callable[[], object], timeout_s: float = 60.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not true():
+            await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def running(teller: Teller) -> AsyncIterator[None]:
+    task = asyncio.create_task(teller.line.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await teller.line.close()
+
+
+def test_a_backlog_of_any_length_is_told_over_one_connection(server: RecordingServer) -> None:
+    async def story() -> None:
+        teller = Teller(server)
+        for seq in range(1, MANY + 1):
+            teller.tell(seq)
+        async with running(teller):
+            await until(lambda: not teller.kept)
+
+    asyncio.run(story())
+    assert [each.seq for each in server.observations[KEY]] == list(range(1, MANY + 1))
+    assert len(server.hellos) == 1
+
+
+def test_a_burst_on_a_living_line_does_not_break_it(server: RecordingServer) -> None:
+    async def story() -> None:
+        teller = Teller(server)
+        async with running(teller):
+            await until(lambda: server.hellos)
+            for seq in range(1, MANY + 1):
+                teller.tell(seq)
+            await until(lambda: not teller.kept)
+
+    asyncio.run(story())
+    assert [each.seq for each in server.observations[KEY]] == list(range(1, MANY + 1))
+    assert len(server.hellos) == 1
+
+
+def test_nothing_overtakes_the_backlog_of_a_line_that_is_not_welcome_yet(server: RecordingServer) -> None:
+    async def story() -> None:
+        teller = Teller(server)
+        for seq in range(1, 100):
+            teller.tell(seq)
+        async with running(teller):
+            await until(lambda: teller.line.connected)
+            teller.tell(100)
+            await until(lambda: not teller.kept)
+
+    asyncio.run(story())
+    assert [each.seq for each in server.observations[KEY]] == list(range(1, 101))
