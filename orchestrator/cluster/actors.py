@@ -19,7 +19,7 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayTaskError
 
 from orchestrator.bundle import unpack
 from orchestrator.cluster.fencing import FENCE_S, keep_contact
-from orchestrator.cluster.gang import Coordinator, Report
+from orchestrator.cluster.gang import Coordinator
 from orchestrator.cluster.gang_host import GangHost, LocalHost
 from orchestrator.cluster.gang_messages import (
     Bind,
@@ -30,10 +30,12 @@ from orchestrator.cluster.gang_messages import (
     StartFailed,
     StartRanks,
 )
+from orchestrator.cluster.gang_story import GangStory, Report
 from orchestrator.cluster.host import Host, HostIdentity
 from orchestrator.cluster.keeper import Keeper, Leftover
 from orchestrator.cluster.local_dirs import NodeDirs
 from orchestrator.cluster.outbox import Outbox
+from orchestrator.cluster.ray_train import RayTrainJob, uses_ray_train
 from orchestrator.core.observations import Placed
 from orchestrator.core.records import LogLine
 from orchestrator.core.runs import NodeShare, StopOrder
@@ -155,7 +157,8 @@ class HostActor:
             HostIdentity(name, share.host, share.ip), self._dirs, RemoteKeeper(self._node_id), unpack=unpack
         )
         self._epoch = 0
-        self._coordinator: Coordinator | None = None
+        self._leader: Coordinator | RayTrainJob | None = None
+        self._story: GangStory | None = None
         self._outbox: Outbox | None = None
         self._placed: Placed | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -198,23 +201,28 @@ class HostActor:
         bound = self._host.bound
         assert bound is not None
         order = bound.order
-        hosts: list[GangHost] = [LocalHost(self._host, self._share.host, self._share.ip)]
-        hosts += [RemoteHost(handle, share) for handle, share in others]
-        directory = self._dirs.attempt(order.run_id, order.attempt)
-        self._outbox = Outbox(directory, order.run_id, order.attempt)
-        self._coordinator = Coordinator(order, hosts, self._outbox, placed)
+        self._outbox = Outbox(self._dirs.attempt(order.run_id, order.attempt), order.run_id, order.attempt)
+        self._story = GangStory(order, self._outbox)
+        if uses_ray_train(order.spec):
+            self._leader = RayTrainJob(
+                bound, self._host, self._story, placed, leader=self._name, gcs_address=self._gcs_address
+            )
+        else:
+            hosts: list[GangHost] = [LocalHost(self._host, self._share.host, self._share.ip)]
+            hosts += [RemoteHost(handle, share) for handle, share in others]
+            self._leader = Coordinator(order, hosts, self._story, placed)
         self._placed = placed
-        self._keep(self._coordinator.run())
+        self._keep(self._leader.run())
 
     async def report(self, epoch: int, after: int, acknowledged: int, timeout_s: float) -> Report:
         self._admit(epoch)
-        assert self._coordinator is not None
-        return await self._coordinator.report(after, acknowledged, timeout_s)
+        assert self._story is not None
+        return await self._story.report(after, acknowledged, timeout_s)
 
     async def order_stop(self, epoch: int, stop: StopOrder) -> None:
         self._admit(epoch)
-        if self._coordinator is not None:
-            self._coordinator.stop(stop)
+        if self._leader is not None:
+            self._leader.stop(stop)
 
     async def log_lines(self, epoch: int, after: int, acknowledged: int, limit: int, timeout_s: float) -> list[LogLine]:
         self._admit(epoch)
@@ -223,7 +231,7 @@ class HostActor:
     async def release(self, epoch: int) -> None:
         """Back to an empty host. May be called again."""
         self._admit(epoch)
-        self._coordinator, self._placed = None, None
+        self._leader, self._story, self._placed = None, None, None
         if self._outbox is not None:
             self._outbox.close()
             self._outbox = None
@@ -248,6 +256,22 @@ class HostActor:
 
     async def dump(self, rank: int) -> str:
         return await self._host.dump(rank)
+
+    # ---- for Ray Train's workers ----------------------------------------------------------------------------------
+
+    async def train_join(self, rank: int, pid: int, staging_dir: str, socket: str, code_dir: str | None) -> str:
+        return self._train_job.join(rank, pid, staging_dir, socket, code_dir)
+
+    async def train_said(self, rank: int, line: bytes) -> None:
+        self._train_job.said(rank, line)
+
+    async def train_bundle(self) -> bytes | None:
+        return self._train_job.bundle
+
+    @property
+    def _train_job(self) -> RayTrainJob:
+        assert isinstance(self._leader, RayTrainJob), "only the workers that it started call this"
+        return self._leader
 
     # ---- fencing --------------------------------------------------------------------------------------------------
 

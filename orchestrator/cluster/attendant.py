@@ -16,8 +16,8 @@ from typing import Protocol
 from ray.exceptions import RayActorError
 
 from orchestrator.cluster.actors import call, fence_of
-from orchestrator.cluster.gang import STOP_ENDS, Report
 from orchestrator.cluster.gang_messages import StaleAgent
+from orchestrator.cluster.gang_story import STOP_ENDS, Report
 from orchestrator.cluster.keeper import Leftover
 from orchestrator.cluster.log_shipping import BATCH_LINES, LogShipper
 from orchestrator.cluster.placing import Placer, Unplaced

@@ -61,6 +61,7 @@ class Stopped:
 @dataclass(frozen=True)
 class Lost:
     failure: Failure
+    noticed_ns: int
     fence_s: float
 
 
@@ -243,7 +244,7 @@ class GangIncarnation:
         step = max(
             (view.step.step for snapshot in self._state.snapshots for view in snapshot.ranks if view.step), default=0
         )
-        return Lost(failures.host_lost(gone.host, gone.why, step), gone.fence_s)
+        return Lost(failures.host_lost(gone.host, gone.why, step), time.monotonic_ns(), gone.fence_s)
 
     async def _check_deadlines(self, snapshots: tuple[HostSnapshot, ...]) -> IncarnationEnd | None:
         if self._stop is not None:

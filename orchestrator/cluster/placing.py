@@ -94,7 +94,7 @@ class Placer:
             if not await self._reserved(order, shape, group, stopped, waits):
                 await self._cluster.remove(group, ())
                 return None
-            gang = self._cluster.start_hosts(gang_id, shape, group, order.shares)
+            gang = self._cluster.start_hosts(gang_id, shape, group, order.shares[: len(shape.bundles)])
         except BaseException:
             await self._cluster.remove(group, ())
             raise
@@ -160,7 +160,7 @@ class Placer:
             await asyncio.gather(
                 *(call(host.bind.remote(self._epoch, bind)) for host, bind in zip(gang.hosts, binds, strict=True))
             )
-            others = list(zip(gang.hosts[1:], order.shares[1:], strict=True))
+            others = list(zip(gang.hosts[1:], gang.shares[1:], strict=True))
             await call(gang.hosts[0].coordinate.remote(self._epoch, others, placed))
         except StartFailed as error:
             raise Unplaced(Reason(ReasonCode.NOT_RETRIABLE, str(error)), error.final) from error

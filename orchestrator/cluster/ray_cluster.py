@@ -22,6 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 
 from orchestrator.cluster.actors import NAMESPACE, HostActor, KeeperActor, keeper_name
 from orchestrator.cluster.inventory import held_by, inventory
+from orchestrator.cluster.ray_train import uses_ray_train
 from orchestrator.core.orders import AttemptOrder
 from orchestrator.core.runs import NodeShare
 from orchestrator.core.scheduling.fit import Node
@@ -39,6 +40,9 @@ class Shape:
 
     @classmethod
     def of(cls, order: AttemptOrder) -> Shape:
+        if uses_ray_train(order.spec):
+            # Ray Train makes a placement group of its own: ours holds only the place of the leader.
+            return cls(((order.shares[0].node_id, order.shares[0].ip, 0.0, 0.0, 0),))
         resources = order.spec.get("resources") or {}
         cpu, gpu = float(resources.get("cpu", 1) or 0), float(resources.get("gpu") or 0)
         memory = int(resources.get("memory") or 0)

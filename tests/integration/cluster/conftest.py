@@ -169,6 +169,17 @@ class Stage:
         zygotes = {each.pid for each in found}
         return [each for each in found if each.ppid() in zygotes]
 
+    def train_drivers(self) -> list[psutil.Process]:
+        """Living drivers of `launcher: ray_train`."""
+        return list(
+            _living(
+                lambda process: (
+                    "orchestrator.cluster.ray_train_driver" in " ".join(process.cmdline())
+                    and process.environ().get("RAY_ADDRESS") == self.ray.address
+                )
+            )
+        )
+
     def host_actors(self) -> list[psutil.Process]:
         token = self.ray.env["RAY_AUTH_TOKEN_PATH"]
         return list(

@@ -1,0 +1,107 @@
+"""The Ray driver of one attempt under `launcher: ray_train`: reads its job as one line of JSON, runs a TorchTrainer.
+
+python -m orchestrator.cluster.ray_train_driver < job
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+NAMESPACE = "evertrain"
+CONTROLLER_FAILURES = 3  # Ray's default is for ever
+_LINE_BYTES = 2**20
+
+
+def main() -> int:
+    job = json.loads(sys.stdin.readline())
+    import ray
+    import ray.train
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    failure_config: Any = ray.train.FailureConfig  # typed as its first version, which lacks the limit
+    on_gpu = bool(job["resources"]["GPU"])
+    env = {"DS_ACCELERATOR": "cuda" if on_gpu else "cpu", "OMP_NUM_THREADS": "1"}
+    ray.init(namespace=NAMESPACE, runtime_env={"env_vars": env})
+    trainer = TorchTrainer(
+        train_rank,
+        train_loop_config=job,
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=job["workers"],
+            use_gpu=on_gpu,
+            resources_per_worker={name: amount for name, amount in job["resources"].items() if amount},
+            placement_strategy=job["placement"],
+        ),
+        run_config=RunConfig(
+            name=job["name"],
+            storage_path=job["storage"],
+            failure_config=FailureConfig(
+                max_failures=job["max_failures"], controller_failure_limit=CONTROLLER_FAILURES
+            ),
+        ),
+    )
+    trainer.fit()
+    return 0
+
+
+def train_rank(job: dict[str, Any]) -> None:
+    """One worker of Ray Train: the life of a rank, its words sent to the attempt's leader."""
+    import ray
+    import ray.train
+
+    from orchestrator.bundle import unpack
+    from trainers.contract import Launch
+    from trainers.train import run_rank
+
+    os.environ.update(job["env"])
+    rank = ray.train.get_context().get_world_rank()
+    leader: Any = ray.get_actor(job["leader"], NAMESPACE)
+    with tempfile.TemporaryDirectory(prefix="et-") as directory:
+        code_dir = None
+        if job["bundle"]:
+            bundle: bytes = ray.get(leader.train_bundle.remote())
+            code_dir = str(Path(directory) / "code")
+            unpack(bundle, Path(code_dir))
+        path = os.path.join(directory, "p")
+        forwarding = Forwarder(path, lambda line: ray.get(leader.train_said.remote(rank, line)))
+        document: str = ray.get(leader.train_join.remote(rank, os.getpid(), directory, path, code_dir))
+        code = run_rank(Launch.from_json(document))
+        forwarding.close()
+    if code != 0:
+        raise RuntimeError(f"rank {rank} ended with exit code {code}")
+
+
+class Forwarder:
+    """Serves a rank's progress socket in a thread and passes every line on, in order."""
+
+    def __init__(self, path: str, take: Any) -> None:
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(path)
+        self._listener.listen()
+        self._take = take
+        self._thread = threading.Thread(target=self._serve, name="progress", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Pass on what the rank sent before it closed its side."""
+        self._thread.join(10.0)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        connection, _ = self._listener.accept()
+        with connection, connection.makefile("rb") as lines, contextlib.suppress(OSError):
+            while line := lines.readline(_LINE_BYTES):
+                self._take(line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""The same run under Ray Train."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from orchestrator.core import observations as seen
+from tests.integration.cluster.conftest import Stage
+from tests.integration.cluster.test_attempts import DIGITS
+
+
+def test_ray_train_runs_and_restarts_the_same_recipe(stage: Stage) -> None:
+    key = stage.run({**DIGITS, "launcher": "ray_train", "train": {**DIGITS["train"], "epochs": 30}})
+    started = stage.server.wait_heard(key, seen.IncarnationStarted)
+    stage.server.wait_heard(key, seen.CheckpointSealed)
+    os.kill(started.pids[1], signal.SIGKILL)
+    assert stage.server.wait_heard(key, seen.IncarnationFailed).restarting
+    assert stage.server.wait_heard(key, seen.RanksRestored, 2).step > 0
+    ended = stage.server.wait_ended(key)
+    assert ended.outcome == "succeeded", ended
+    assert ended.result is not None
+    assert ended.result.metrics["test_accuracy"] > 0.9
+
+
+def test_a_cancelled_run_under_ray_train_leaves_no_driver(stage: Stage) -> None:
+    key = stage.run({**DIGITS, "launcher": "ray_train"})
+    stage.server.wait("the driver", stage.train_drivers)
+    stage.server.stop(key, "cancel")
+    assert stage.server.wait_ended(key).outcome == "cancelled"
+    stage.server.wait("no driver", lambda: not stage.train_drivers())
