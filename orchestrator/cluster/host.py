@@ -26,7 +26,7 @@ from orchestrator.cluster.local_dirs import NodeDirs, private_dir, remove_tree
 from orchestrator.cluster.log_spool import COORDINATOR_RANK, LogSpool
 from orchestrator.cluster.rank_account import RankAccount
 from orchestrator.cluster.rank_env import Place, launch_of, memory_of, rank_env, whole_cpus_of
-from orchestrator.cluster.rank_output import Redactor
+from orchestrator.cluster.rank_output import Redactor, redact_message
 from orchestrator.cluster.stack_dump import dump_stack
 from orchestrator.cluster.zygote_client import Exited, RankRefused, RankRequest, ZygoteLost
 from orchestrator.core.failure import RankExit
@@ -281,6 +281,7 @@ class Host:
         bound = self._bound
         if bound is None or rank not in bound.accounts:
             return
+        message = redact_message(message, bound.redact)
         if bound.accounts[rank].hear(message, time.monotonic_ns()):
             bound.events.put(Said(running.number, rank, message))
 

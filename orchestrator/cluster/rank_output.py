@@ -6,15 +6,23 @@ A pipe is emptied whenever it holds something. What is too much is dropped here,
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from trainers import contract
 
 LINE_BYTES = 16 * 1024
 LINES_PER_S = 2_000
 BURST_LINES = 10_000
 _READ_BYTES = 256 * 1024
 _SHORTEST_SECRET = 4
+# A phase is a word of the contract, a checkpoint's address begins with what the server said: a secret may be part of
+# either by chance, and what names a thing must name it to the end.
+_NOT_THE_RANKS_WORDS = {"phase", "checkpoint"}
 
 TakeLines = Callable[[Sequence[str]], None]
 
@@ -23,7 +31,9 @@ class Redactor:
     """Replaces the values of secrets. Values shorter than four characters would redact half of every line: they stay."""
 
     def __init__(self, secrets: Sequence[str]) -> None:
-        parts = {part.strip() for value in secrets for part in (value, *value.splitlines())}
+        whole = {part.strip() for value in secrets for part in (value, *value.splitlines())}
+        # A traceback or a JSON line shows a value as it would be written in a program.
+        parts = {form for part in whole for form in (part, repr(part)[1:-1], json.dumps(part)[1:-1])}
         self._parts = sorted((part for part in parts if len(part) >= _SHORTEST_SECRET), key=len, reverse=True)
 
     @property
@@ -34,6 +44,25 @@ class Redactor:
         for part in self._parts:
             text = text.replace(part, "***")
         return text
+
+
+def redact_message(message: contract.Message, redact: Redactor) -> contract.Message:
+    """The message without secrets, in whatever text of it: an exception's words may quote one."""
+    redacted: contract.Message = _redacted(message, redact)
+    return redacted
+
+
+def _redacted(value: Any, redact: Redactor) -> Any:
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {redact(str(key)): _redacted(each, redact) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return tuple(_redacted(each, redact) for each in value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = {each.name for each in dataclasses.fields(value)} - _NOT_THE_RANKS_WORDS
+        return dataclasses.replace(value, **{name: _redacted(getattr(value, name), redact) for name in names})
+    return value
 
 
 class LineSplitter:

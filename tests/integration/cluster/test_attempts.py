@@ -107,6 +107,19 @@ def test_a_rank_that_raises_is_told_with_its_traceback_and_tried_again(stage: St
     assert ended.spent.application == 1
 
 
+def test_an_exception_that_quotes_a_secret_does_not_tell_it(stage: Stage) -> None:
+    key = stage.run_script(
+        "import os\nraise ValueError('refused: ' + os.environ['API_KEY'])",
+        secrets={"API_KEY": "s3cr3t-of-the-test"},
+        budgets=ONCE,
+    )
+    ended = stage.server.wait_ended(key)
+    assert ended.failure is not None
+    assert "refused: ***" in ended.failure.message
+    assert "refused: ***" in ended.failure.traceback
+    assert "s3cr3t" not in repr(stage.server.observations[key])
+
+
 def test_a_syntax_error_ends_the_attempt_at_once(stage: Stage) -> None:
     key = stage.run_script("def broken(:\n")
     ended = stage.server.wait_ended(key)
