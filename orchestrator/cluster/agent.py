@@ -193,7 +193,8 @@ class Agent:
     async def _keep_inventory(self) -> None:
         while True:
             await self._claim_nodes()
-            self._line.inventory(await self._cluster.nodes())
+            lent = [Shape.of_ranks(each.order) for each in self._attendants.values() if each.lends]
+            self._line.inventory(await self._cluster.nodes(lent))
             await asyncio.sleep(INVENTORY_EVERY_S)
 
     async def _keep_clean(self) -> None:

@@ -23,6 +23,7 @@ from orchestrator.cluster.log_shipping import BATCH_LINES, LogShipper
 from orchestrator.cluster.placing import Placer, Unplaced
 from orchestrator.cluster.pool import Pool
 from orchestrator.cluster.ray_cluster import Gang, RayCluster
+from orchestrator.cluster.ray_train import uses_ray_train
 from orchestrator.core.failure import host_lost
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.observations import AttemptEnded, Happening, Observation, Progress, Unplaceable, Waiting
@@ -87,6 +88,11 @@ class Attendant:
     @property
     def host_names(self) -> tuple[str, ...]:
         return tuple(self._gang.host_name(index) for index in range(len(self._gang.hosts))) if self._gang else ()
+
+    @property
+    def lends(self) -> bool:
+        """Its ranks are held by Ray Train's placement group, which is not named as ours are."""
+        return self._gang is not None and uses_ray_train(self.order.spec)
 
     def update(self, order: AttemptOrder) -> None:
         """The server's newest word on the attempt."""

@@ -43,6 +43,11 @@ class Shape:
         if uses_ray_train(order.spec):
             # Ray Train makes a placement group of its own: ours holds only the place of the leader.
             return cls(((order.shares[0].node_id, order.shares[0].ip, 0.0, 0.0, 0),))
+        return cls.of_ranks(order)
+
+    @classmethod
+    def of_ranks(cls, order: AttemptOrder) -> Shape:
+        """What the order's ranks hold, whoever places them."""
         resources = order.spec.get("resources") or {}
         cpu, gpu = float(resources.get("cpu", 1) or 0), float(resources.get("gpu") or 0)
         memory = int(resources.get("memory") or 0)
@@ -89,8 +94,9 @@ class RayCluster:
         self._local_root = local_root
         self._keepers: dict[str, ActorHandle[Any]] = {}
 
-    async def nodes(self) -> tuple[Node, ...]:
-        return await asyncio.to_thread(_read_nodes)
+    async def nodes(self, lent: Sequence[Shape] = ()) -> tuple[Node, ...]:
+        """The inventory. `lent`: what else is ours though Ray does not know it by our names."""
+        return await asyncio.to_thread(_read_nodes, lent)
 
     async def living_node_ids(self) -> set[str]:
         return {node["NodeID"] for node in await asyncio.to_thread(_nodes) if node["Alive"]}
@@ -156,9 +162,14 @@ class RayCluster:
         return await asyncio.to_thread(_find_gangs)
 
 
-def _read_nodes() -> tuple[Node, ...]:
+def _read_nodes(lent: Sequence[Shape]) -> tuple[Node, ...]:
     groups = [group for group in _groups() if group["state"] == "CREATED"]
-    return inventory(_nodes(), state.available_resources_per_node(), held_by(groups))  # type: ignore[no-untyped-call]
+    held = held_by(groups)
+    for node_id, _, cpu, gpu, memory in (bundle for shape in lent for bundle in shape.bundles):
+        amounts = held.setdefault(node_id, {})
+        for name, amount in (("CPU", cpu), ("GPU", gpu), ("memory", float(memory))):
+            amounts[name] = amounts.get(name, 0.0) + amount
+    return inventory(_nodes(), state.available_resources_per_node(), held)  # type: ignore[no-untyped-call]
 
 
 def _nodes() -> Sequence[Mapping[str, Any]]:

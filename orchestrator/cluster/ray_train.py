@@ -24,6 +24,7 @@ from orchestrator.cluster.gang_story import GangStory
 from orchestrator.cluster.host import Host
 from orchestrator.cluster.rank_account import RankAccount
 from orchestrator.cluster.rank_env import launch_of, resources_of
+from orchestrator.cluster.rank_output import Redactor, redact_message
 from orchestrator.core.ledger import add
 from orchestrator.core.observations import Placed
 from orchestrator.core.runs import Failure, FailureKind, Reason, ReasonCode, StopOrder
@@ -44,6 +45,7 @@ class RayTrainJob:
     ) -> None:
         self._bind, self._host, self._story, self._placed = bind, host, story, placed
         self._leader, self._gcs_address = leader, gcs_address
+        self._redact = Redactor(tuple(bind.order.secrets.values()))
         self._stop: StopOrder | None = bind.order.stop
         self._process: asyncio.subprocess.Process | None = None
         now_ns = time.monotonic_ns() - int(bind.started_before_s * 1e9)
@@ -99,7 +101,7 @@ class RayTrainJob:
 
     def said(self, rank: int, line: bytes) -> None:
         """A message of a rank. Raises ValueError for what is none."""
-        message = contract.decode(line)
+        message = redact_message(contract.decode(line), self._redact)
         now_ns = time.monotonic_ns()
         if isinstance(message, contract.PhaseChanged):
             message = replace(message, at_ns=now_ns)  # its host's clock is not ours
@@ -132,7 +134,7 @@ class RayTrainJob:
         with contextlib.suppress(ValueError):  # a line beyond the limit
             while line := await process.stdout.readline():
                 text = line.decode(errors="backslashreplace").rstrip()
-                self._tail = [*self._tail[1 - _TAIL_LINES :], text]
+                self._tail = [*self._tail[1 - _TAIL_LINES :], self._redact(text)]
                 self._host.say(self._story.number, text)
         return await process.wait()
 
@@ -196,7 +198,8 @@ class RayTrainJob:
             (rank, each.failed) for rank, each in self._accounts.items() if each.failed and not each.failed.secondary
         ]
         if not told:
-            return Failure(FailureKind.KILLED, f"{what}; no rank said why.", traceback="\n".join(self._tail))
+            last = f": {self._tail[-1]}" if self._tail else ""
+            return Failure(FailureKind.KILLED, f"{what}; no rank said why{last}", traceback="\n".join(self._tail))
         rank, failed = told[0]
         message = f"{what}: rank {rank} failed: {failed.message}"
         return Failure(FailureKind.APPLICATION, message, rank=rank, step=failed.step, traceback=failed.traceback)

@@ -44,7 +44,7 @@ def main() -> int:
         run_config=RunConfig(
             name=job["name"],
             storage_path=job["storage"],
-            failure_config=FailureConfig(
+            failure_config=failure_config(
                 max_failures=job["max_failures"], controller_failure_limit=CONTROLLER_FAILURES
             ),
         ),

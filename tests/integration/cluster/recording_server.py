@@ -107,8 +107,14 @@ class RecordingServer:
 
     def wait_heard(self, key: Key, cls: type[Any], count: int = 1, timeout_s: float = WAIT_S) -> Any:
         """The `count`-th happening of that class."""
-        self.wait(f"{count} x {cls.__name__}", lambda: len(self.heard(key, cls)) >= count, timeout_s)
-        return self.heard(key, cls)[count - 1]
+
+        def enough_or_over() -> bool:
+            return len(self.heard(key, cls)) >= count or bool(self.heard(key, seen.AttemptEnded))
+
+        self.wait(f"{count} x {cls.__name__}", enough_or_over, timeout_s)
+        found = self.heard(key, cls)
+        assert len(found) >= count, f"it ended without {count} x {cls.__name__}:\n{self._heard_words()}"
+        return found[count - 1]
 
     def wait_ended(self, key: Key, timeout_s: float = WAIT_S) -> seen.AttemptEnded:
         ended: seen.AttemptEnded = self.wait_heard(key, seen.AttemptEnded, 1, timeout_s)
