@@ -25,19 +25,21 @@ from orchestrator import bundle
 from orchestrator.core.orders import AttemptOrder
 from orchestrator.core.runs import NodeShare
 from orchestrator.core.scheduling.fit import Fits, GangShape, Node, fit
+from tests.integration.cluster.network_hosts import NetworkHosts
 from tests.integration.cluster.recording_server import TOKEN, Key, RecordingServer
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CPUS = 4
 
 
-class RayHead:
-    """A Ray of our own: its directory, its token, its ports; ended by its pid."""
+class RayNode:
+    """A Ray node of our own: its directory, its token, its ports; ended by its pid."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *options: str, prefix: Sequence[str] = ()) -> None:
         token = directory / "ray-token"
-        token.touch(mode=0o600)
-        token.write_text(secrets.token_hex(32))
+        if not token.exists():
+            token.touch(mode=0o600)
+            token.write_text(secrets.token_hex(32))
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
             "RAY_AUTH_MODE": "token",
@@ -45,50 +47,73 @@ class RayHead:
             "PYTHONPATH": str(REPOSITORY),
         }
         self._session = directory / "r"
-        self._log = directory / "ray-head.log"
+        self._log = directory / f"ray-{uuid.uuid4().hex[:6]}.log"
+        ray = str(Path(sys.executable).with_name("ray"))
         with open(self._log, "wb") as output:
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 [
-                    *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--port=0", "--block"),
-                    *(f"--temp-dir={self._session}", f"--num-cpus={CPUS}", "--include-dashboard=false"),
-                    *("--disable-usage-stats", "--object-store-memory=100000000"),
+                    *prefix,
+                    ray,
+                    "start",
+                    "--block",
+                    "--disable-usage-stats",
+                    "--object-store-memory=100000000",
+                    *options,
                 ],
                 env=self.env,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
-        self.address = self._wait_address()
+        self._wait_started()
 
-    def _wait_address(self) -> str:
+    @classmethod
+    def head(cls, directory: Path, *options: str, prefix: Sequence[str] = ()) -> RayNode:
+        head = ("--head", "--port=0", "--include-dashboard=false", f"--temp-dir={directory / 'r'}")
+        return cls(directory, *head, *options, prefix=prefix)
+
+    @property
+    def address(self) -> str:
+        return (self._session / "ray_current_cluster").read_text().strip()
+
+    def raylet(self) -> psutil.Process:
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return next(each for each in children if "/raylet" in each.cmdline()[0])
+
+    def _wait_started(self) -> None:
         deadline = time.monotonic() + 60
-        current = self._session / "ray_current_cluster"
-        while time.monotonic() < deadline:
-            if self._process.poll() is not None:
-                break
+        while time.monotonic() < deadline and self.process.poll() is None:
             if "Ray runtime started" in self._log.read_text():
-                return current.read_text().strip()
+                return
             time.sleep(0.1)
         raise AssertionError(f"Ray did not start: {self._log.read_text()}")
 
     def close(self) -> None:
         """At once: Ray takes half a minute to end in order."""
-        head = psutil.Process(self._process.pid)
-        for process in (*head.children(recursive=True), head):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        self._process.wait()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            node = psutil.Process(self.process.pid)
+            for process in (*node.children(recursive=True), node):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+        self.process.wait()
 
 
 class AgentProcess:
-    def __init__(self, ray_head: RayHead, server: RecordingServer, directory: Path, token_value: str) -> None:
+    def __init__(
+        self,
+        ray_head: RayNode,
+        server: RecordingServer,
+        directory: Path,
+        token_value: str = TOKEN,
+        prefix: Sequence[str] = (),
+    ) -> None:
         token = directory / f"agent-token-{uuid.uuid4().hex[:6]}"
         token.write_text(token_value)
         self.log = directory / f"agent-{uuid.uuid4().hex[:6]}.log"
         with open(self.log, "wb") as output:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "orchestrator.cluster.agent", "--cluster", "test"),
+                    *(*prefix, sys.executable, "-m", "orchestrator.cluster.agent", "--cluster", "test"),
                     *("--server", server.address, "--token-file", str(token), "--ray-address", ray_head.address),
                     *("--local-dir", str(directory / "n")),
                 ],
@@ -112,10 +137,13 @@ class AgentProcess:
 class Stage:
     """Ray, agent and recording server, and the orders that a test makes of them."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, hosts: NetworkHosts | None = None) -> None:
+        """With `hosts` Ray and the agent live on the first of them."""
         self.directory = directory
-        self.server = RecordingServer()
-        self.ray = RayHead(directory)
+        self._prefix = hosts.inside(0) if hosts else []
+        self.server = RecordingServer(hosts.gateway if hosts else "127.0.0.1")
+        address = [f"--node-ip-address={hosts.addresses[0]}"] if hosts else []
+        self.ray = RayNode.head(directory, f"--num-cpus={CPUS}", *address, prefix=self._prefix)
         self.agent = self.start_agent()
         self.wait_attached(1)
 
@@ -124,7 +152,7 @@ class Stage:
         return self.directory / "n"
 
     def start_agent(self, token: str = TOKEN) -> AgentProcess:
-        return AgentProcess(self.ray, self.server, self.directory, token)
+        return AgentProcess(self.ray, self.server, self.directory, token, self._prefix)
 
     def wait_attached(self, count: int) -> None:
         self.server.wait("an attached agent", lambda: len(self.server.hellos) >= count and self.server.nodes)
@@ -142,7 +170,12 @@ class Stage:
             "checkpoint_root": str(self.directory / "checkpoints" / run_id),
         }
         if "shares" not in changes:
-            shape = GangShape(workers=resources["workers"], cpu=resources["cpu"], memory=resources.get("memory", 0))
+            shape = GangShape(
+                workers=resources["workers"],
+                cpu=resources["cpu"],
+                memory=resources.get("memory", 0),
+                spread=resources.get("placement") == "spread",
+            )
             values["shares"] = self.server.wait("room for the gang", lambda: _shares(shape, self.server.nodes))
         return AttemptOrder(**{**values, **changes})
 

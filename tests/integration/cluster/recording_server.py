@@ -30,7 +30,8 @@ Key = tuple[str, int]
 class RecordingServer:
     """Durable over `down` and `up`, as the real one is. Applies each numbered observation once."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self._host = host
         self.observations: dict[Key, list[seen.Observation]] = {}
         self.progress: dict[Key, list[seen.Progress]] = {}
         self.lines: dict[Key, list[LogLine]] = {}
@@ -48,13 +49,13 @@ class RecordingServer:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self._host}:{self.port}"
 
     def up(self) -> None:
         self._server = grpc.server(ThreadPoolExecutor(32), options=[("grpc.so_reuseport", 0)])
         services: Any = rpc
         services.add_ClustersServicer_to_server(_Servicer(self), self._server)
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        self.port = self._server.add_insecure_port(f"{self._host}:{self.port}")
         self._server.start()
 
     def down(self) -> None:

@@ -1,0 +1,81 @@
+"""A gang across two hosts, which are network namespaces, and the loss of one."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.core import observations as seen
+from orchestrator.core.orders import AdmittedSeals
+from orchestrator.core.runs import FailureKind
+from tests.integration.cluster.conftest import RayNode, Stage
+from tests.integration.cluster.network_hosts import NetworkHosts, why_not
+from tests.integration.cluster.test_attempts import LONG_DIGITS
+
+SPREAD = {**LONG_DIGITS, "resources": {"workers": 2, "cpu": 1, "placement": "spread"}}
+TWO_NODES = 2
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[NetworkHosts]:
+    hosts = NetworkHosts(TWO_NODES)
+    yield hosts
+    hosts.close()
+
+
+@pytest.fixture(scope="module")
+def wide(hosts: NetworkHosts) -> Iterator[Stage]:
+    directory = Path(tempfile.mkdtemp(prefix="et-"))
+    stage = Stage(directory, hosts)
+    yield stage
+    stage.close()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def second(wide: Stage, hosts: NetworkHosts) -> Iterator[RayNode]:
+    node = RayNode(
+        wide.directory,
+        *(f"--address={wide.ray.address}", f"--node-ip-address={hosts.addresses[1]}", "--num-cpus=1"),
+        prefix=hosts.inside(1),
+    )
+    wide.server.wait("both nodes", lambda: len(wide.server.nodes) == TWO_NODES)
+    yield node
+    node.close()
+
+
+def test_a_lost_host_ends_the_attempt_and_the_next_one_goes_on_from_its_checkpoint(
+    wide: Stage, second: RayNode
+) -> None:
+    order = wide.order(SPREAD)
+    assert sorted(share.ranks for share in order.shares) == [1, 1]
+    first = next(index for index, share in enumerate(order.shares) if share.ip == wide.ray.address.split(":")[0])
+    order = replace(order, shares=(order.shares[first], order.shares[1 - first]))
+    key = wide.server.order(order)
+    wide.server.wait_heard(key, seen.CheckpointSealed, 2)
+    assert {line.rank for line in wide.server.lines.get(key, ())} <= {-1, 0, 1}
+    second.raylet().kill()
+    ended = wide.server.wait_ended(key)
+    assert ended.failure is not None
+    assert (ended.outcome, ended.failure.kind) == ("lost", FailureKind.HOST_LOST)
+    wide.server.forget(key)
+    wide.server.wait("the other node is gone", lambda: len(wide.server.nodes) == 1)
+    again = wide.order(
+        {**SPREAD, "train": {**SPREAD["train"], "epochs": None, "steps": ended.furthest_step + 20}},
+        run_id=order.run_id,
+        attempt=2,
+        checkpoint_root=order.checkpoint_root,
+        admitted=(AdmittedSeals(1, 1),),
+        furthest_step=ended.furthest_step,
+    )
+    assert [share.ranks for share in again.shares] == [2]
+    next_key = wide.server.order(again)
+    assert wide.server.wait_heard(next_key, seen.RanksRestored).step > 0
+    assert wide.server.wait_ended(next_key).outcome == "succeeded"
