@@ -43,7 +43,7 @@ from orchestrator.core.runs import NodeShare, StopOrder
 NAMESPACE = "evertrain"
 KEEPER_PREFIX = "keeper-"
 _RETIRE_EVERY_S = 60.0
-_UNAVAILABLE_RETRY_S = 0.5
+UNREACHABLE_RETRY_S = 0.5
 
 T = TypeVar("T")
 
@@ -52,14 +52,30 @@ def keeper_name(node_id: str) -> str:
     return KEEPER_PREFIX + node_id
 
 
-async def call(reference: Awaitable[T]) -> T:
-    """The answer of an actor. An exception that the method raised comes as itself and not in Ray's wrapping."""
+async def call(reference: Awaitable[T], timeout_s: float | None = ANSWER_S) -> T:
+    """The answer of an actor. An exception that the method raised comes as itself and not in Ray's wrapping.
+
+    Raises TimeoutError: a host that is cut off does not answer, and Ray does not notice for minutes.
+    """
     try:
-        return await reference
+        async with asyncio.timeout(timeout_s):
+            return await reference
     except RayTaskError as error:
         if isinstance(error.cause, Exception):
             raise error.cause from None
         raise
+
+
+async def insist(method: Callable[[], Awaitable[T]]) -> T:
+    """The answer of an actor, asked again for as long as Ray cannot reach it: that is not to be dead.
+
+    For methods that may run twice. Raises RayActorError once Ray knows that the actor is dead.
+    """
+    while True:
+        try:
+            return await call(method())
+        except ActorUnavailableError:
+            await asyncio.sleep(UNREACHABLE_RETRY_S)
 
 
 def take_normal_priority() -> None:
@@ -99,6 +115,10 @@ class KeeperActor:
         self._keeper.claim(epoch)
         return self._keeper.leftover(run_id, attempt)
 
+    async def strays(self, epoch: int, attempts: Collection[tuple[str, int]]) -> list[tuple[str, int]]:
+        self._keeper.claim(epoch)
+        return await self._keeper.strays(attempts)
+
     async def sweep(self, epoch: int, attempts: Collection[tuple[str, int]], owners: Collection[str]) -> None:
         self._keeper.claim(epoch)
         await self._keeper.sweep(attempts, owners)
@@ -129,7 +149,7 @@ class RemoteKeeper:
         try:
             if self._handle is None:
                 self._handle = await asyncio.to_thread(ray.get_actor, self._name, NAMESPACE)
-            return await call(method(self._handle))
+            return await call(method(self._handle), None)  # it may have to build an environment first
         except (RayActorError, ValueError) as error:
             self._handle = None
             raise StartFailed(f"the keeper of this node does not answer: {error}") from error
@@ -157,6 +177,7 @@ class HostActor:
             HostIdentity(name, share.host, share.ip), self._dirs, RemoteKeeper(self._node_id), unpack=unpack
         )
         self._epoch = 0
+        self._binding = asyncio.Lock()
         self._leader: Coordinator | RayTrainJob | None = None
         self._story: GangStory | None = None
         self._outbox: Outbox | None = None
@@ -176,8 +197,12 @@ class HostActor:
         return HostState(attempt, self._placed)
 
     async def bind(self, epoch: int, bind: Bind) -> None:
+        """May be called again for the same attempt."""
         self._admit(epoch)
-        await self._host.bind(bind)
+        async with self._binding:
+            bound = self._host.bound
+            if bound is None or (bound.order.run_id, bound.order.attempt) != (bind.order.run_id, bind.order.attempt):
+                await self._host.bind(bind)
 
     async def write_probe(self, epoch: int, path: str) -> None:
         """Raises OSError. How several hosts find out whether they share a path."""
@@ -196,8 +221,13 @@ class HostActor:
     async def coordinate(
         self, epoch: int, others: Sequence[tuple[ActorHandle[Any], NodeShare]], placed: Placed
     ) -> None:
-        """Lead the gang of this host, which is the first, and of `others`. Needs `bind` on all of them before."""
+        """Lead the gang of this host, which is the first, and of `others`. Needs `bind` on all of them before.
+
+        May be called again.
+        """
         self._admit(epoch)
+        if self._leader is not None:
+            return
         bound = self._host.bound
         assert bound is not None
         order = bound.order
@@ -292,10 +322,11 @@ class HostActor:
 
 
 class RemoteHost:
-    """A host on another node. A call that cannot be delivered is tried again until the host must have fenced itself."""
+    """A host on another node. Once it is gone it stays gone: every later call says so at once."""
 
     def __init__(self, handle: ActorHandle[Any], share: NodeShare) -> None:
         self._handle, self._share = handle, share
+        self._gone: HostGone | None = None
 
     @property
     def host(self) -> str:
@@ -306,37 +337,53 @@ class RemoteHost:
         return self._share.ip
 
     async def start(self, start: StartRanks) -> tuple[int, ...]:
-        return await self._call(lambda: self._handle.start.remote(start))
+        """May take as long as an environment takes to build, as long as the host shows that it is there."""
+        starting = asyncio.create_task(self._call(lambda: self._handle.start.remote(start), None))
+        try:
+            while not (await asyncio.wait({starting}, timeout=_STILL_THERE_S))[0]:
+                await self.snapshot()
+            return starting.result()
+        finally:
+            starting.cancel()
 
     async def open_store(self, incarnation: int, address: str) -> int:
         raise AssertionError("the store is served by the first host, which is local")
 
     async def events(self, after: int, timeout_s: float) -> list[tuple[int, HostEvent]]:
-        return await self._call(lambda: self._handle.events.remote(after, timeout_s))
+        return await self._call(lambda: self._handle.events.remote(after, timeout_s), timeout_s + ANSWER_S)
 
     async def snapshot(self) -> HostSnapshot:
-        return await self._call(lambda: self._handle.snapshot.remote())
+        return await self._call(lambda: self._handle.snapshot.remote(), ANSWER_S)
 
     async def signal_ranks(self, incarnation: int, number: int, *, stopping: bool) -> None:
-        await self._call(lambda: self._handle.signal_ranks.remote(incarnation, number, stopping))
+        await self._call(lambda: self._handle.signal_ranks.remote(incarnation, number, stopping), ANSWER_S)
 
     async def close_incarnation(self, incarnation: int) -> None:
-        await self._call(lambda: self._handle.close_incarnation.remote(incarnation))
+        await self._call(lambda: self._handle.close_incarnation.remote(incarnation), ANSWER_S)
 
     async def dump(self, rank: int) -> str:
-        return await self._call(lambda: self._handle.dump.remote(rank))
+        return await self._call(lambda: self._handle.dump.remote(rank), ANSWER_S)
 
-    async def _call(self, method: Callable[[], Awaitable[T]]) -> T:
-        deadline = asyncio.get_running_loop().time() + FENCE_S
+    async def _call(self, method: Callable[[], Awaitable[T]], timeout_s: float | None) -> T:
+        deadline = asyncio.get_running_loop().time() + ANSWER_S
         while True:
+            if self._gone is not None:
+                raise self._gone
             try:
-                return await call(method())
+                return await call(method(), timeout_s)
             except ActorUnavailableError as error:
                 if asyncio.get_running_loop().time() > deadline:
-                    raise HostGone(self.host, f"no answer for {FENCE_S:g} s", 0.0) from error
+                    raise self._lost(f"no answer for {ANSWER_S:g} s", FENCE_S) from error
                 await asyncio.sleep(_UNAVAILABLE_RETRY_S)
+            except TimeoutError as error:
+                raise self._lost(f"no answer for {ANSWER_S:g} s", FENCE_S) from error
             except RayActorError as error:
-                raise HostGone(self.host, _first_line(error), await fence_of(self._share.node_id)) from error
+                raise self._lost(_first_line(error), await fence_of(self._share.node_id)) from error
+
+    def _lost(self, why: str, fence_s: float) -> HostGone:
+        if self._gone is None:
+            self._gone = HostGone(self.host, why, fence_s)
+        return self._gone
 
 
 async def fence_of(node_id: str) -> float:

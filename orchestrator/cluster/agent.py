@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 
-from orchestrator.cluster.actors import NAMESPACE, HostState, call
+from orchestrator.cluster.actors import NAMESPACE, HostState, call, insist
 from orchestrator.cluster.attendant import Attendant, Surroundings, short
 from orchestrator.cluster.gang_messages import StaleAgent
+from orchestrator.cluster.leftovers import Leftovers
 from orchestrator.cluster.local_dirs import default_root
 from orchestrator.cluster.log_shipping import LogShipper
 from orchestrator.cluster.placing import Placer
@@ -59,19 +61,25 @@ class Agent:
             desired=self._take_orders,
             acknowledged=self._acknowledge,
         )
+        shipper = LogShipper(self._line.stub, self._line.metadata)
         self._around = Surroundings(
             epoch=epoch,
             cluster=self._cluster,
             pool=self._pool,
             placer=Placer(self._cluster, self._pool, epoch, self._line.bundle),
             line=self._line,
-            shipper=LogShipper(self._line.stub, self._line.metadata),
+            shipper=shipper,
+            leftovers=Leftovers(self._cluster, shipper, epoch),
         )
         self._adoptable: dict[tuple[str, int], tuple[FoundGang, tuple[NodeShare, ...]]] = {}
         self._attendants: dict[tuple[str, int], Attendant] = {}
         self._dismissals: set[asyncio.Task[None]] = set()
         self._leaving: set[tuple[str, int]] = set()  # dismissed, and not cleared up yet
+        self._unsure: dict[str, FoundGang] = {}  # that do not answer and are not known to be dead
+        self._orders: tuple[AttemptOrder, ...] = ()
         self._heard_orders = False
+        self._suspects: frozenset[tuple[str, int]] = frozenset()  # attempts that may live in a gang that is unsure
+        self._strays: dict[tuple[str, str, int], asyncio.Task[None]] = {}  # by node, run, attempt: lines being sent
         self._warmed: set[str] = set()
 
     async def run(self) -> None:
@@ -111,26 +119,50 @@ class Agent:
         keeper.zygote.remote({})
 
     async def _find_living(self) -> None:
-        """Adopt the gangs that lead an attempt; remove those that idle, or whose coordinator is dead."""
-        for found in await self._cluster.find_gangs():
-            state = await self._state_of(found)
-            if state is None or state.attempt is None or state.placed is None or not found.whole:
-                log.info("removing %s: nothing lives in it", found.id)
-                await self._cluster.remove(found.group, found.hosts)
-            else:
-                self._adoptable[state.attempt] = (found, state.placed.shares)
+        """Adopt the gangs that lead an attempt; remove those that idle, or of whose hosts one is dead.
+
+        One that does not answer may live: it is asked on, and its attempt is not judged before it has answered.
+        """
+        found = await self._cluster.find_gangs()
+        asking = {asyncio.create_task(self._judge(each)): each for each in found}
+        done, late = await asyncio.wait(asking, timeout=CLAIM_TIMEOUT_S) if asking else (set(), set())
+        for task in done:
+            task.result()
+        for task in late:
+            log.warning("%s does not answer: what it leads is left alone until it does", asking[task].id)
+            self._unsure[asking[task].id] = asking[task]
+            self._later(self._when_sure(asking[task], task))
+
+    async def _judge(self, found: FoundGang) -> None:
+        """Raises Refused."""
+        state = await self._state_of(found) if found.whole else None
+        if state is None or state.attempt is None or state.placed is None:
+            log.info("removing %s: nothing lives in it", found.id)
+            await self._cluster.remove(found.group, found.hosts)
+        else:
+            self._adoptable[state.attempt] = (found, state.placed.shares)
+
+    async def _when_sure(self, found: FoundGang, judging: asyncio.Task[None]) -> None:
+        await judging
+        log.info("%s has answered, or is dead", found.id)
+        del self._unsure[found.id]
+        if self._heard_orders:
+            self._take_orders(self._orders)
 
     async def _state_of(self, found: FoundGang) -> HostState | None:
+        """None when one of its hosts is dead. Waits for one that cannot be reached. Raises Refused."""
         try:
-            async with asyncio.timeout(CLAIM_TIMEOUT_S):
-                states: Sequence[HostState] = await asyncio.gather(
-                    *(call(host.claim.remote(self._epoch)) for host in found.hosts)
-                )
+            states: Sequence[HostState] = await asyncio.gather(*(self._claim_host(host) for host in found.hosts))
         except StaleAgent as error:
             raise Refused(str(error)) from None
-        except (RayError, TimeoutError):
+        except RayActorError as error:
+            log.info("%s: %s", found.id, short(error))
             return None
         return states[0] if states else None
+
+    async def _claim_host(self, host: ActorHandle[Any]) -> HostState:
+        state: HostState = await insist(lambda: host.claim.remote(self._epoch))
+        return state
 
     def _hello(self) -> pb.Hello:
         living = [*self._adoptable, *(key for key, each in self._attendants.items() if each.host_names)]
@@ -145,20 +177,23 @@ class Agent:
 
     def _take_orders(self, orders: tuple[AttemptOrder, ...]) -> None:
         """Level-triggered: the whole of what should be. What is missing is begun, what is not wanted ends."""
+        self._orders = orders
+        if not self._heard_orders:
+            self._suspects = frozenset((order.run_id, order.attempt) for order in orders)
         wanted = {(order.run_id, order.attempt): order for order in orders}
         for key in [each for each in self._attendants if each not in wanted]:
             self._later(self._dismiss(self._attendants.pop(key)))
         for key, order in wanted.items():
             if key in self._attendants:
                 self._attendants[key].update(order)
-            else:
+            elif not self._unsure or key not in self._suspects or key in self._adoptable:
                 self._attendants[key] = Attendant(order, self._around, self._adopt(key, order))
+        for found, _ in self._adoptable.values():
+            log.warning("%s belongs to no attempt that the server wants: removing it", found.id)
+            self._later(self._cluster.remove(found.group, found.hosts))
+        self._adoptable.clear()
         if not self._heard_orders:
             self._heard_orders = True
-            for found, _ in self._adoptable.values():
-                log.warning("%s belongs to no attempt that the server wants: removing it", found.id)
-                self._later(self._cluster.remove(found.group, found.hosts))
-            self._adoptable.clear()
             self._later(self._sweep())
 
     def _adopt(self, key: tuple[str, int], order: AttemptOrder) -> Gang | None:
@@ -208,11 +243,23 @@ class Agent:
 
     async def _sweep(self) -> None:
         """Take away the files that no attempt owns. Only after the orders are known: they say which live."""
+        if self._unsure:
+            return  # whose files are whose is not known
         owners = [name for attendant in self._attendants.values() for name in attendant.host_names]
+        kept = [*self._attendants, *self._leaving]
         for node_id in await self._cluster.living_node_ids():
             keeper = await self._cluster.keeper(node_id)
             with contextlib.suppress(RayActorError):
-                await call(keeper.sweep.remote(self._epoch, [*self._attendants, *self._leaving], owners))
+                strays: list[tuple[str, int]] = await call(keeper.strays.remote(self._epoch, kept))
+                unsent = [key for key in strays if not self._sent_stray(node_id, key)]
+                await call(keeper.sweep.remote(self._epoch, [*kept, *unsent], owners))
+
+    def _sent_stray(self, node_id: str, key: tuple[str, int]) -> bool:
+        """Whether the server has the lines of an attempt that ended with nobody there to send them; sees to it."""
+        place = (node_id, *key)
+        if place not in self._strays:
+            self._strays[place] = asyncio.create_task(self._around.leftovers.ship_all(key, [node_id]))
+        return self._strays[place].done()
 
     async def give_pool_back(self) -> None:
         await self._pool.drain()

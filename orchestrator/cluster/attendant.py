@@ -11,14 +11,17 @@ import logging
 import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
-from orchestrator.cluster.actors import call, fence_of
+from orchestrator.cluster.actors import fence_of, insist
+from orchestrator.cluster.fencing import FENCE_S
 from orchestrator.cluster.gang_messages import StaleAgent
 from orchestrator.cluster.gang_story import STOP_ENDS, Report
 from orchestrator.cluster.keeper import Leftover
+from orchestrator.cluster.leftovers import Leftovers
 from orchestrator.cluster.log_shipping import BATCH_LINES, LogShipper
 from orchestrator.cluster.placing import Placer, Unplaced
 from orchestrator.cluster.pool import Pool
@@ -36,6 +39,8 @@ log = logging.getLogger(__name__)
 REPORT_POLL_S = 20.0
 LOG_POLL_S = 5.0
 LOG_SETTLE_S = 30.0
+GONE = (RayActorError, TimeoutError)
+"""What a call raises whose actor is dead, or is on a node that is cut off."""
 
 
 class Line(Protocol):
@@ -58,6 +63,7 @@ class Surroundings:
     placer: Placer
     line: Line
     shipper: LogShipper
+    leftovers: Leftovers
 
 
 class Attendant:
@@ -71,6 +77,7 @@ class Attendant:
         self._last_seq = 0
         self._acknowledged = 0
         self._over = False  # the coordinator has said so itself
+        self._begun = gang is not None  # there may be lines of it on its nodes
         self._ended = asyncio.Event()  # ... and the server has every word of it
         self._changed = asyncio.Event()
         self._ledger = Ledger()  # as last heard of
@@ -111,9 +118,10 @@ class Attendant:
         self._wake()
 
     async def dismiss(self) -> None:
-        """The server wants nothing of the attempt any more: whatever of it lives, ends.
+        """The server wants nothing of the attempt any more: whatever of it lives, ends; its lines are sent all the same.
 
-        One that is over by its own word is cleared up as ever, so that its lines arrive and its gang is pooled.
+        One that is over by its own word is cleared up as ever, so that its gang is pooled. Where the server does not
+        take the lines, the gang is not held for that: they are on its nodes' disks. Returns once the server has them.
         """
         if self._over:
             self.acknowledge(self._last_seq)  # it could not want nothing without having heard the end
@@ -122,7 +130,13 @@ class Attendant:
         gang, self._gang = self._gang, None
         if gang is not None:
             await self._discard(gang)
+        if self._begun:
+            await self._around.leftovers.ship_all(self.key, self._node_ids)
         self._around.shipper.forget(*self.key)
+
+    @property
+    def _node_ids(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(share.node_id for share in self.order.shares))
 
     async def leave(self) -> None:
         """The agent ends; the gang lives on."""
@@ -142,12 +156,13 @@ class Attendant:
             raise
         except Exception:
             log.exception("attending %s/%d failed: its gang is given up", *self.key)
-            await self._lose("the agent could not attend it (see its log)")
+            await self._lose("the agent could not attend it (see its log)", fence_s=FENCE_S)
 
     async def _find_or_place(self) -> Gang | None:
         """None when the attempt is over: what had to be told is told."""
-        left = await self._leftover()
-        if self.order.placed or left:
+        left = await self._around.leftovers.of(self.key, self._node_ids)
+        self._begun = self.order.placed or bool(left)
+        if self._begun:
             await self._tell_lost("its coordinator is gone", left)
             return None
         try:
@@ -157,6 +172,7 @@ class Attendant:
         except Unplaced as error:
             self._tell(Unplaceable(error.reason, error.final))
             return None
+        self._begun = gang is not None
         if gang is None:
             assert self.order.stop is not None
             self._tell(self._never_started(self.order.stop))
@@ -169,7 +185,7 @@ class Attendant:
         self._tasks = [*tasks, stopping]
         try:
             await self._relay(gang)
-        except RayActorError as error:
+        except GONE as error:
             await self._lose(f"the host of its coordinator is gone: {short(error)}")
             return
         self._ended.set()
@@ -181,9 +197,7 @@ class Attendant:
     async def _relay(self, gang: Gang) -> None:
         """Returns once the attempt has ended and the server has every observation of it."""
         while True:
-            report: Report = await call(
-                gang.hosts[0].report.remote(self._around.epoch, self._last_seq, self._acknowledged, REPORT_POLL_S)
-            )
+            report = await self._report(gang)
             for observation in report.observations:
                 self._last_seq = observation.seq
                 self._over = self._over or isinstance(observation.what, AttemptEnded)
@@ -196,11 +210,18 @@ class Attendant:
                     await self._changed.wait()
                 return
 
+    async def _report(self, gang: Gang) -> Report:
+        coordinator, epoch = gang.hosts[0], self._around.epoch
+        report: Report = await insist(
+            lambda: coordinator.report.remote(epoch, self._last_seq, self._acknowledged, REPORT_POLL_S)
+        )
+        return report
+
     async def _pass_stop_on(self, gang: Gang) -> None:
         while self.order.stop is None:
             await self._changed.wait()
-        with contextlib.suppress(RayActorError):  # `_relay` notices by itself
-            await call(gang.hosts[0].order_stop.remote(self._around.epoch, self.order.stop))
+        with contextlib.suppress(*GONE):  # `_relay` notices by itself
+            await insist(lambda: gang.hosts[0].order_stop.remote(self._around.epoch, self.order.stop))
 
     async def _ship(self, gang: Gang, index: int) -> None:
         """Ship the log lines of one host until the attempt has ended and the server has them all."""
@@ -208,19 +229,21 @@ class Attendant:
         shipper, host, epoch = self._around.shipper, gang.hosts[index], self._around.epoch
         while True:
             ended, sent = self._ended.is_set(), shipper.sent(source)
-            wait_s = 0.0 if ended else LOG_POLL_S
-            poll: Awaitable[list[LogLine]] = host.log_lines.remote(
-                epoch, sent, shipper.acknowledged(source), BATCH_LINES, wait_s
-            )
+            asked = (epoch, sent, shipper.acknowledged(source), BATCH_LINES, 0.0 if ended else LOG_POLL_S)
+            poll = self._lines(host, asked)
             try:
-                lines: list[LogLine] | None = await call(poll) if ended else await self._until_ended(call(poll))
-            except RayActorError:
-                await self._ship_leftover(gang.shares[index].node_id)
+                lines: list[LogLine] | None = await poll if ended else await self._until_ended(poll)
+            except GONE:
+                await self._around.leftovers.ship_all(self.key, [gang.shares[index].node_id])
                 return
             if lines:
                 await shipper.ship(source, sent, lines)
             elif ended and await shipper.settle(source, sent, LOG_SETTLE_S):
                 return
+
+    async def _lines(self, host: ActorHandle[Any], asked: tuple[int, int, int, int, float]) -> list[LogLine]:
+        lines: list[LogLine] = await insist(lambda: host.log_lines.remote(*asked))
+        return lines
 
     async def _until_ended(self, poll: Awaitable[list[LogLine]]) -> list[LogLine] | None:
         """The answer of a long poll; None when the attempt ended before it came, for then nobody should wait for more."""
@@ -240,35 +263,40 @@ class Attendant:
         self._gang = None
         self._around.shipper.forget(*self.key)
         try:
-            await asyncio.gather(*(call(host.release.remote(self._around.epoch)) for host in gang.hosts))
+            await asyncio.gather(*(self._release(host) for host in gang.hosts))
         except Exception as error:
             log.warning("%s is not pooled: %s", gang.id, short(error))
             await self._discard(gang)
         else:
+            self._begun = False  # its files are gone as well
             self._around.pool.put(gang)
+
+    async def _release(self, host: ActorHandle[Any]) -> None:
+        await insist(lambda: host.release.remote(self._around.epoch))
 
     async def _discard(self, gang: Gang) -> None:
         """End the gang's hosts, and their ranks by that, and free what they held."""
         await self._around.cluster.remove(gang.group, gang.hosts)
 
-    async def _lose(self, why: str) -> None:
+    async def _lose(self, why: str, fence_s: float = 0.0) -> None:
+        """`fence_s`: for how long ranks may live on for all we know, whatever is known of the nodes."""
         for task in self._tasks:
             task.cancel()
         gang, self._gang = self._gang, None
         if gang is not None:
             await self._discard(gang)
-        await self._tell_lost(why, await self._leftover())
+        await self._tell_lost(why, await self._around.leftovers.of(self.key, self._node_ids), fence_s)
 
-    async def _tell_lost(self, why: str, left: Sequence[Leftover]) -> None:
+    async def _tell_lost(self, why: str, left: Sequence[Leftover], fence_s: float = 0.0) -> None:
         """Pass on what the dead left, then say that it is over, unless they could say so themselves."""
         observations = [each for leftover in left for each in leftover.observations]
         for observation in observations:
             self._send(observation)
-        self._tasks = [asyncio.create_task(self._ship_lines(leftover.lines)) for leftover in left]
+        self._tasks = [asyncio.create_task(self._around.leftovers.ship(self.key, leftover.lines)) for leftover in left]
         if any(isinstance(each.what, AttemptEnded) for each in observations):
             return
         order = self.order
-        fence_s = max([await fence_of(share.node_id) for share in order.shares], default=0.0)
+        fence_s = max([fence_s, *[await fence_of(share.node_id) for share in order.shares]])
         failure = host_lost(order.shares[0].host, why, order.furthest_step)
         reason = Reason(ReasonCode.RESCHEDULED, failure.message)
         self._tell(
@@ -276,37 +304,6 @@ class Attendant:
                 "lost", reason, order.spent, order.furthest_step, self._ledger, failure=failure, fence_s=fence_s
             )
         )
-
-    async def _leftover(self) -> list[Leftover]:
-        """What dead hosts of this attempt left on the nodes that still live; mostly nothing."""
-        living = await self._around.cluster.living_node_ids()
-        found = [await self._leftover_of(share.node_id) for share in self.order.shares if share.node_id in living]
-        return [each for each in found if each is not None and (each.observations or each.lines)]
-
-    async def _leftover_of(self, node_id: str) -> Leftover | None:
-        try:
-            keeper = await self._around.cluster.keeper(node_id)
-            return await call(keeper.leftover.remote(self._around.epoch, *self.key))
-        except RayActorError:
-            self._around.cluster.forget_keeper(node_id)
-            return None
-
-    async def _ship_leftover(self, node_id: str) -> None:
-        leftover = await self._leftover_of(node_id)
-        if leftover is not None:
-            await self._ship_lines(leftover.lines)
-
-    async def _ship_lines(self, lines: Sequence[LogLine]) -> None:
-        if not lines:
-            return
-        source, shipper = (*self.key, lines[0].source), self._around.shipper
-        while shipper.acknowledged(source) < lines[-1].seq:
-            sent = shipper.sent(source)
-            batch = [line for line in lines if line.seq > sent][:BATCH_LINES]
-            if batch:
-                await shipper.ship(source, sent, batch)
-            else:
-                await shipper.moved()
 
     def _never_started(self, stop: StopOrder) -> AttemptEnded:
         outcome, code = STOP_ENDS[stop.kind]

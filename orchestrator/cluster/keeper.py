@@ -141,6 +141,10 @@ class Keeper:
         directory = self._dirs.attempt(run_id, attempt)
         return Leftover(tuple(outbox.leftover(directory)), tuple(log_spool.leftover(directory / "log")))
 
+    async def strays(self, attempts: Collection[tuple[str, int]]) -> list[tuple[str, int]]:
+        """Attempts besides `attempts` that have a log here: their hosts are gone, and lines of theirs may be unsent."""
+        return await asyncio.to_thread(_strays, self._dirs, attempts)
+
     async def sweep(self, attempts: Collection[tuple[str, int]], owners: Collection[str]) -> None:
         """Take away what belongs to none of the living `attempts`, and the CPUs of hosts that are not `owners`."""
         kept = {self._dirs.attempt(run_id, attempt).name for run_id, attempt in attempts}
@@ -151,6 +155,12 @@ class Keeper:
     def close(self) -> None:
         for kept in self._zygotes.values():
             kept.zygote.close()
+
+
+def _strays(dirs: NodeDirs, attempts: Collection[tuple[str, int]]) -> list[tuple[str, int]]:
+    kept = {dirs.attempt(run_id, attempt).name for run_id, attempt in attempts}
+    owners = [log_spool.owner(path / "log") for path in dirs.gangs.iterdir() if path.name not in kept]
+    return [each for each in owners if each is not None]
 
 
 def _sweep(directory: Path, kept: Collection[str]) -> None:

@@ -156,6 +156,15 @@ def leftover(directory: Path) -> list[LogLine]:
     ]
 
 
+def owner(directory: Path) -> tuple[str, int] | None:
+    """Run and attempt whose lines are in `directory`; None where there are none."""
+    try:
+        header = json.loads((directory / "header.json").read_text())
+        return str(header["run_id"]), int(header["attempt"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _write_header(directory: Path, run_id: str, attempt: int, source: str) -> None:
     (directory / "header.json").write_text(json.dumps({"run_id": run_id, "attempt": attempt, "source": source}))
 

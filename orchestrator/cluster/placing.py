@@ -7,11 +7,13 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import ray.exceptions
+from ray.actor import ActorHandle
 from ray.util.placement_group import PlacementGroup
 
-from orchestrator.cluster.actors import call
+from orchestrator.cluster.actors import call, insist
 from orchestrator.cluster.gang_messages import Bind, StartFailed
 from orchestrator.cluster.pool import Pool
 from orchestrator.cluster.ray_cluster import Gang, RayCluster, Shape
@@ -26,6 +28,7 @@ LOOK_EVERY_S = 0.5
 SAY_AFTER_S = 1.0
 STALE_AFTER_S = 10.0
 HOSTS_READY_S = 60.0
+BIND_S = 300.0  # the code may be large
 
 FetchBundle = Callable[[str], Awaitable[bytes]]
 
@@ -151,21 +154,24 @@ class Placer:
 
     async def _ready(self, gang: Gang) -> None:
         async with asyncio.timeout(HOSTS_READY_S):
-            await asyncio.gather(*(call(host.claim.remote(self._epoch)) for host in gang.hosts))
+            await asyncio.gather(*(call(host.claim.remote(self._epoch), HOSTS_READY_S) for host in gang.hosts))
 
     async def _bind(self, gang: Gang, order: AttemptOrder, bundle: bytes | None, placed: Placed) -> None:
         binds = [Bind(order, index, placed.seconds, bundle) for index in range(len(gang.hosts))]
         try:
             await self._insist_on_shared_path(gang, order)
             await asyncio.gather(
-                *(call(host.bind.remote(self._epoch, bind)) for host, bind in zip(gang.hosts, binds, strict=True))
+                *(self._insist_on_bind(host, bind) for host, bind in zip(gang.hosts, binds, strict=True))
             )
             others = list(zip(gang.hosts[1:], gang.shares[1:], strict=True))
-            await call(gang.hosts[0].coordinate.remote(self._epoch, others, placed))
+            await insist(lambda: gang.hosts[0].coordinate.remote(self._epoch, others, placed))
         except StartFailed as error:
             raise Unplaced(Reason(ReasonCode.NOT_RETRIABLE, str(error)), error.final) from error
-        except ray.exceptions.RayActorError as error:
+        except (ray.exceptions.RayActorError, TimeoutError) as error:
             raise Unplaced(_stale(f"a host died while it was given to the attempt: {error}"), False) from error
+
+    async def _insist_on_bind(self, host: ActorHandle[Any], bind: Bind) -> None:
+        await insist(lambda: host.bind.remote(self._epoch, bind))
 
     async def _insist_on_shared_path(self, gang: Gang, order: AttemptOrder) -> None:
         """Several hosts must see the same checkpoints: the first one writes a file, the others look for it."""
