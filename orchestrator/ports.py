@@ -75,7 +75,9 @@ class Store(Protocol):
         ...
 
     def run(self, project: str, id_or_name: str) -> Run:
-        """By id, or the newest run of that name. Project "*" looks everywhere. Raises NotFound."""
+        """By id, or the newest run of that name. Project "*" looks everywhere. Raises NotFound, and Refused for a name that
+        runs of several projects have: a guess could hit another team's run.
+        """
         ...
 
     def runs(self, where: RunFilter, *, page: str = "", limit: int = 100) -> Page:

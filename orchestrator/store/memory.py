@@ -12,6 +12,7 @@ from orchestrator.core.runs import STATE_NAMES, Event, Run
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.ports import Change, Page, Submitted
 from orchestrator.store import codec, paging
+from orchestrator.store.names import refuse_ambiguous
 
 
 class MemoryStore:
@@ -78,6 +79,7 @@ class MemoryStore:
         for run in mine:
             if run.id == id_or_name:
                 return run
+        refuse_ambiguous(id_or_name, {run.project for run in mine if run.name == id_or_name})
         for run in reversed(mine):
             if run.name == id_or_name:
                 return run

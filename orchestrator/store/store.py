@@ -18,6 +18,7 @@ from orchestrator.ports import Change, Page, Submitted
 from orchestrator.store import codec, listing, migrations, paging
 from orchestrator.store.engines import Engines, open_engines
 from orchestrator.store.foreign_errors import translated
+from orchestrator.store.names import refuse_ambiguous
 from orchestrator.store.tables import (
     checkpoints,
     clusters,
@@ -93,7 +94,15 @@ class SqlStore:
         by_id = select(*_DOCUMENT).where(runs.c.id == id_or_name, *mine)
         by_name = select(*_DOCUMENT).where(runs.c.name == id_or_name, *mine)
         newest = by_name.order_by(runs.c.number.desc()).limit(1)
-        row = self._read(lambda c: c.execute(by_id).first() or c.execute(newest).first())
+        owners = select(runs.c.project).distinct().where(runs.c.name == id_or_name, *mine)
+
+        def find(connection: Connection) -> Any:
+            row = connection.execute(by_id).first()
+            if row is None and project == "*":
+                refuse_ambiguous(id_or_name, connection.scalars(owners).all())
+            return row or connection.execute(newest).first()
+
+        row = self._read(find)
         if row is None:
             raise NotFound(f"no run {id_or_name!r} in project {project!r}: see `evertrain list`")
         return codec.run(*row)

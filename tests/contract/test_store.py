@@ -23,7 +23,7 @@ from orchestrator.core.runs import (
     Spent,
     StopOrder,
 )
-from orchestrator.errors import Conflict, InvalidSpec, NotFound, Unavailable
+from orchestrator.errors import Conflict, InvalidSpec, NotFound, Refused, Unavailable
 from orchestrator.ports import Change, Store
 from orchestrator.store import MemoryStore, open_store
 from tests import builders
@@ -195,6 +195,16 @@ def test_an_id_wins_over_a_name_that_looks_like_it(store: Store) -> None:
     submit(store, [2], name=run_id(1))
 
     assert store.run("default", run_id(1)).id == run_id(1)
+
+
+def test_over_all_projects_a_name_of_several_is_refused_and_an_id_is_not(store: Store) -> None:
+    submit(store, [1], name="digits", project="ours")
+    submit(store, [2], name="digits", project="theirs")
+
+    with pytest.raises(Refused, match="ours, theirs.*--project"):
+        store.run("*", "digits")
+    assert store.run("*", run_id(1)).project == "ours"
+    assert store.run("theirs", "digits").id == run_id(2)
 
 
 def test_a_run_of_another_project_is_not_found(store: Store) -> None:

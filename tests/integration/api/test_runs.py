@@ -14,7 +14,7 @@ from orchestrator.api.client import RunFile
 from orchestrator.api.run_feed import EVENTS_AT_ONCE
 from orchestrator.api.views import RunUpdate
 from orchestrator.core.observations import EpochEnded, FirstStep, IncarnationStarted, Progress
-from orchestrator.errors import Conflict, InvalidSpec, NotFound, TooLarge
+from orchestrator.errors import Conflict, InvalidSpec, NotFound, Refused, TooLarge
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from tests.integration.api.stack import SPEC, Stack
 from tests.integration.api.wire import METHODS, call
@@ -129,6 +129,15 @@ def test_a_listed_run_that_trains_shows_its_progress(stack: Stack, client: Clien
 def test_a_run_that_is_not_there(client: Client, name: str) -> None:
     with pytest.raises((NotFound, InvalidSpec)):
         client.get(name)
+
+
+def test_a_name_of_two_projects_hits_neither_until_one_is_said(stack: Stack, client: Client) -> None:
+    mine, theirs = (stack.submit(project, name="shared-name") for project in ("one-team", "other-team"))
+    with pytest.raises(Refused, match=r"one-team, other-team.*--project"):
+        client.cancel("shared-name")
+    assert [client.get(run.id).state for run in (mine, theirs)] == ["QUEUED", "QUEUED"]
+    assert client.cancel("shared-name", project="one-team").id == mine.id
+    assert client.get(theirs.id).state == "QUEUED"
 
 
 def test_cancelling_twice_is_once(client: Client) -> None:
