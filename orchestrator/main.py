@@ -25,6 +25,7 @@ from orchestrator.control.board import Board
 from orchestrator.control.clusters import Clusters
 from orchestrator.control.commands import Commands
 from orchestrator.control.fleet import Fleet
+from orchestrator.control.housekeeping import Housekeeping
 from orchestrator.control.loop import Loop
 from orchestrator.control.runs import RunRecords
 from orchestrator.control.startup import fill_board
@@ -49,6 +50,7 @@ class Server:
     store: Store
     parts: Parts
     loop: Loop
+    housekeeping: Housekeeping
     grpc: GrpcServer
     http: HttpServer
 
@@ -84,13 +86,22 @@ def build(settings: Settings, store: Store) -> Server:
     loop = Loop(
         records=records, board=board, clusters=clusters, wakeups=wakeups, clock=clock, connected=fleet.connected
     )
+    logs = DiskLogStore(settings.data_dir / "logs", settings.log_run_bytes)
+    housekeeping = Housekeeping(
+        store=store,
+        logs=logs,
+        bundles=bundles,
+        clock=clock,
+        log_keep_days=settings.log_keep_days,
+        bundle_keep_days=settings.bundle_keep_days,
+    )
     parts = Parts(
         settings=settings,
         store=store,
         commands=commands,
         board=board,
         fleet=fleet,
-        logs=DiskLogStore(settings.data_dir / "logs", settings.log_run_bytes),
+        logs=logs,
         bundles=bundles,
         wakeups=wakeups,
         clock=clock,
@@ -98,7 +109,7 @@ def build(settings: Settings, store: Store) -> Server:
         executor=ThreadPoolExecutor(settings.api_threads, thread_name_prefix="api"),
         server_id=f"server-{uuid.uuid4().hex[:8]}",
     )
-    return Server(store, parts, loop, GrpcServer(parts), HttpServer(parts, metrics))
+    return Server(store, parts, loop, housekeeping, GrpcServer(parts), HttpServer(parts, metrics))
 
 
 async def serve(server: Server, stop: asyncio.Event) -> None:
@@ -115,6 +126,7 @@ async def serve(server: Server, stop: asyncio.Event) -> None:
         settings.data_dir,
     )
     scheduling = asyncio.create_task(server.loop.run())
+    tidying = asyncio.create_task(server.housekeeping.run())
     stopping = asyncio.create_task(stop.wait())
     try:
         # A loop that ended by itself is a bug: better no server than one that schedules nothing.
@@ -122,6 +134,7 @@ async def serve(server: Server, stop: asyncio.Event) -> None:
     finally:
         stopping.cancel()
         scheduling.cancel()
+        tidying.cancel()
         await server.grpc.stop(STOP_GRACE_S)
         await server.http.stop()
     if not stop.is_set():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -179,6 +179,14 @@ class BundleStore(Protocol):
 
     def get(self, sha256: str) -> bytes:
         """Raises NotFound."""
+        ...
+
+
+class Prunable(Protocol):
+    """What keeps files for long. Calls block."""
+
+    def prune(self, before_at: float, keep: Container[str]) -> list[str]:
+        """Delete what was last used before `before_at`, except of `keep`; the names of what went. Raises StorageFailed."""
         ...
 
 

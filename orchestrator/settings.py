@@ -23,6 +23,7 @@ LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 _Port = Annotated[int, Field(ge=0, le=65535)]
 _Seconds = Annotated[float, Field(gt=0)]
+_Days = Annotated[float, Field(gt=0)]
 _Bytes = Annotated[int, Field(gt=0)]
 
 MIB = 2**20
@@ -84,6 +85,12 @@ class Settings(BaseSettings):
     )
     log_drain_s: _Seconds = Field(
         default=2.0, description="After a run's end its log counts as complete when no line came for so long."
+    )
+    log_keep_days: _Days = Field(
+        default=90.0, description="The log of a run that has ended goes so many days after its last line."
+    )
+    bundle_keep_days: _Days = Field(
+        default=30.0, description="A code bundle that no unfinished run needs goes so many days after its last use."
     )
 
     watch_poll_s: _Seconds = Field(

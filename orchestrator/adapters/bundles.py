@@ -7,6 +7,8 @@ import hashlib
 import os
 import re
 import tempfile
+import threading
+from collections.abc import Container
 from pathlib import Path
 
 from orchestrator.errors import NotFound, StorageFailed, TooLarge
@@ -16,11 +18,12 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class DiskBundleStore:
-    """Implements ports.BundleStore."""
+    """Implements ports.BundleStore and Prunable. A file's time of change is when its bundle was last put or asked for."""
 
     def __init__(self, root: Path, max_bytes: int = MAX_BYTES) -> None:
         self._root = root
         self._max_bytes = max_bytes
+        self._lock = threading.Lock()  # nothing is pruned between being found old and being used again
 
     def put(self, data: bytes) -> str:
         """Raises TooLarge, and StorageFailed when the disk does not take it. Durable when it returns."""
@@ -32,7 +35,7 @@ class DiskBundleStore:
         sha256 = hashlib.sha256(data).hexdigest()
         path = self._path(sha256)
         try:
-            if not self._holds(path, data):
+            if not (self._used(path) and self._holds(path, data)):
                 _write(path, data)
         except OSError as error:
             raise StorageFailed(f"{path}: the code bundle cannot be written: {error.strerror}") from error
@@ -44,6 +47,7 @@ class DiskBundleStore:
             raise NotFound(f"{sha256[:80]!r} is not the sha256 of a code bundle: 64 hexadecimal digits")
         path = self._path(sha256)
         try:
+            self._used(path)
             data = path.read_bytes()
         except FileNotFoundError:
             raise NotFound(f"no code bundle {sha256}: submit the run again, which ships its code") from None
@@ -53,13 +57,39 @@ class DiskBundleStore:
             raise StorageFailed(f"{path}: the code bundle was damaged on disk: submit the run again to replace it")
         return data
 
+    def prune(self, before_at: float, keep: Container[str]) -> list[str]:
+        """Delete the bundles that nobody put or asked for since `before_at`, except those in `keep`; their sha256."""
+        removed = []
+        try:
+            for path in sorted(self._root.glob("??/*")):
+                if path.name not in keep and self._remove_if_old(path, before_at):
+                    removed.append(path.name)
+        except OSError as error:
+            raise StorageFailed(f"{self._root}: code bundles cannot be removed: {error.strerror}") from error
+        return removed
+
+    def _remove_if_old(self, path: Path, before_at: float) -> bool:
+        with self._lock:
+            if path.stat().st_mtime >= before_at:
+                return False
+            path.unlink()
+            return True
+
+    def _used(self, path: Path) -> bool:
+        """Whether it is there; if so, it is young again."""
+        with self._lock:
+            if path.exists():
+                os.utime(path)
+                return True
+        return False
+
     def _path(self, sha256: str) -> Path:
         return self._root / sha256[:2] / sha256
 
     @staticmethod
     def _holds(path: Path, data: bytes) -> bool:
         """Whole and undamaged; anything else is written anew."""
-        return path.exists() and path.stat().st_size == len(data) and path.read_bytes() == data
+        return path.stat().st_size == len(data) and path.read_bytes() == data
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from orchestrator.api.log_gate import LogGate
 from orchestrator.api.parts import Parts, parse
 from orchestrator.core.records import LogLine
-from orchestrator.errors import NotFound
+from orchestrator.errors import NotFound, Refused
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class LogIntake:
         if run_id not in self._projects:
             try:
                 run = await self._parts.blocking(self._parts.store.run, "*", run_id)
-            except NotFound:
+            except (NotFound, Refused):  # Refused: a name of several runs, which is no id either
                 log.warning("log lines of run %s dropped: there is no such run", run_id)
                 return False
             if len(self._projects) >= _RUNS_KNOWN:

@@ -201,7 +201,7 @@ def test_over_all_projects_a_name_of_several_is_refused_and_an_id_is_not(store: 
     submit(store, [1], name="digits", project="ours")
     submit(store, [2], name="digits", project="theirs")
 
-    with pytest.raises(Refused, match="ours, theirs.*--project"):
+    with pytest.raises(Refused, match=r"ours, theirs.*--project"):
         store.run("*", "digits")
     assert store.run("*", run_id(1)).project == "ours"
     assert store.run("theirs", "digits").id == run_id(2)

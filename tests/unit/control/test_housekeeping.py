@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from orchestrator.adapters.bundles import DiskBundleStore
+from orchestrator.control.housekeeping import DAY_S, Housekeeping
+from orchestrator.core import lifecycle
+from orchestrator.core.records import LogLine
+from orchestrator.main import build, serve
+from orchestrator.ports import Change
+from orchestrator.settings import Settings
+from orchestrator.store import MemoryStore
+from orchestrator.telemetry.logs import DiskLogStore
+from tests.builders import submission
+from tests.unit.control.plane import HandClock
+
+NOW = 1000 * DAY_S
+
+
+def housekeeping(store: MemoryStore, root: Path) -> tuple[Housekeeping, DiskLogStore, DiskBundleStore]:
+    logs, bundles = DiskLogStore(root / "logs"), DiskBundleStore(root / "bundles")
+    clock = HandClock(wall=NOW)
+    keeper = Housekeeping(store=store, logs=logs, bundles=bundles, clock=clock, log_keep_days=90, bundle_keep_days=30)
+    return keeper, logs, bundles
+
+
+def write_log(logs: DiskLogStore, root: Path, run_id: str, days_ago: float) -> Path:
+    logs.append([LogLine(run_id, 1, 1, 0, 1.0, "a line", "host", 1)])
+    for path in (root / "logs" / run_id).iterdir():
+        os.utime(path, (NOW - days_ago * DAY_S,) * 2)
+    return root / "logs" / run_id
+
+
+def age(root: Path, sha256: str, days_ago: float) -> None:
+    os.utime(root / "bundles" / sha256[:2] / sha256, (NOW - days_ago * DAY_S,) * 2)
+
+
+def submit(store: MemoryStore, run_id: str, code: str | None = None) -> None:
+    spec = {"name": run_id, "recipe": "digits_cnn", "code": code}
+    store.submit([submission(run_id=run_id, name=run_id, spec=spec)])
+
+
+def end(store: MemoryStore, run_id: str) -> None:
+    run = store.run("*", run_id)
+    cancelled = lifecycle.cancel(run, by="a test", message="", now=2.0)
+    assert isinstance(cancelled, lifecycle.Transition)
+    assert store.apply([Change(cancelled.run)])[0] is not None
+
+
+def test_only_old_logs_of_ended_runs_go(tmp_path: Path) -> None:
+    store = MemoryStore()
+    keeper, logs, _ = housekeeping(store, tmp_path)
+    for run_id in ("run-waits", "run-old", "run-young"):
+        submit(store, run_id)
+    for run_id in ("run-old", "run-young"):
+        end(store, run_id)
+    waits = write_log(logs, tmp_path, "run-waits", 200)
+    old = write_log(logs, tmp_path, "run-old", 91)
+    young = write_log(logs, tmp_path, "run-young", 89)
+
+    keeper.one_pass()
+
+    assert [path.exists() for path in (waits, old, young)] == [True, False, True]
+
+
+def test_only_old_bundles_that_no_unfinished_run_needs_go(tmp_path: Path) -> None:
+    store = MemoryStore()
+    keeper, _, bundles = housekeeping(store, tmp_path)
+    needed, done, young = (bundles.put(data) for data in (b"needed", b"done", b"young"))
+    submit(store, "run-waits", f"bundle:{needed}")
+    submit(store, "run-done", f"bundle:{done}")
+    end(store, "run-done")
+    for sha256, days_ago in ((needed, 200), (done, 31), (young, 29)):
+        age(tmp_path, sha256, days_ago)
+
+    keeper.one_pass()
+
+    kept = [path.name for path in (tmp_path / "bundles").rglob("*") if path.is_file()]
+    assert sorted(kept) == sorted([needed, young])
+
+
+def test_a_bundle_that_is_used_again_is_young_again(tmp_path: Path) -> None:
+    keeper, _, bundles = housekeeping(MemoryStore(), tmp_path)
+    put, got, left = (bundles.put(data) for data in (b"put", b"got", b"left"))
+    for each in (put, got, left):
+        age(tmp_path, each, 31)
+    bundles.put(b"put")
+    bundles.get(got)
+
+    removed = bundles.prune(NOW - 30 * DAY_S, keep=())
+
+    assert removed == [left]
+
+
+async def test_a_server_keeps_house_by_itself(tmp_path: Path) -> None:
+    logs = DiskLogStore(tmp_path / "logs")
+    logs.append([LogLine("run-of-long-ago", 1, 1, 0, 1.0, "a line", "host", 1)])
+    directory = tmp_path / "logs" / "run-of-long-ago"
+    for path in directory.iterdir():
+        os.utime(path, (0.0, 0.0))
+    settings = Settings(data_dir=tmp_path, grpc_port=0, http_port=0)
+    stop = asyncio.Event()
+    serving = asyncio.create_task(serve(build(settings, MemoryStore()), stop))
+    async with asyncio.timeout(20):
+        while directory.exists() and not serving.done():
+            await asyncio.sleep(0.01)
+    stop.set()
+    await serving
+    assert not directory.exists()
