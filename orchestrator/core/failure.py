@@ -29,6 +29,7 @@ _BY_CODE = {
     ExitCode.STORAGE: FailureKind.STORAGE,
     ExitCode.BAD_LOSS: FailureKind.BAD_LOSS,
     ExitCode.FENCED: FailureKind.FENCED,
+    ExitCode.STOPPED: FailureKind.KILLED,  # on an order the host ended it; without one, somebody outside did
 }
 BudgetName = Literal["application", "infrastructure"]
 _BUDGET: dict[FailureKind, BudgetName | None] = {
@@ -167,6 +168,8 @@ def _kind_and_message(end: RankExit) -> tuple[FailureKind, str]:
             FailureKind.OUT_OF_MEMORY,
             f"{who} ran out of memory: {end.oom_evidence}. Ask for more `resources.memory`.",
         )
+    if end.code == ExitCode.STOPPED or (end.report is not None and end.report.code == ExitCode.STOPPED):
+        return FailureKind.KILLED, f"{who} was told to end by SIGTERM from outside, and did."
     if end.report is not None:
         kind = FailureKind.COMMUNICATION if end.report.secondary else _by_code(end.report.code)
         return kind, f"{who} failed: {end.report.message}"

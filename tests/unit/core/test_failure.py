@@ -29,6 +29,12 @@ def exit_of(rank: int, **facts) -> RankExit:
         (exit_of(0, code=ExitCode.STORAGE), FailureKind.STORAGE, "code 74"),
         (exit_of(0, code=ExitCode.BAD_LOSS), FailureKind.BAD_LOSS, "code 79"),
         (exit_of(0, code=ExitCode.FENCED), FailureKind.FENCED, "code 81"),
+        (exit_of(0, code=ExitCode.STOPPED), FailureKind.KILLED, "SIGTERM from outside"),
+        (
+            exit_of(0, code=ExitCode.STOPPED, report=Failed(code=ExitCode.STOPPED, message="stopped", step=4)),
+            FailureKind.KILLED,
+            "SIGTERM from outside",
+        ),
         (exit_of(0, code=3), FailureKind.APPLICATION, "code 3"),
     ],
 )
