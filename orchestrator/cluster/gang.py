@@ -148,6 +148,7 @@ def limits_of(order: AttemptOrder) -> Limits:
         hang_s=float(spec.get("hang_timeout") or HANG_TIMEOUT_S),
         stop_grace_s=STOP_GRACE_S,
         hang_before_steps=not spec.get("script"),
+        must_tell_result=not spec.get("script"),
     )
 
 

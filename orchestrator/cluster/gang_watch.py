@@ -38,6 +38,7 @@ class Limits:
     hang_s: float
     stop_grace_s: float
     hang_before_steps: bool  # False: silence means nothing until the first step (a script of somebody else's)
+    must_tell_result: bool  # True: exits with 0 are a success only with rank 0's `Done`
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ class GangIncarnation:
         if self._first_end_s is None:
             self._first_end_s = time.monotonic()
         if not self._alive and all(each.code == 0 for each in self._exits):
-            return Finished(self._result)
+            return self._all_finished()
         if self._stop is not None:
             return Stopped(self._stop) if not self._alive else None
         if end.code == 0:
@@ -236,6 +237,14 @@ class GangIncarnation:
         if end.signal is not None or end.oom_evidence or not self._alive:
             return self._broken()
         return None
+
+    def _all_finished(self) -> IncarnationEnd:
+        if self._result is not None or not self._limits.must_tell_result:
+            return Finished(self._result)
+        if self._stop is not None:
+            return Stopped(self._stop)
+        message = "Every rank exited with 0, but rank 0 told no result: the training ended before it was done."
+        return Broken(Failure(FailureKind.EXITED_EARLY, message, rank=0), time.monotonic_ns())
 
     def _broken(self) -> Broken:
         return Broken(failures.first_cause(_explaining(self._exits)), self._noticed_ns)

@@ -1,0 +1,112 @@
+"""How an incarnation ends, for hosts that do what a test says."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from orchestrator.cluster.gang_messages import Ended, HostEvent, HostGone, HostSnapshot, Said, StartRanks
+from orchestrator.cluster.gang_watch import (
+    Broken,
+    Finished,
+    GangIncarnation,
+    GangState,
+    IncarnationEnd,
+    Limits,
+    Lost,
+)
+from orchestrator.core.failure import RankExit
+from orchestrator.core.ledger import Ledger
+from orchestrator.core.runs import FailureKind
+from trainers import contract
+from trainers.contract import ExitCode
+
+DONE = Said(1, 0, contract.Done(step=5, metrics={"accuracy": 1.0}))
+
+
+class Told:
+    """A host whose ranks do what the test wrote down."""
+
+    host, ip = "host-1", "10.0.0.1"
+
+    def __init__(self, *events: HostEvent, survivor: HostGone | None = None) -> None:
+        self._events, self._survivor = events, survivor
+
+    async def start(self, start: StartRanks) -> tuple[int, ...]:
+        return (101, 102)
+
+    async def open_store(self, incarnation: int, address: str) -> int:
+        return 29500
+
+    async def events(self, after: int, timeout_s: float) -> list[tuple[int, HostEvent]]:
+        if after >= len(self._events):
+            await asyncio.Event().wait()
+        return list(enumerate(self._events, 1))[after:]
+
+    async def snapshot(self) -> HostSnapshot:
+        return HostSnapshot(1, (), Ledger())
+
+    async def signal_ranks(self, incarnation: int, number: int, *, stopping: bool) -> None:
+        pass
+
+    async def close_incarnation(self, incarnation: int) -> None:
+        if self._survivor is not None:
+            raise self._survivor
+
+    async def dump(self, rank: int) -> str:
+        return ""
+
+
+def ended(rank: int, **facts: Any) -> Ended:
+    return Ended(1, RankExit(rank=rank, host="host-1", **facts))
+
+
+def end_of(host: Told, *, script: bool = False) -> IncarnationEnd:
+    async def story() -> IncarnationEnd:
+        incarnation = GangIncarnation(
+            1,
+            [host],
+            GangState(),
+            Limits(60.0, 60.0, 30.0, hang_before_steps=not script, must_tell_result=not script),
+            world_size=2,
+            started=lambda pids: None,
+            said=lambda rank, message: None,
+            ticked=lambda snapshots: None,
+        )
+        async with asyncio.timeout(20):
+            return await incarnation.live((), 0)
+
+    return asyncio.run(story())
+
+
+def test_ranks_that_all_exit_with_0_and_tell_a_result_have_finished() -> None:
+    end = end_of(Told(DONE, ended(0, code=0), ended(1, code=0)))
+    assert isinstance(end, Finished)
+    assert end.result == DONE.message
+
+
+def test_ranks_of_a_recipe_that_all_exit_with_0_and_tell_no_result_ended_early() -> None:
+    end = end_of(Told(ended(0, code=0), ended(1, code=0)))
+    assert isinstance(end, Broken)
+    assert end.failure.kind is FailureKind.EXITED_EARLY
+
+
+def test_a_script_need_not_tell_a_result() -> None:
+    assert end_of(Told(ended(0, code=0), ended(1, code=0)), script=True) == Finished(None)
+
+
+def test_a_rank_that_was_told_to_stop_by_somebody_else_is_no_fault_of_the_run() -> None:
+    end = end_of(Told(ended(1, code=ExitCode.STOPPED), ended(0, code=ExitCode.LOST_PEER)))
+    assert isinstance(end, Broken)
+    assert (end.failure.kind, end.failure.rank) == (FailureKind.KILLED, 1)
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_nothing_follows_an_incarnation_of_which_a_rank_lives_on(code: int) -> None:
+    survivor = HostGone("host-1", "rank 1 did not end within 10 s of SIGKILL", 20.0)
+    end = end_of(Told(DONE, ended(0, code=code), ended(1, code=code), survivor=survivor))
+    assert isinstance(end, Lost)
+    assert "did not end" in end.failure.message
+    assert end.fence_s == 20.0
