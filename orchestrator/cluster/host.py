@@ -20,8 +20,18 @@ from typing import Protocol
 
 from orchestrator.cluster import memory_watch, network
 from orchestrator.cluster.feed import Feed
-from orchestrator.cluster.gang_messages import Bind, Ended, HostEvent, HostSnapshot, Said, StartFailed, StartRanks
-from orchestrator.cluster.incarnation import RunningIncarnation
+from orchestrator.cluster.fencing import FENCE_S
+from orchestrator.cluster.gang_messages import (
+    Bind,
+    Ended,
+    HostEvent,
+    HostGone,
+    HostSnapshot,
+    Said,
+    StartFailed,
+    StartRanks,
+)
+from orchestrator.cluster.incarnation import RanksSurvive, RunningIncarnation
 from orchestrator.cluster.local_dirs import NodeDirs, private_dir, remove_tree
 from orchestrator.cluster.log_spool import COORDINATOR_RANK, LogSpool
 from orchestrator.cluster.rank_account import RankAccount
@@ -122,11 +132,18 @@ class Host:
             await running.listen(bound.accounts, lambda rank, message: self._heard(running, rank, message))
             return await self._fork(bound, running, start)
         except (ZygoteLost, RankRefused, TimeoutError, OSError) as error:
-            await running.close()
+            await self._close(running)
             raise StartFailed(f"{self._identity.host} could not start its ranks: {error}") from error
         except BaseException:
-            await running.close()
+            await self._close(running)
             raise
+
+    async def _close(self, running: RunningIncarnation) -> None:
+        """Raises HostGone when ranks live on: this host can be trusted with nothing more."""
+        try:
+            await running.close()
+        except RanksSurvive as error:
+            raise HostGone(self._identity.host, str(error), FENCE_S) from error
 
     async def _fork(self, bound: _Bound, running: RunningIncarnation, start: StartRanks) -> tuple[int, ...]:
         launch = launch_of(
@@ -208,14 +225,14 @@ class Host:
             running.signal(number)
 
     async def close_incarnation(self, incarnation: int) -> None:
-        """Make certain that no rank of it lives, and take its sockets away."""
+        """Make certain that no rank of it lives, and take its sockets away. Raises HostGone when one does."""
         bound = self._need()
         bound.closed_through = max(bound.closed_through, incarnation)
         running = bound.running
         if running is None or running.number != incarnation:
             return
+        await self._close(running)
         bound.running = None
-        await running.close()
         now_ns = time.monotonic_ns()
         for account in bound.accounts.values():
             if account.pid is not None:
@@ -265,12 +282,12 @@ class Host:
         return lines
 
     async def release(self) -> None:
-        """Forget the attempt: no process, socket or file of it stays. May be called again."""
+        """Forget the attempt: no process, socket or file of it stays. May be called again. Raises HostGone."""
         bound, self._bound = self._bound, None
         if bound is None:
             return
         if bound.running is not None:
-            await bound.running.close()
+            await self._close(bound.running)
         bound.close()
         await self._services.release_cpus(self._identity.name)
         await asyncio.to_thread(remove_tree, bound.directory)

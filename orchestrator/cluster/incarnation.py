@@ -22,10 +22,15 @@ log = logging.getLogger(__name__)
 
 MESSAGE_BYTES = 2**20
 _LAST_WORDS_S = 0.5  # how long the messages of a dead rank may take out of its socket
+_RESULT_S = 5.0  # ... of one that finished: its last word is the run's result
 _KILL_WAIT_S = 10.0
 
 Heard = Callable[[int, contract.Message], None]
 Ended = Callable[[Exited], None]
+
+
+class RanksSurvive(Exception):
+    """Ranks did not end by SIGKILL in time: stuck in the kernel, mostly. Nothing may be started beside them."""
 
 
 class RunningIncarnation:
@@ -40,6 +45,7 @@ class RunningIncarnation:
         self._living: set[int] = set()
         self._all_ended = asyncio.Event()
         self._watching = False
+        self._closed = False
         self._server: asyncio.Server | None = None
         self._ended: Ended = lambda exited: None
         self._ranks: Collection[int] = ()
@@ -88,8 +94,13 @@ class RunningIncarnation:
         self._lease.signal(number, rank)
 
     async def close(self) -> None:
-        """End every rank and wait until each has: after this the next incarnation has the host to itself."""
-        if self._living and self._watching:
+        """End every rank and wait until each has: after this the next incarnation has the host to itself.
+
+        May be called again. Raises RanksSurvive, with everything else cleared away.
+        """
+        if self._living and not self._closed:
+            if not self._watching:
+                self.watch()
             with contextlib.suppress(ZygoteLost):
                 self._lease.signal(signal.SIGKILL)
             with contextlib.suppress(TimeoutError):
@@ -104,6 +115,10 @@ class RunningIncarnation:
             self._server.close()
         self.socket_path.unlink(missing_ok=True)
         self._launch_path.unlink(missing_ok=True)
+        self._closed = True
+        if self._living:
+            who = ", ".join(str(rank) for rank in sorted(self._living))
+            raise RanksSurvive(f"rank {who} did not end within {_KILL_WAIT_S:g} s of SIGKILL")
 
     # ---- ends -----------------------------------------------------------------------------------------------------
 
@@ -122,7 +137,7 @@ class RunningIncarnation:
         """A rank's end comes after its last words: they may explain it."""
         reader = self._readers.get(exited.rank)
         if reader is not None:
-            await asyncio.wait({reader}, timeout=_LAST_WORDS_S)
+            await asyncio.wait({reader}, timeout=_LAST_WORDS_S if exited.status else _RESULT_S)
         elif exited.signal is None:
             await self._first_words(exited.rank)
         if exited.rank in self._outputs:
