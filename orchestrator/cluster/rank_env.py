@@ -26,12 +26,13 @@ class Place:
 
 
 def rank_env(base: Mapping[str, str], bind: Bind, start: StartRanks, place: Place) -> dict[str, str]:
-    """The whole environment of one rank: the node's own, the run's, its secrets, and torchrun's on top."""
+    """The whole environment of one rank: the node's own, our defaults, the run's, its secrets, and torchrun's on top."""
     order = bind.order
     env = {name: value for name, value in base.items() if not name.startswith(_WITHHELD_PREFIXES)}
+    threads = str(threads_of(order.spec))
+    env.update({"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"})
     env.update({str(name): str(value) for name, value in (order.spec.get("env") or {}).items()})
     env.update(order.secrets)
-    threads = str(threads_of(order.spec))
     env.update(
         {
             "RANK": str(place.rank),
@@ -46,9 +47,6 @@ def rank_env(base: Mapping[str, str], bind: Bind, start: StartRanks, place: Plac
             "TORCHELASTIC_USE_AGENT_STORE": "True",
             "TORCHELASTIC_RESTART_COUNT": str(start.incarnation),
             "TORCHELASTIC_RUN_ID": f"{order.run_id}-{order.attempt}",
-            "OMP_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
-            "PYTHONUNBUFFERED": "1",
         }
     )
     if place.interface is not None:
@@ -91,6 +89,10 @@ def resources_of(spec: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def threads_of(spec: Mapping[str, Any]) -> int:
+    """Of one rank within an operator: what the run file's `env` says, else one for each CPU."""
+    said = str((spec.get("env") or {}).get("OMP_NUM_THREADS", ""))
+    if said.isdecimal() and int(said) > 0:
+        return int(said)
     return max(1, int(resources_of(spec).get("cpu", 1) or 1))
 
 
