@@ -35,6 +35,7 @@ class LogShipper:
         self._credit = _FIRST_CREDIT
         self._outgoing: asyncio.Queue[pb.LogBatch] | None = None
         self._moved = asyncio.Event()
+        self._broken: str | None = None  # why nothing is shipped
 
     def acknowledged(self, source: Source) -> int:
         return self._acknowledged.get(source, 0)
@@ -81,10 +82,16 @@ class LogShipper:
             try:
                 await self._stream()
             except grpc.aio.AioRpcError as error:
-                log.debug("the log stream broke: %s", error.details())
+                self._note_break(f"{error.code().name}: {error.details()}")
             finally:
                 self._outgoing = None
             await asyncio.sleep(_PAUSE_S * random.uniform(0.5, 1.0))
+
+    def _note_break(self, why: str) -> None:
+        """Once, and again when the reason is another one: the next try is a second away."""
+        if why != self._broken:
+            log.warning("log lines are not shipped (%s): trying on; hosts keep them until then", why)
+        self._broken = why
 
     async def _stream(self) -> None:
         outgoing: asyncio.Queue[pb.LogBatch] = asyncio.Queue()
@@ -103,6 +110,9 @@ class LogShipper:
             yield await outgoing.get()
 
     def _take(self, ack: pb.LogAck) -> None:
+        if self._broken is not None:
+            log.warning("log lines are shipped again")
+            self._broken = None
         # Batches are of one source each, so every batch has one answer.
         self._unanswered = max(0, self._unanswered - 1)
         self._credit = max(1, ack.credit or self._credit)
