@@ -115,20 +115,20 @@ def build(settings: Settings, store: Store) -> Server:
 async def serve(server: Server, stop: asyncio.Event) -> None:
     """Listen and schedule until `stop` is set. Raises Refused when a port is taken."""
     settings = server.parts.settings
-    await server.grpc.start()
-    await server.http.start()
-    log.info(
-        "serving gRPC on %s:%d and HTTP on %s:%d, data in %s",
-        settings.grpc_host,
-        server.grpc.port,
-        settings.http_host,
-        server.http.port,
-        settings.data_dir,
-    )
     scheduling = asyncio.create_task(server.loop.run())
     tidying = asyncio.create_task(server.housekeeping.run())
     stopping = asyncio.create_task(stop.wait())
     try:
+        await server.grpc.start()
+        await server.http.start()
+        log.info(
+            "serving gRPC on %s:%d and HTTP on %s:%d, data in %s",
+            settings.grpc_host,
+            server.grpc.port,
+            settings.http_host,
+            server.http.port,
+            settings.data_dir,
+        )
         # A loop that ended by itself is a bug: better no server than one that schedules nothing.
         await asyncio.wait({scheduling, stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -52,8 +52,8 @@ class Board:
         self._ended: OrderedDict[str, int] = OrderedDict()
 
     def update(self, run: Run) -> None:
-        """Take in a run as the store has it. Raises InvalidSpec when this version cannot read its run file."""
-        shape = None if run.terminal else spec.gang_shape(spec.load(run.spec))
+        """Take in a run as the store has it."""
+        shape = None if run.terminal else spec.stored_shape(run.spec)
         with self._lock:
             if run.version < self._versions.get(run.id, self._ended.get(run.id, 0)):
                 return

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
-import secrets
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,7 +22,6 @@ from orchestrator.errors import NotFound, Refused
 from orchestrator.ports import BundleStore, Clock, Store, Submitted
 
 MAX_BATCH = 1000
-_ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,7 @@ class Commands:
         clusters = self._clusters()
         submissions = [self._submission(each, clusters) for each in commands]
         answers = self._store.submit(submissions)
-        for answer in answers:
-            if answer.created:
-                self._records.announce(answer.run)
+        self._records.announce([each.run for each in answers if each.created])
         return answers
 
     def plan(self, project: str, spec_text: str) -> Plan:
@@ -120,7 +118,7 @@ class Commands:
             if not self._was_recorded(command):
                 raise
         return Submission(
-            run_id="run-" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(10)),
+            run_id=f"run-{base64.b32encode(os.urandom(7)).decode()[:10].lower()}",
             project=command.project,
             name=parsed.name,
             spec=document,

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 PASS_EVERY_S = 1.0
 LOOK_AHEAD = 200  # entries of the queue that one pass judges; the rest wait behind them
 AFTER_FAILURE_S = 2.0
+BREATH = 19  # times as long as a pass took: a burst of submissions is a few passes, and they take 5 % of the time at most
+LONGEST_BREATH_S = 0.25
 
 
 class Loop:
@@ -41,7 +43,10 @@ class Loop:
         """Until cancelled. A pass that fails is logged and tried again: nothing it does is lost by that."""
         async for _ in self._wakeups.wait("runs", PASS_EVERY_S):
             try:
+                began_ns = self._clock.monotonic_ns()
                 await asyncio.to_thread(self.one_pass)
+                took_s = (self._clock.monotonic_ns() - began_ns) / 1e9
+                await asyncio.sleep(min(BREATH * took_s, LONGEST_BREATH_S))
             except EvertrainError as error:
                 log.error("scheduling pass failed, trying again in %g s: %s", AFTER_FAILURE_S, error)
                 await asyncio.sleep(AFTER_FAILURE_S)

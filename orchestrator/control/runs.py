@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from orchestrator.control.board import Board
 from orchestrator.core.lifecycle import Ignored, Transition
@@ -43,15 +43,14 @@ class RunRecords:
         """Write independent transitions in one transaction. None: that run changed meanwhile, nothing of it was written."""
         changes = [Change(each.run, each.events, each.checkpoints, each.model) for each in transitions]
         answers = self._store.apply(changes)
-        for run in answers:
-            if run is not None:
-                self.announce(run)
+        self.announce([each for each in answers if each is not None])
         return answers
 
-    def announce(self, run: Run) -> None:
-        """Tell the board and the waiting of a run that was just written."""
-        self._board.update(run)
-        self._wakeups.notify(f"run:{run.id}")
+    def announce(self, runs: Sequence[Run]) -> None:
+        """Tell the board and the waiting of runs that were just written."""
+        for run in runs:
+            self._board.update(run)
+            self._wakeups.notify(f"run:{run.id}")
         self._wakeups.notify("runs")
 
     def wake(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from orchestrator import spec
 from orchestrator.control.board import Board
 from orchestrator.control.runs import RunRecords
 from orchestrator.core import lifecycle
@@ -22,6 +23,7 @@ def fill_board(board: Board, store: Store, records: RunRecords, clock: Clock) ->
     """
     for run in store.unfinished():
         try:
+            spec.load(run.spec)
             board.update(run)
         except InvalidSpec as error:
             _abandon(run, error, records, clock)

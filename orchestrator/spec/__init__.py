@@ -12,6 +12,7 @@ from orchestrator.core.scheduling.fit import GangShape
 from orchestrator.errors import InvalidSpec, Problem
 from orchestrator.spec.problems import problems_of
 from orchestrator.spec.reading import MAX_TEXT_BYTES, read_mapping, shorten
+from orchestrator.spec.resources import Resources
 from orchestrator.spec.run import BUNDLE_PREFIX, RunSpec
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "load",
     "parse",
     "read_mapping",
+    "stored_shape",
 ]
 
 _REACHES_RANKS = ("data", "model", "train", "parallelism", "deepspeed", "checkpoint")
@@ -73,7 +75,18 @@ def json_schema() -> dict[str, Any]:
 
 
 def gang_shape(spec: RunSpec) -> GangShape:
-    asked = spec.resources
+    return _shape(spec.resources)
+
+
+def stored_shape(document: Mapping[str, Any]) -> GangShape:
+    """The shape in what `dump` wrote, without reading the rest of it. Raises InvalidSpec."""
+    try:
+        return _shape(Resources.model_validate(document.get("resources", {})))
+    except ValidationError as error:
+        raise InvalidSpec(problems_of(error, Resources)) from None
+
+
+def _shape(asked: Resources) -> GangShape:
     return GangShape(
         workers=asked.workers,
         cpu=asked.cpu,

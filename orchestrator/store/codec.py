@@ -20,14 +20,11 @@ _ATTEMPTS = TypeAdapter(tuple[Attempt, ...])
 _CHECKPOINT = TypeAdapter(Checkpoint)
 _MODEL = TypeAdapter(ModelVersion)
 _CLUSTER = TypeAdapter(Cluster)
+_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _text(adapter: TypeAdapter[Any], value: object, exclude: set[str] | None = None) -> str:
     return _json(adapter.dump_python(value, exclude=exclude, warnings=False))
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"))
 
 
 def run_columns(run: Run) -> dict[str, object]:
@@ -39,7 +36,7 @@ def run_columns(run: Run) -> dict[str, object]:
         "version": run.version,
         "record": _text(_RUN, run, {"spec", "attempts"}),
         "spec": _json(run.spec),
-        "attempts": _text(_ATTEMPTS, run.attempts),
+        "attempts": _text(_ATTEMPTS, run.attempts) if run.attempts else "[]",
     }
 
 
@@ -89,5 +86,9 @@ def cluster(record: str) -> Cluster:
 
 def copy_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     """What the spec is once it has been stored and read."""
-    copied: dict[str, Any] = json.loads(_json(spec))
-    return copied
+    return stored_spec(_json(spec))
+
+
+def stored_spec(column: object) -> dict[str, Any]:
+    spec: dict[str, Any] = json.loads(str(column))
+    return spec

@@ -248,7 +248,8 @@ class _Draft:
     def __init__(self, submission: Submission) -> None:
         self.submission = submission
         begun = lifecycle.begin(submission)
-        self.run = replace(begun.run, spec=codec.copy_spec(submission.spec))
+        columns = codec.run_columns(begun.run)
+        self.run = replace(begun.run, spec=codec.stored_spec(columns["spec"]))
         self.row = {
             "id": submission.run_id,
             "project": submission.project,
@@ -256,7 +257,7 @@ class _Draft:
             "last_event": len(begun.events),
             "idempotency_key": submission.idempotency_key,
             "spec_sha256": submission.spec_sha256,
-            **codec.run_columns(begun.run),
+            **columns,
         }
         self.events = _event_rows(begun.run.id, 0, begun.events)
 
