@@ -44,6 +44,8 @@ NAMESPACE = "evertrain"
 KEEPER_PREFIX = "keeper-"
 _RETIRE_EVERY_S = 60.0
 UNREACHABLE_RETRY_S = 0.5
+ANSWER_S = FENCE_S
+_STILL_THERE_S = 5.0
 
 T = TypeVar("T")
 
@@ -52,10 +54,10 @@ def keeper_name(node_id: str) -> str:
     return KEEPER_PREFIX + node_id
 
 
-async def call(reference: Awaitable[T], timeout_s: float | None = ANSWER_S) -> T:
+async def call(reference: Awaitable[T], timeout_s: float | None = None) -> T:
     """The answer of an actor. An exception that the method raised comes as itself and not in Ray's wrapping.
 
-    Raises TimeoutError: a host that is cut off does not answer, and Ray does not notice for minutes.
+    Raises TimeoutError after `timeout_s`: a host that is cut off answers nothing, and Ray does not notice for minutes.
     """
     try:
         async with asyncio.timeout(timeout_s):
@@ -66,15 +68,16 @@ async def call(reference: Awaitable[T], timeout_s: float | None = ANSWER_S) -> T
         raise
 
 
-async def insist(method: Callable[[], Awaitable[T]]) -> T:
+async def insist(method: Callable[[], Awaitable[T]], *, within_s: float = 0.0) -> T:
     """The answer of an actor, asked again for as long as Ray cannot reach it: that is not to be dead.
 
-    For methods that may run twice. Raises RayActorError once Ray knows that the actor is dead.
+    For methods that may run twice, and that answer `within_s` when all is well. Raises RayActorError once Ray knows that
+    the actor is dead.
     """
     while True:
         try:
-            return await call(method())
-        except ActorUnavailableError:
+            return await call(method(), within_s + ANSWER_S)
+        except (ActorUnavailableError, TimeoutError):
             await asyncio.sleep(UNREACHABLE_RETRY_S)
 
 
@@ -338,7 +341,9 @@ class RemoteHost:
 
     async def start(self, start: StartRanks) -> tuple[int, ...]:
         """May take as long as an environment takes to build, as long as the host shows that it is there."""
-        starting = asyncio.create_task(self._call(lambda: self._handle.start.remote(start), None))
+        starting: asyncio.Task[tuple[int, ...]] = asyncio.create_task(
+            self._call(lambda: self._handle.start.remote(start), None)
+        )
         try:
             while not (await asyncio.wait({starting}, timeout=_STILL_THERE_S))[0]:
                 await self.snapshot()
@@ -374,7 +379,7 @@ class RemoteHost:
             except ActorUnavailableError as error:
                 if asyncio.get_running_loop().time() > deadline:
                     raise self._lost(f"no answer for {ANSWER_S:g} s", FENCE_S) from error
-                await asyncio.sleep(_UNAVAILABLE_RETRY_S)
+                await asyncio.sleep(UNREACHABLE_RETRY_S)
             except TimeoutError as error:
                 raise self._lost(f"no answer for {ANSWER_S:g} s", FENCE_S) from error
             except RayActorError as error:

@@ -249,10 +249,10 @@ class Agent:
         kept = [*self._attendants, *self._leaving]
         for node_id in await self._cluster.living_node_ids():
             keeper = await self._cluster.keeper(node_id)
-            with contextlib.suppress(RayActorError):
-                strays: list[tuple[str, int]] = await call(keeper.strays.remote(self._epoch, kept))
+            with contextlib.suppress(RayActorError, TimeoutError):
+                strays: list[tuple[str, int]] = await call(keeper.strays.remote(self._epoch, kept), CLAIM_TIMEOUT_S)
                 unsent = [key for key in strays if not self._sent_stray(node_id, key)]
-                await call(keeper.sweep.remote(self._epoch, [*kept, *unsent], owners))
+                await call(keeper.sweep.remote(self._epoch, [*kept, *unsent], owners), CLAIM_TIMEOUT_S)
 
     def _sent_stray(self, node_id: str, key: tuple[str, int]) -> bool:
         """Whether the server has the lines of an attempt that ended with nobody there to send them; sees to it."""

@@ -39,8 +39,6 @@ log = logging.getLogger(__name__)
 REPORT_POLL_S = 20.0
 LOG_POLL_S = 5.0
 LOG_SETTLE_S = 30.0
-GONE = (RayActorError, TimeoutError)
-"""What a call raises whose actor is dead, or is on a node that is cut off."""
 
 
 class Line(Protocol):
@@ -185,7 +183,7 @@ class Attendant:
         self._tasks = [*tasks, stopping]
         try:
             await self._relay(gang)
-        except GONE as error:
+        except RayActorError as error:
             await self._lose(f"the host of its coordinator is gone: {short(error)}")
             return
         self._ended.set()
@@ -213,14 +211,15 @@ class Attendant:
     async def _report(self, gang: Gang) -> Report:
         coordinator, epoch = gang.hosts[0], self._around.epoch
         report: Report = await insist(
-            lambda: coordinator.report.remote(epoch, self._last_seq, self._acknowledged, REPORT_POLL_S)
+            lambda: coordinator.report.remote(epoch, self._last_seq, self._acknowledged, REPORT_POLL_S),
+            within_s=REPORT_POLL_S,
         )
         return report
 
     async def _pass_stop_on(self, gang: Gang) -> None:
         while self.order.stop is None:
             await self._changed.wait()
-        with contextlib.suppress(*GONE):  # `_relay` notices by itself
+        with contextlib.suppress(RayActorError):  # `_relay` notices by itself
             await insist(lambda: gang.hosts[0].order_stop.remote(self._around.epoch, self.order.stop))
 
     async def _ship(self, gang: Gang, index: int) -> None:
@@ -233,7 +232,7 @@ class Attendant:
             poll = self._lines(host, asked)
             try:
                 lines: list[LogLine] | None = await poll if ended else await self._until_ended(poll)
-            except GONE:
+            except RayActorError:
                 await self._around.leftovers.ship_all(self.key, [gang.shares[index].node_id])
                 return
             if lines:
@@ -242,7 +241,7 @@ class Attendant:
                 return
 
     async def _lines(self, host: ActorHandle[Any], asked: tuple[int, int, int, int, float]) -> list[LogLine]:
-        lines: list[LogLine] = await insist(lambda: host.log_lines.remote(*asked))
+        lines: list[LogLine] = await insist(lambda: host.log_lines.remote(*asked), within_s=LOG_POLL_S)
         return lines
 
     async def _until_ended(self, poll: Awaitable[list[LogLine]]) -> list[LogLine] | None:

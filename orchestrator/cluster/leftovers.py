@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from ray.exceptions import ActorUnavailableError, RayError
 
-from orchestrator.cluster.actors import UNREACHABLE_RETRY_S, call
+from orchestrator.cluster.actors import ANSWER_S, UNREACHABLE_RETRY_S, call
 from orchestrator.cluster.keeper import Leftover
 from orchestrator.cluster.log_shipping import BATCH_LINES, LogShipper
 from orchestrator.cluster.ray_cluster import RayCluster
@@ -38,11 +38,11 @@ class Leftovers:
         while node_id in await self._cluster.living_node_ids() and loop.time() < deadline:
             try:
                 keeper = await self._cluster.keeper(node_id)
-                leftover: Leftover = await call(keeper.leftover.remote(self._epoch, *key))
+                leftover: Leftover = await call(keeper.leftover.remote(self._epoch, *key), ANSWER_S)
                 return leftover
-            except RayError as error:
+            except (RayError, TimeoutError) as error:
                 why = str(error).partition("\n")[0]
-                if not isinstance(error, ActorUnavailableError):
+                if not isinstance(error, ActorUnavailableError | TimeoutError):
                     self._cluster.forget_keeper(node_id)
                 await asyncio.sleep(UNREACHABLE_RETRY_S)
         log.warning("what %s/%d left on node %s cannot be read: %s", *key, node_id, why)

@@ -171,7 +171,7 @@ class Placer:
             raise Unplaced(_stale(f"a host died while it was given to the attempt: {error}"), False) from error
 
     async def _insist_on_bind(self, host: ActorHandle[Any], bind: Bind) -> None:
-        await insist(lambda: host.bind.remote(self._epoch, bind))
+        await insist(lambda: host.bind.remote(self._epoch, bind), within_s=BIND_S)
 
     async def _insist_on_shared_path(self, gang: Gang, order: AttemptOrder) -> None:
         """Several hosts must see the same checkpoints: the first one writes a file, the others look for it."""
