@@ -23,14 +23,11 @@ __all__ = [
     "dump",
     "gang_shape",
     "json_schema",
-    "launch_config",
     "load",
     "parse",
     "read_mapping",
     "stored_shape",
 ]
-
-_REACHES_RANKS = ("data", "model", "train", "parallelism", "deepspeed", "checkpoint")
 
 
 def parse(text: str, *, source: str = "run file") -> RunSpec:
@@ -103,8 +100,3 @@ def budgets(spec: RunSpec) -> Budgets:
         infrastructure=spec.retry.max_infrastructure,
         preemption=spec.retry.max_preemptions,
     )
-
-
-def launch_config(spec: RunSpec) -> dict[str, Any]:
-    """The sections that the ranks read, as `trainers.contract.Launch.config` has them."""
-    return spec.model_dump(mode="json", include=set(_REACHES_RANKS))

@@ -37,7 +37,6 @@ def disagreements(spec: RunSpec) -> list[Problem]:
         _model,
         _length,
         _batch,
-        _elastic,
         _metric,
         _deepspeed,
         _secrets,
@@ -127,24 +126,6 @@ def _divisors(number: int, low: int, high: int) -> list[int]:
     return [each for each, _ in zip(found, range(20), strict=False)]
 
 
-def _elastic(spec: RunSpec) -> Iterator[Problem]:
-    if spec.elastic is None:
-        return
-    low, high, workers = spec.elastic.min_workers, spec.elastic.max_workers, spec.resources.workers
-    if low > high:
-        yield Problem("elastic.min_workers", str(low), f"must be at most elastic.max_workers ({high})")
-    elif not low <= workers <= high:
-        yield Problem(
-            "resources.workers", str(workers), f"must lie between elastic.min_workers ({low}) and max_workers ({high})"
-        )
-    elif low < high and spec.script is None and len(_divisors(spec.train.global_batch, low, high)) < 2:
-        yield Problem(
-            "elastic",
-            f"{low} to {high} workers",
-            f"must span at least two sizes that divide train.global_batch ({spec.train.global_batch})",
-        )
-
-
 def _metric(spec: RunSpec) -> Iterator[Problem]:
     stopping = spec.train.early_stopping
     if stopping is None or spec.recipe is None:
@@ -181,6 +162,7 @@ def _secrets(spec: RunSpec) -> Iterator[Problem]:
 
 def _not_yet(spec: RunSpec) -> Iterator[Problem]:
     later = {
+        "elastic": "not yet: this version cannot resume a run on another number of workers",
         "search": "not yet: sweeps are not supported by this version",
         "monitor": "not yet: monitors are not supported by this version",
         "max_cost": "not yet: nothing would hold the run to a cost in this version, use max_duration",
@@ -188,9 +170,8 @@ def _not_yet(spec: RunSpec) -> Iterator[Problem]:
     for key, message in later.items():
         value = getattr(spec, key)
         if value is not None:
-            yield Problem(
-                key, shorten(value if isinstance(value, dict) else f"{value.amount:g} {value.currency}"), message
-            )
+            shown = f"{value.amount:g} {value.currency}" if key == "max_cost" else "a section"
+            yield Problem(key, shown, message)
     for degree in ("tensor", "pipeline", "sequence", "expert"):
         value = getattr(spec.parallelism, degree)
         if value != 1:

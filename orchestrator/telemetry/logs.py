@@ -24,7 +24,10 @@ _CURSOR = re.compile(r"(\d{1,9}):(\d{1,15}):(\d{1,15})")
 
 
 class DiskLogStore:
-    """Implements ports.LogStore and Prunable. Sources send in the order of seq; what is not above their highest is a repeat."""
+    """Implements ports.LogStore and Prunable.
+
+    Sources send in the order of seq; what is not above their highest is a repeat.
+    """
 
     def __init__(self, root: Path, run_bytes: int = RUN_BYTES) -> None:
         self._root = root

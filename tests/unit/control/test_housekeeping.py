@@ -82,7 +82,7 @@ def test_only_old_bundles_that_no_unfinished_run_needs_go(tmp_path: Path) -> Non
 
 
 def test_a_bundle_that_is_used_again_is_young_again(tmp_path: Path) -> None:
-    keeper, _, bundles = housekeeping(MemoryStore(), tmp_path)
+    _, _, bundles = housekeeping(MemoryStore(), tmp_path)
     put, got, left = (bundles.put(data) for data in (b"put", b"got", b"left"))
     for each in (put, got, left):
         age(tmp_path, each, 31)

@@ -28,7 +28,6 @@ train: {epochs: 20, global_batch: 128, optimizer: adamw, lr: 1e-3, early_stoppin
 parallelism: {zero: 2, tensor: 1, pipeline: 1, sequence: 1, expert: 1}
 deepspeed: {zero_optimization: {overlap_comm: false}}
 resources: {workers: 2, cpu: 1, gpu: H100:8, memory: 2GiB, placement: spread}
-elastic: {min_workers: 1, max_workers: 4}
 checkpoint: {every: 1m30s, keep: 3}
 retry: {max_restarts: 5}
 queue: default
@@ -70,12 +69,12 @@ def test_a_dumped_run_file_is_complete_json_and_a_run_file_again() -> None:
 def test_whole_numbers_survive_a_wire_that_only_knows_floats() -> None:
     document = json.loads(json.dumps(spec.dump(spec.parse(EVERY_KEY))), parse_int=float)
     assert spec.dump(spec.load(document)) == spec.dump(spec.parse(EVERY_KEY))
-    assert isinstance(spec.launch_config(spec.load(document))["train"]["global_batch"], int)
+    assert isinstance(spec.dump(spec.load(document))["train"]["global_batch"], int)
 
 
-def test_ranks_are_given_exactly_the_agreed_sections_and_keys() -> None:
-    config = spec.launch_config(spec.parse(EVERY_KEY))
-    assert set(config) == {"data", "model", "train", "parallelism", "deepspeed", "checkpoint"}
+def test_a_dumped_run_file_has_the_sections_and_keys_that_ranks_read() -> None:
+    config = spec.dump(spec.parse(EVERY_KEY))
+    assert set(config) >= {"data", "model", "train", "parallelism", "deepspeed", "checkpoint"}
     assert set(config["checkpoint"]) == {"every", "every_steps", "keep"}
     assert set(config["data"]) == {"source", "split"}
     assert config["train"]["schedule"] == {"type": "constant", "warmup_steps": 0, "final_ratio": 0.0}
@@ -121,8 +120,8 @@ def test_ranks_are_given_exactly_the_agreed_sections_and_keys() -> None:
         ({"environment": {"requirements": ["--index-url=x"]}}, "environment.requirements[0]", "einops"),
         ({"storage": "here"}, "storage", "s3://"),
         ({"priority": 101}, "priority", "at most 100"),
-        ({"elastic": {"min_workers": 3, "max_workers": 2}}, "elastic.min_workers", "at most"),
-        ({"elastic": {"min_workers": 2, "max_workers": 4}}, "resources.workers", "between"),
+        ({"elastic": {"min_workers": 0, "max_workers": 2}}, "elastic.min_workers", "at least 1"),
+        ({"elastic": {"min_workers": 1, "max_workers": 4}}, "elastic", "not yet"),
         ({"deepspeed": {"train_batch_size": 8}}, "deepspeed.train_batch_size", "train.global_batch"),
         ({"deepspeed": {"zero_optimization": {"stage": 1}}}, "deepspeed.zero_optimization.stage", "parallelism.zero"),
         ({"deepspeed": "ds.json"}, "deepspeed", "evertrain submit"),
