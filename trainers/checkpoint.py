@@ -140,8 +140,9 @@ class Checkpoints:
         self._exchange.decided(lambda: self._archive.seal(path, manifest, problems))
         if self._rank != 0:
             return None
+        seconds = time.monotonic() - started_s
         self._archive.prune()
-        return _account(self._storage.url(path), manifest, time.monotonic() - started_s)
+        return _account(self._storage.url(path), manifest, seconds, stall_s=time.monotonic() - started_s)
 
     def load_weights(self, engine: DeepSpeedEngine, checkpoint: str) -> None:
         """Put the weights of one seal of this run, by its URL, into the engine; random state and schedule stay.
@@ -262,9 +263,9 @@ def _problem(expected: ManifestFile, file: Path | None) -> str | None:
     return problem or stranger_in(file)
 
 
-def _account(checkpoint: str, manifest: Manifest, seconds: float) -> Sealed:
+def _account(checkpoint: str, manifest: Manifest, seconds: float, *, stall_s: float) -> Sealed:
     size_bytes = sum(each.size_bytes for each in manifest.files)
-    return Sealed(checkpoint, manifest.step, size_bytes, seconds, seconds, manifest.metrics, manifest.best)
+    return Sealed(checkpoint, manifest.step, size_bytes, stall_s, seconds, manifest.metrics, manifest.best)
 
 
 def _layout(engine: DeepSpeedEngine, world_size: int) -> dict[str, int]:

@@ -156,7 +156,7 @@ class Sealed:
     checkpoint: str  # URL of the directory
     step: int
     size_bytes: int
-    stall_s: float  # how long the training loop waited for it
+    stall_s: float  # how long the training loop waited for it: `seconds`, and the removal of older seals
     seconds: float  # from the first byte to the committed manifest
     metrics: Mapping[str, float] = field(default_factory=dict)
     best: bool = False  # best so far by the early-stopping metric

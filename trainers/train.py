@@ -12,8 +12,6 @@ import importlib
 import os
 import sys
 
-import torch.distributed
-
 from trainers import script
 from trainers.checkpoint import Checkpoints
 from trainers.command import read_command
@@ -25,6 +23,7 @@ from trainers.distributed import join, leave, seed_generators
 from trainers.engine import build_engine, precision_of
 from trainers.errors import BadConfig, account
 from trainers.evaluation import evaluate
+from trainers.exchange import Exchange
 from trainers.loop import Loop
 from trainers.progress import Progress, open_progress
 from trainers.recipes import MAKERS
@@ -70,7 +69,7 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
         loop.run()
 
     progress.phase("evaluating")
-    best = shared_by_rank_0(loop.judgement.best_checkpoint)
+    best = Exchange(world.rank, world.size).decided(lambda: loop.judgement.best_checkpoint)  # only rank 0 knows
     if best is not None and loop.judgement.best_step != loop.step:
         checkpoints.load_weights(engine, best)
     tested = evaluate(engine, task, loader, task.splits.test, "test_")
@@ -107,13 +106,6 @@ def count_steps(settings: Settings, sampler: Sampler) -> int:
     epochs, steps = settings.train.epochs, settings.train.steps
     by_epochs = epochs * sampler.steps_per_epoch if epochs is not None else None
     return min(each for each in (by_epochs, steps) if each is not None)
-
-
-def shared_by_rank_0(value: str | None) -> str | None:
-    """Rank 0's value on every rank."""
-    box = [value]
-    torch.distributed.broadcast_object_list(box, src=0)
-    return box[0]
 
 
 def run_rank(launch: Launch, *, every_step: bool = False) -> int:

@@ -244,6 +244,7 @@ def test_the_last_and_the_best_are_left_and_nothing_else(launch: Launch, tmp_pat
     config = {**launch.config, "train": train, "checkpoint": {"every_steps": 3, "keep": 2}}
     gang = run_gang(replace(launch, config=config))
     best = [each for each in gang.of(Sealed) if each.best][-1].step
+    assert all(each.stall_s > each.seconds > 0 for each in gang.of(Sealed)), "training waits for the pruning, too"
     left = list_checkpoints(launch.checkpoint_root)
     assert [each.step for each in left] == [30, 27, best]
     assert all(verify(each.checkpoint).ok for each in left)
