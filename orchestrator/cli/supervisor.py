@@ -6,6 +6,7 @@ A sibling that ends is started again, with growing pauses while it keeps ending 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -23,6 +24,7 @@ _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 _STEADY_AFTER_S = 60.0
 _TICK_S = 0.1
+_AGENT_SUPERSEDED = 3  # `EXIT_SUPERSEDED` of the agent, which the command line may not import
 _OBJECT_STORE_BYTES = 200 * 2**20  # Evertrain keeps nothing there; Ray's own default is 30 % of the memory
 # Ray would wait for its actors up to 30 s; nothing of ours is kept there, so it is given a moment only.
 _STOP_PATIENCE_S = {"agent": 3.0, "ray": 1.0, "server": 10.0}
@@ -70,7 +72,14 @@ class Sibling:
         lived_s = now_s - self._started_s
         self._pause_s = _FIRST_PAUSE_S if lived_s > _STEADY_AFTER_S else min(self._pause_s * 2, _LONGEST_PAUSE_S)
         self._not_before_s = now_s + self._pause_s
+        if self.name == "agent" and self._child.returncode == _AGENT_SUPERSEDED:
+            self._not_before_s = math.inf
         end = f"exit code {self._child.returncode} after {lived_s:.1f} s"
+        if self._not_before_s == math.inf:
+            end += (
+                ": another agent serves this cluster now, so it is not started again; `evertrain down` and `up` would"
+            )
+            print(f"agent: {end}", flush=True)
         self.part = Part(None, self.part.restarts + 1, end)
         self._child = None
         # What it had started must not live beside its successor.

@@ -105,6 +105,9 @@ class KeeperActor:
         if self._retiring is None:
             self._retiring = asyncio.create_task(self._retire_idle())
 
+    async def epoch(self) -> int:
+        return self._keeper.epoch
+
     async def zygote(self, environment: Mapping[str, object]) -> str:
         return await self._keeper.zygote(environment)
 
@@ -189,6 +192,9 @@ class HostActor:
         self._gcs_address = context.gcs_address
 
     # ---- for the agent --------------------------------------------------------------------------------------------
+
+    async def epoch(self) -> int:
+        return self._epoch
 
     async def claim(self, epoch: int) -> HostState:
         """Answers once the host is up. Raises StaleAgent."""

@@ -25,6 +25,7 @@ from ray.exceptions import RayActorError, RayError
 
 from orchestrator.cluster.actors import NAMESPACE, HostState, call, insist
 from orchestrator.cluster.attendant import Attendant, Surroundings, short
+from orchestrator.cluster.epochs import OlderEpoch, Superseded, highest_epoch, next_epoch
 from orchestrator.cluster.gang_messages import StaleAgent
 from orchestrator.cluster.leftovers import Leftovers
 from orchestrator.cluster.local_dirs import default_root
@@ -44,6 +45,7 @@ log = logging.getLogger(__name__)
 INVENTORY_EVERY_S = 5.0
 SWEEP_EVERY_S = 60.0
 CLAIM_TIMEOUT_S = 30.0
+EXIT_SUPERSEDED = 3  # a newer agent serves the cluster: whoever supervises this one should not start it again
 
 
 class Agent:
@@ -110,7 +112,7 @@ class Agent:
             async with asyncio.timeout(CLAIM_TIMEOUT_S):
                 await call(keeper.claim.remote(self._epoch))
         except StaleAgent as error:
-            raise Refused(str(error)) from None
+            raise Superseded(str(error)) from None
         except (RayActorError, TimeoutError) as error:
             log.warning("the keeper of node %s does not answer: %s", node_id, short(error))
             self._cluster.forget_keeper(node_id)
@@ -154,7 +156,7 @@ class Agent:
         try:
             states: Sequence[HostState] = await asyncio.gather(*(self._claim_host(host) for host in found.hosts))
         except StaleAgent as error:
-            raise Refused(str(error)) from None
+            raise Superseded(str(error)) from None
         except RayActorError as error:
             log.info("%s: %s", found.id, short(error))
             return None
@@ -266,7 +268,21 @@ class Agent:
 
 
 async def serve(options: argparse.Namespace, token: str) -> None:
-    agent = Agent(options, token, epoch=time.time_ns())
+    """Until SIGTERM. Raises Refused, and Superseded when a newer agent has taken over."""
+    highest = await highest_epoch(RayCluster(options.local_dir))
+    epoch = next_epoch(highest, time.time_ns())
+    try:
+        await _serve(options, token, epoch)
+    except OlderEpoch as error:
+        if await highest_epoch(RayCluster(options.local_dir)) > epoch:
+            raise Superseded(str(error)) from None  # somebody has claimed the cluster since we did
+        # The server remembers an agent of a Ray that is no more, from before the clock was set back: we are the newer.
+        log.warning("%s; nobody else serves this Ray: taking epoch %d", error, error.known + 1)
+        await _serve(options, token, error.known + 1)
+
+
+async def _serve(options: argparse.Namespace, token: str, epoch: int) -> None:
+    agent = Agent(options, token, epoch)
     serving = asyncio.create_task(agent.run())
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
@@ -302,6 +318,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     try:
         asyncio.run(serve(options, token))
+    except Superseded as error:
+        print(f"agent of cluster {options.cluster}: {error}", file=sys.stderr)
+        return EXIT_SUPERSEDED
     except EvertrainError as error:
         print(f"agent of cluster {options.cluster}: {error}", file=sys.stderr)
         return 1

@@ -89,6 +89,11 @@ class Keeper:
             raise StaleAgent(f"agent {epoch} is older than agent {self._epoch}, which owns this node now")
         self._epoch = epoch
 
+    @property
+    def epoch(self) -> int:
+        """Of the newest agent heard of; 0 before the first."""
+        return self._epoch
+
     async def zygote(self, environment: Mapping[str, object]) -> str:
         """Path of the socket of that environment's zygote, which lives. Raises StartFailed."""
         key = EnvironmentKey.of(environment)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from orchestrator.cluster.epochs import OlderEpoch, Superseded
 from orchestrator.cluster.outgoing import Outgoing
 from orchestrator.core.observations import Observation, Progress
 from orchestrator.core.orders import AttemptOrder
@@ -33,6 +35,7 @@ _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
+_NEWER = re.compile(r"newer agent \(epoch (\d+)")  # the server's words, in `control.clusters`
 _FINAL = {
     grpc.StatusCode.UNAUTHENTICATED: "the server does not know this token",
     grpc.StatusCode.PERMISSION_DENIED: "this token may not attach the cluster",
@@ -64,13 +67,16 @@ class Uplink:
         self._hello, self._welcomed, self._desired, self._acknowledged = hello, welcomed, desired, acknowledged
         self._outgoing: Outgoing | None = None
         self._nodes: tuple[Node, ...] | None = None
+        self._was_welcome = False
 
     @property
     def connected(self) -> bool:
         return self._outgoing is not None
 
     async def run(self) -> None:
-        """Stay attached. Raises Refused with the reason once the server wants this agent no more."""
+        """Stay attached. Raises Refused with the reason once the server wants this agent no more: Superseded for a newer
+        one, OlderEpoch when it was never welcome.
+        """
         pause_s = FIRST_PAUSE_S
         while True:
             began_s = asyncio.get_running_loop().time()
@@ -78,7 +84,7 @@ class Uplink:
                 await self._converse()
             except grpc.aio.AioRpcError as error:
                 if error.code() in _FINAL:
-                    raise Refused(f"{_FINAL[error.code()]}: {error.details()}") from None
+                    raise self._refusal(error.code(), error.details() or "") from None
                 log.warning("no line to %s (%s): trying again; the gangs go on", self._server, error.details())
             finally:
                 self._outgoing = None
@@ -115,6 +121,13 @@ class Uplink:
     async def close(self) -> None:
         await self.channel.close()
 
+    def _refusal(self, code: grpc.StatusCode, details: str) -> Refused:
+        message = f"{_FINAL[code]}: {details}"
+        newer = _NEWER.search(details) if code is grpc.StatusCode.FAILED_PRECONDITION else None
+        if newer is None:
+            return Refused(message)
+        return Superseded(message) if self._was_welcome else OlderEpoch(message, int(newer[1]))
+
     async def _converse(self) -> None:
         outgoing = Outgoing(self._hello(), self._nodes)
         self._outgoing = outgoing
@@ -129,13 +142,14 @@ class Uplink:
         match message.WhichOneof("what"):
             case "welcome":
                 log.info("attached to %s", self._server)
+                self._was_welcome = True
                 outgoing.welcome(self._welcomed())
             case "desired":
                 self._desired(tuple(from_proto(each, AttemptOrder) for each in message.desired.attempts))
             case "ack":
                 self._acknowledged(message.ack.run_id, message.ack.attempt, message.ack.seq)
             case "superseded":
-                raise Refused(f"another agent has taken over: {message.superseded.message}")
+                raise Superseded(f"another agent has taken over: {message.superseded.message}")
             case _:
                 pass  # of a newer server; what this version needs, it has
 

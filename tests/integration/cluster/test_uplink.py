@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
+from orchestrator.cluster.epochs import OlderEpoch, Superseded
 from orchestrator.cluster.uplink import Uplink
 from orchestrator.core.observations import Observation, Waiting
 from orchestrator.core.runs import Reason, ReasonCode
+from orchestrator.errors import Refused
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from tests.integration.cluster.recording_server import TOKEN, RecordingServer
 
@@ -32,13 +34,13 @@ def observation(seq: int) -> Observation:
 class Teller:
     """Keeps its observations until they are acknowledged, as attendants do."""
 
-    def __init__(self, server: RecordingServer) -> None:
+    def __init__(self, server: RecordingServer, epoch: int = 1) -> None:
         self.kept: list[Observation] = []
         self.line = Uplink(
             server.address,
             TOKEN,
             ca_cert=None,
-            hello=lambda: pb.Hello(cluster="test", epoch=1),
+            hello=lambda: pb.Hello(cluster="test", epoch=epoch),
             welcomed=lambda: list(self.kept),
             desired=lambda orders: None,
             acknowledged=self._acknowledged,
@@ -80,6 +82,29 @@ def test_a_backlog_of_any_length_is_told_over_one_connection(server: RecordingSe
     asyncio.run(story())
     assert [each.seq for each in server.observations[KEY]] == list(range(1, MANY + 1))
     assert len(server.hellos) == 1
+
+
+def test_an_epoch_that_the_server_finds_too_old_is_told_from_being_superseded(server: RecordingServer) -> None:
+    async def told(teller: Teller) -> Refused:
+        with pytest.raises(Refused) as refused:
+            await teller.line.run()
+        await teller.line.close()
+        return refused.value
+
+    async def story() -> None:
+        newer, older = Teller(server, epoch=20), Teller(server, epoch=10)
+        async with running(newer):
+            await until(lambda: server.hellos)
+            refusal = await told(older)
+            assert isinstance(refusal, OlderEpoch)
+            assert refusal.known == 20
+        first = Teller(server, epoch=21)
+        serving = asyncio.create_task(told(first))
+        await until(lambda: len(server.hellos) == 2)
+        async with running(Teller(server, epoch=22)):
+            assert isinstance(await serving, Superseded)
+
+    asyncio.run(story())
 
 
 def test_a_burst_on_a_living_line_does_not_break_it(server: RecordingServer) -> None:
