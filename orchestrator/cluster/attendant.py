@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 REPORT_POLL_S = 20.0
 LOG_POLL_S = 5.0
 LOG_SETTLE_S = 30.0
+LOST_SETTLE_S = 2.0
 
 
 class Line(Protocol):
@@ -75,6 +76,7 @@ class Attendant:
         self._last_seq = 0
         self._acknowledged = 0
         self._over = False  # the coordinator has said so itself
+        self._lost_host = False  # ... and that a host of the gang is gone
         self._begun = gang is not None  # there may be lines of it on its nodes
         self._ended = asyncio.Event()  # ... and the server has every word of it
         self._changed = asyncio.Event()
@@ -188,6 +190,14 @@ class Attendant:
             return
         self._ended.set()
         stopping.cancel()
+        if self._lost_host:
+            # It may never answer; what it holds of the other nodes is needed for the next attempt.
+            await asyncio.wait(tasks, timeout=LOST_SETTLE_S)
+            for task in tasks:
+                task.cancel()
+            self._gang = None
+            await self._discard(gang)
+            return
         with self._around.pool.clearing_up(gang.shape):
             await asyncio.gather(*tasks)
             await self._give_back(gang)
@@ -198,7 +208,8 @@ class Attendant:
             report = await self._report(gang)
             for observation in report.observations:
                 self._last_seq = observation.seq
-                self._over = self._over or isinstance(observation.what, AttemptEnded)
+                if isinstance(observation.what, AttemptEnded):
+                    self._over, self._lost_host = True, observation.what.outcome == "lost"
                 self._send(observation)
             if report.progress is not None:
                 self._ledger = report.progress.ledger

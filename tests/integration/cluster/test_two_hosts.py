@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from orchestrator.core import observations as seen
@@ -79,3 +80,16 @@ def test_a_lost_host_ends_the_attempt_and_the_next_one_goes_on_from_its_checkpoi
     next_key = wide.server.order(again)
     assert wide.server.wait_heard(next_key, seen.RanksRestored).step > 0
     assert wide.server.wait_ended(next_key).outcome == "succeeded"
+
+
+def test_a_host_that_is_cut_off_has_ended_its_ranks_before_another_attempt_may_start(
+    wide: Stage, second: RayNode, hosts: NetworkHosts
+) -> None:
+    order = wide.order(SPREAD)
+    key = wide.server.order(order)
+    started = wide.server.wait_heard(key, seen.IncarnationStarted)
+    wide.server.wait_heard(key, seen.FirstStep)
+    hosts.cut(1)
+    ended = wide.server.wait_ended(key, timeout_s=150)
+    assert ended.outcome == "lost"
+    wide.server.wait("no rank lives", lambda: not any(map(psutil.pid_exists, started.pids)), ended.fence_s)
