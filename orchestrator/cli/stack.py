@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from orchestrator.cli.processes import MARK, Process, end_marked, marked, wait_until
 from orchestrator.cli.stack_state import PARTS, StackState, load_state, state_file
 from orchestrator.cli.supervisor import free_port
+from orchestrator.cluster.local_dirs import default_root, remove_dead_nodes
 from orchestrator.errors import Conflict, EvertrainError, Refused, Unavailable
 from orchestrator.settings import Connection, forget_connection, save_connection, write_private
 
@@ -226,6 +227,7 @@ def _end(state: StackState) -> int:
         wait_until(lambda: not supervisor.alive, timeout_s=_STOP_PATIENCE_S)
     left = end_marked(state.mark, patience_s=2.0)
     shutil.rmtree(state.ray_dir, ignore_errors=True)
+    remove_dead_nodes(Path(default_root()))
     forget_connection(state.server)
     state_file(Path(state.home)).unlink(missing_ok=True)
     return max(len(before), left)

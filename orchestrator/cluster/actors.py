@@ -97,7 +97,7 @@ class KeeperActor:
     def __init__(self, local_root: str) -> None:
         logging.basicConfig(level=logging.INFO)
         take_normal_priority()
-        self._keeper = Keeper(NodeDirs(local_root, ray.get_runtime_context().get_node_id()))
+        self._keeper = Keeper(NodeDirs(local_root, ray.get_runtime_context().get_node_id()), os.getppid())
         self._retiring: asyncio.Task[None] | None = None
 
     async def claim(self, epoch: int) -> None:

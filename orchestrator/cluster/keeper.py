@@ -18,7 +18,7 @@ from pathlib import Path
 from orchestrator.cluster import log_spool, outbox
 from orchestrator.cluster.environments import EnvironmentKey, python_of
 from orchestrator.cluster.gang_messages import StaleAgent, StartFailed
-from orchestrator.cluster.local_dirs import NodeDirs, remove_tree
+from orchestrator.cluster.local_dirs import NodeDirs, remove_dead_nodes, remove_tree
 from orchestrator.cluster.zygote_client import ZygoteLost, ZygoteProcess
 from orchestrator.core.observations import Observation
 from orchestrator.core.records import LogLine
@@ -75,9 +75,11 @@ class _Kept:
 class Keeper:
     """Knows nothing of Ray; `actors` wraps it. For one event loop; what blocks runs in threads."""
 
-    def __init__(self, dirs: NodeDirs) -> None:
+    def __init__(self, dirs: NodeDirs, owner: int) -> None:
+        """`owner`: process id of the node's raylet; once it is gone, anybody may take the node's files away."""
         self._dirs = dirs
         dirs.create()
+        dirs.own(owner)
         self._zygotes: dict[str, _Kept] = {}
         self._building: dict[str, asyncio.Lock] = {}
         self._cpus: dict[str, tuple[int, ...]] = {}
@@ -156,6 +158,8 @@ class Keeper:
         for owner in [each for each in self._cpus if each not in owners]:
             del self._cpus[owner]
         await asyncio.to_thread(_sweep, self._dirs.gangs, kept)
+        for path in await asyncio.to_thread(remove_dead_nodes, Path(self._dirs.root)):
+            log.info("removed %s: its Ray node is dead", path)
 
     def close(self) -> None:
         for kept in self._zygotes.values():

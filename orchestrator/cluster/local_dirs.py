@@ -6,12 +6,16 @@ Paths are short because Linux lets a unix socket's path have 107 characters.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import stat
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+_OWNER_FILE = "owner.json"
+_START_TIME = 19  # of the words in /proc/<pid>/stat that follow the command's name
 
 
 def default_root() -> str:
@@ -56,6 +60,56 @@ class NodeDirs:
         private_dir(Path(self.root))
         for path in (self.base, self.zygotes, self.gangs, self.environments, self.bundles):
             private_dir(path)
+
+    def own(self, pid: int) -> None:
+        """Mark the directory as belonging to the Ray node of that raylet. Raises OSError when it does not live."""
+        written = self.base / f"{_OWNER_FILE}.new"
+        written.write_text(json.dumps(asdict(Owner.of(pid))))
+        written.replace(self.base / _OWNER_FILE)
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process whose end is the end of a Ray node: its raylet. As one process id may come again, with its start."""
+
+    pid: int
+    started: int  # clock ticks after the machine's boot
+    boot: str
+    pid_namespace: str
+
+    @classmethod
+    def of(cls, pid: int) -> Owner:
+        """Raises OSError when there is no such process."""
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return cls(pid, int(after_name[_START_TIME]), boot, os.readlink("/proc/self/ns/pid"))
+
+    @property
+    def gone(self) -> bool:
+        """False also where we cannot know: in another container that shares the directory."""
+        here = Owner.of(os.getpid())
+        if self.boot != here.boot:
+            return True
+        if self.pid_namespace != here.pid_namespace:
+            return False
+        try:
+            return Owner.of(self.pid) != self
+        except OSError:
+            return True
+
+
+def remove_dead_nodes(root: Path) -> list[Path]:
+    """Take away the directories below `root` whose Ray node's raylet is gone; those without an owner's mark stay."""
+    removed = []
+    for mark in root.glob(f"*/{_OWNER_FILE}"):
+        try:
+            gone = Owner(**json.loads(mark.read_text())).gone
+        except (OSError, ValueError, TypeError):
+            continue  # it is being written, or of another version
+        if gone:
+            remove_tree(mark.parent)
+            removed.append(mark.parent)
+    return removed
 
 
 def private_dir(path: Path) -> None:

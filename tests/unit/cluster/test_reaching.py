@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -149,7 +150,7 @@ def test_a_gang_with_a_dead_host_is_removed() -> None:
 
 def test_a_keeper_names_the_attempts_whose_lines_nobody_sends(tmp_path: Path) -> None:
     dirs = NodeDirs(str(tmp_path), "node-1")
-    keeper = Keeper(dirs)
+    keeper = Keeper(dirs, os.getpid())
     for run_id in ("run-1", "run-2"):
         spool = LogSpool(dirs.attempt(run_id, 1) / "log", run_id=run_id, attempt=1, source="gang/0")
         spool.append([(1, 0, 0.0, "last words")])
