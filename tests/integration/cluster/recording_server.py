@@ -39,10 +39,11 @@ class RecordingServer:
         self.hellos: list[pb.Hello] = []
         self.bundles: dict[str, bytes] = {}
         self.acknowledging = True
+        self.taking_lines = True
         self._orders: dict[Key, AttemptOrder] = {}
         self._changed = threading.Condition()
         self._sessions: list[queue.Queue[pb.ServerMessage | None]] = []
-        self._newest_epoch = 0
+        self.newest_epoch = 0
         self._server: grpc.Server | None = None
         self.port = 0
         self.up()
@@ -128,9 +129,9 @@ class RecordingServer:
 
     def attach(self, hello: pb.Hello, session: queue.Queue[pb.ServerMessage | None]) -> bool:
         with self._changed:
-            if hello.epoch < self._newest_epoch:
+            if hello.epoch < self.newest_epoch:
                 return False
-            self._newest_epoch = hello.epoch
+            self.newest_epoch = hello.epoch
             for old in self._sessions:
                 old.put(pb.ServerMessage(superseded=pb.Superseded(message="a newer agent attached")))
                 old.put(None)
@@ -187,7 +188,10 @@ class _Servicer:
         self._check_token(context)
         session: queue.Queue[pb.ServerMessage | None] = queue.Queue()
         if not self._server.attach(next(messages).hello, session):
-            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "a newer agent owns this cluster")
+            context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"cluster test has a newer agent (epoch {self._server.newest_epoch})",
+            )
         threading.Thread(target=self._read, args=(messages, session), daemon=True).start()
         while (answer := session.get()) is not None:
             yield answer
@@ -205,6 +209,8 @@ class _Servicer:
     def ShipLogs(self, batches: Iterator[pb.LogBatch], context: Any) -> Iterator[pb.LogAck]:
         self._check_token(context)
         for batch in batches:
+            if not self._server.taking_lines:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "no lines now")
             yield self._server.keep_lines(batch)
 
     def GetBundle(self, request: pb.Bundle, context: Any) -> Iterator[pb.BundleChunk]:

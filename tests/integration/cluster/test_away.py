@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from orchestrator.cluster.agent import EXIT_SUPERSEDED
 from orchestrator.core import observations as seen
 from orchestrator.core.runs import ReasonCode
 from tests.integration.cluster.conftest import Stage
@@ -55,6 +56,7 @@ def assert_whole(stage: Stage, key: Key) -> None:
     """No observation is missing, none came twice, and every line of every source is there."""
     numbers = [each.seq for each in stage.server.observations[key] if each.seq]
     assert numbers == list(range(1, len(numbers) + 1))
+    stage.server.wait("its lines", lambda: stage.server.lines.get(key))
     for source in {line.source for line in stage.server.lines[key]}:
         lines = sorted(line.seq for line in stage.server.lines[key] if line.source == source)
         assert lines == list(range(1, len(lines) + 1))
@@ -109,7 +111,7 @@ def test_a_newer_agent_takes_over_and_the_older_one_says_so(stage: Stage, tmp_pa
     older, hellos = stage.agent, len(stage.server.hellos)
     stage.agent = stage.start_agent()
     stage.wait_attached(hellos + 1)
-    assert older.process.wait(30) == 1
+    assert older.process.wait(30) == EXIT_SUPERSEDED
     assert "another agent has taken over" in older.log.read_text()
     enough.touch()
     assert stage.server.wait_ended(key).outcome == "succeeded"
@@ -128,6 +130,24 @@ def test_a_dead_coordinator_is_a_lost_attempt_and_what_it_left_is_told(stage: St
     assert stage.server.heard(key, seen.IncarnationFailed), "the outbox on disk held it"
     assert_whole(stage, key)
     assert stage.ranks() == []
+
+
+def test_lines_that_nobody_could_send_before_the_attempt_was_forgotten_are_sent_later(
+    stage: Stage, tmp_path: Path
+) -> None:
+    stage.server.taking_lines = False
+    key, enough, _ = started(stage, tmp_path)
+    enough.touch()
+    assert stage.server.wait_ended(key).outcome == "succeeded"
+    assert not stage.server.lines.get(key)
+    stage.server.forget(key)
+    stage.agent.kill()
+    hellos = len(stage.server.hellos)
+    stage.agent = stage.start_agent()
+    stage.wait_attached(hellos + 1)
+    stage.server.taking_lines = True
+    stage.server.wait("the log's end", lambda: "line 1" in stage.server.text(key))
+    assert_whole(stage, key)
 
 
 def test_an_attempt_that_was_placed_before_and_is_not_there_is_lost(stage: Stage) -> None:
@@ -154,3 +174,4 @@ def test_a_wrong_token_ends_the_agent_with_a_clear_message(stage: Stage) -> None
 @pytest.fixture(autouse=True)
 def _acknowledging(stage: Stage) -> None:
     stage.server.acknowledging = True
+    stage.server.taking_lines = True
