@@ -7,13 +7,13 @@ death reads the same lines.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from orchestrator.core.records import LogLine
 
@@ -56,7 +56,7 @@ class LogSpool:
         self._acknowledged = 0
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write_header(directory, run_id, attempt, source)
-        self._file = self._open_segment()
+        self._fd = self._open_segment()
 
     @property
     def last(self) -> int:
@@ -68,19 +68,16 @@ class LogSpool:
 
     def append(self, lines: Sequence[tuple[int, int, float, str]]) -> None:
         """Keep lines of (incarnation, rank, wall clock time, text). A full disk costs lines on disk, never a rank."""
-        for incarnation, rank, at, text in lines:
-            line = LogLine(self._run_id, self._attempt, incarnation, rank, at, text, self._source, self._next)
-            self._next += 1
-            self._recent.append(line)
-            self._write(line)
-        try:
-            self._file.flush()
-        except OSError:
-            self._file = self._open_segment()
+        if not lines:
+            return
+        self._keep(lines)
         if self._segments[-1].size_bytes >= self._segment_bytes:
-            self._file.close()
-            self._file = self._open_segment()
-        self._enforce_limit()
+            self._rotate()
+        dropped = self._drop_oldest()
+        if dropped:
+            incarnation, _, at, _ = lines[-1]
+            text = f"[evertrain] {dropped} lines dropped: the server was away and this host's log spool is full"
+            self._keep([(incarnation, COORDINATOR_RANK, at, text)])
 
     def after(self, seq: int, limit: int) -> list[LogLine]:
         """Kept lines above `seq`, oldest first, at most `limit`."""
@@ -105,23 +102,42 @@ class LogSpool:
             self._segments.popleft().path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        self._file.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
-    def _write(self, line: LogLine) -> None:
-        raw = json.dumps([line.seq, line.incarnation, line.rank, line.at, line.text]) + "\n"
+    def _keep(self, lines: Sequence[tuple[int, int, float, str]]) -> None:
+        raw = bytearray()
+        for incarnation, rank, at, text in lines:
+            line = LogLine(self._run_id, self._attempt, incarnation, rank, at, text, self._source, self._next)
+            self._next += 1
+            self._recent.append(line)
+            raw += json.dumps([line.seq, incarnation, rank, at, text]).encode() + b"\n"
+        segment = self._segments[-1]
         try:
-            self._file.write(raw)
+            written = os.write(self._fd, raw)
+            if written < len(raw):
+                os.write(self._fd, b"\n")  # the torn line must not take the next one with it
         except OSError:
             return
-        self._segments[-1].last = line.seq
-        self._segments[-1].size_bytes += len(raw)
+        segment.last = self.last
+        segment.size_bytes += written
 
-    def _open_segment(self) -> TextIO:
+    def _rotate(self) -> None:
+        with contextlib.suppress(OSError):  # no room for another file: the present one goes on
+            fresh = self._open_segment()
+            os.close(self._fd)
+            self._fd = fresh
+
+    def _open_segment(self) -> int:
+        """Raises OSError."""
         path = self._directory / f"{self._next:012d}.log"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._segments.append(_Segment(path, self._next, self._next - 1, 0))
-        return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w", encoding="utf-8")
+        return descriptor
 
-    def _enforce_limit(self) -> None:
+    def _drop_oldest(self) -> int:
+        """Hold the limit; how many lines went unacknowledged."""
         dropped = 0
         while len(self._segments) > 1 and sum(each.size_bytes for each in self._segments) > self._limit_bytes:
             oldest = self._segments.popleft()
@@ -129,18 +145,7 @@ class LogSpool:
             oldest.path.unlink(missing_ok=True)
             while self._recent and self._recent[0].seq <= oldest.last:
                 self._recent.popleft()
-        if dropped:
-            last = self._recent[-1]
-            text = f"[evertrain] {dropped} lines dropped: the server was away and this host's log spool is full"
-            self._write_marker(last, text)
-
-    def _write_marker(self, last: LogLine, text: str) -> None:
-        marker = LogLine(
-            self._run_id, self._attempt, last.incarnation, COORDINATOR_RANK, last.at, text, self._source, self._next
-        )
-        self._next += 1
-        self._recent.append(marker)
-        self._write(marker)
+        return dropped
 
 
 def leftover(directory: Path) -> list[LogLine]:
