@@ -70,6 +70,7 @@ def build(settings: Settings, store: Store) -> Server:
         wakeups=wakeups,
         clock=clock,
         storage=settings.storage_root,
+        prices=settings.prices,
         heard=metrics.observe,
         progressed=metrics.progress,
     )

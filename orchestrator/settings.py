@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from orchestrator.core.money import Prices
 from orchestrator.errors import Refused
 
 DEFAULT_GRPC_PORT = 7460
@@ -23,6 +24,7 @@ LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 _Port = Annotated[int, Field(ge=0, le=65535)]
 _Seconds = Annotated[float, Field(gt=0)]
+_Price = Annotated[float, Field(ge=0)]
 _Days = Annotated[float, Field(gt=0)]
 _Bytes = Annotated[int, Field(gt=0)]
 
@@ -93,6 +95,12 @@ class Settings(BaseSettings):
         default=30.0, description="A code bundle that no unfinished run needs goes so many days after its last use."
     )
 
+    price_cpu_hour: _Price = Field(default=0.0, description="What one CPU core costs an hour; for max_cost.")
+    price_gpu_hour: _Price = Field(default=0.0, description="What one GPU costs an hour; for max_cost.")
+    price_currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = Field(
+        default="USD", description="Currency of the prices, by its three letters."
+    )
+
     watch_poll_s: _Seconds = Field(
         default=2.0, description="A watcher looks again after so long even when nothing woke it."
     )
@@ -115,6 +123,10 @@ class Settings(BaseSettings):
     @property
     def storage_root(self) -> str:
         return self.storage or str(self.data_dir / "storage")
+
+    @property
+    def prices(self) -> Prices:
+        return Prices(self.price_cpu_hour, self.price_gpu_hour, self.price_currency)
 
     @property
     def open_metrics(self) -> bool:

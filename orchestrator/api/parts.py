@@ -10,11 +10,12 @@ from typing import ParamSpec, TypeVar
 
 from google.protobuf.message import Message
 
+from orchestrator import spec
 from orchestrator.api.auth import Authenticator, caller
 from orchestrator.control.board import Board
 from orchestrator.control.commands import Commands
 from orchestrator.control.fleet import Fleet
-from orchestrator.core import lifecycle
+from orchestrator.core import lifecycle, money
 from orchestrator.core.observations import Progress
 from orchestrator.core.runs import Attempt, Queued, Run
 from orchestrator.errors import InvalidSpec, Problem
@@ -87,7 +88,11 @@ class Parts:
         live = progress.ledger if progress is not None else None
         ledger = lifecycle.ledger(run, workers=workers, now=self.clock.now(), live=live)
         return convert.run_detail(
-            self.present(run), ledger=ledger, liveness=self.fleet.liveness(run), progress=progress
+            self.present(run),
+            ledger=ledger,
+            liveness=self.fleet.liveness(run),
+            progress=progress,
+            cost=money.cost(spec.stored_shape(run.spec), self.settings.prices, ledger),
         )
 
 

@@ -219,6 +219,10 @@ def _head(run: RunView, now: float) -> RenderableType:
     ]
     if run.ended_at is not None:
         rows.append(("ended", f"{date(run.ended_at)}, {duration(run.ended_at - run.submitted_at)} after submission"))
+    if run.cost is not None:
+        limit = run.spec.get("max_cost")
+        of = f" of {limit['amount']:g} {limit['currency']}" if limit else ""
+        rows.append(("cost", f"{run.cost.amount:.2f} {run.cost.currency}{of}"))
     if run.result is not None:
         rows.append(("result", Text(metrics_text(run.result.metrics) or "no metrics")))
         if run.result.stopped_early:

@@ -135,10 +135,12 @@ class Coordinator:
         if self._order.remaining_s is None:
             return
         await asyncio.sleep(self._order.remaining_s)
-        self.stop(DEADLINE)
+        self.stop(deadline_of(self._order))
 
 
-DEADLINE = StopOrder("deadline", "evertrain", "max_duration has passed")
+def deadline_of(order: AttemptOrder) -> StopOrder:
+    """What an attempt is told once its `remaining_s` have passed."""
+    return StopOrder("deadline", "evertrain", order.deadline_message)
 
 
 def limits_of(order: AttemptOrder) -> Limits:

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.cluster.gang import DEADLINE
+from orchestrator.cluster.gang import deadline_of
 from orchestrator.cluster.gang_messages import Bind, StartRanks
 from orchestrator.cluster.gang_story import GangStory
 from orchestrator.cluster.host import Host
@@ -166,7 +166,7 @@ class RayTrainJob:
     async def _keep_deadline(self) -> None:
         if self._bind.order.remaining_s is not None:
             await asyncio.sleep(self._bind.order.remaining_s)
-            self.stop(DEADLINE)
+            self.stop(deadline_of(self._bind.order))
 
     async def _tick(self) -> None:
         while True:

@@ -14,19 +14,23 @@ from orchestrator import spec
 from orchestrator.control.board import Board
 from orchestrator.control.clusters import Clusters
 from orchestrator.control.runs import RunRecords
-from orchestrator.core import lifecycle
+from orchestrator.core import lifecycle, money
+from orchestrator.core.money import Prices
 from orchestrator.core.observations import Observation, Progress
 from orchestrator.core.orders import AttemptOrder
 from orchestrator.core.runs import Run
-from orchestrator.core.scheduling.fit import Node
+from orchestrator.core.scheduling.fit import GangShape, Node
 from orchestrator.errors import NotFound, Refused
 from orchestrator.ports import Clock, Store, Wakeups
+from orchestrator.spec import RunSpec
+from orchestrator.spec.quantities import Cost
 
 log = logging.getLogger(__name__)
 
 DESIRED_EVERY_S = 5.0  # the whole desired state again, whether or not somebody woke us
 ALIVE_FOR_S = 15.0  # how long a word of progress counts as a sign of life
 
+NO_PRICES = Prices()
 Heard = Callable[[Run, Observation], None]
 
 
@@ -41,11 +45,13 @@ class Fleet:
         wakeups: Wakeups,
         clock: Clock,
         storage: str,
+        prices: Prices = NO_PRICES,
         heard: Heard | None = None,
         progressed: Callable[[Progress], None] | None = None,
     ) -> None:
         self.store, self.records, self.board, self.clusters = store, records, board, clusters
         self.wakeups, self.clock, self.storage = wakeups, clock, storage
+        self.prices = prices
         self.heard, self.progressed = heard, progressed
         self._sessions: dict[str, Session] = {}
         self._progress: dict[str, tuple[Progress, int]] = {}
@@ -119,17 +125,36 @@ class Fleet:
 
     def _order(self, run: Run) -> AttemptOrder | None:
         parsed = spec.load(run.spec)
-        started_at = run.attempts[0].started_at if run.attempts else 0.0
-        limit_s = parsed.max_duration
-        remaining_s = None if limit_s is None else max(0.0, limit_s - max(0.0, self.clock.now() - started_at))
+        remaining_s, why = self._limit(run, parsed)
         root = (parsed.storage or self.storage).rstrip("/")
-        return lifecycle.order(
+        order = lifecycle.order(
             run,
             checkpoint_root=f"{root}/{run.project}/{run.id}/checkpoints",
             budgets=spec.budgets(parsed),
             secrets=self.store.secrets(run.project, parsed.secrets),
             remaining_s=remaining_s,
         )
+        return order and replace(order, deadline_message=why)
+
+    def _limit(self, run: Run, parsed: RunSpec) -> tuple[float | None, str]:
+        """How long the attempt may go on, of its start or of now, and what it is told at the end of that."""
+        limits: list[tuple[float, str]] = []
+        if parsed.max_duration is not None:
+            started_at = run.attempts[0].started_at if run.attempts else 0.0
+            passed_s = max(0.0, self.clock.now() - started_at)
+            limits.append((max(0.0, parsed.max_duration - passed_s), "max_duration has passed"))
+        if parsed.max_cost is not None:
+            limits.append(self._affordable(run, spec.gang_shape(parsed), parsed.max_cost))
+        return min(limits, default=(None, ""))
+
+    def _affordable(self, run: Run, shape: GangShape, limit: Cost) -> tuple[float, str]:
+        if (why := money.cannot_hold(shape, limit.currency, self.prices)) is not None:  # the prices changed since
+            return 0.0, f"max_cost cannot be held: {why}"
+        used_s = money.paid_s(each.ledger for each in run.attempts)
+        if run.attempt is not None:
+            used_s += max(0.0, self.clock.now() - run.attempt.started_at) * shape.workers
+        left_s = money.affordable_s(limit.amount, shape, self.prices, used_s)
+        return left_s, f"max_cost of {limit.amount:g} {limit.currency} is used up"
 
 
 class Session:

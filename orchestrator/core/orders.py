@@ -40,8 +40,9 @@ class AttemptOrder:
     admitted: tuple[AdmittedSeals, ...] = ()
     bundle: str | None = None  # sha256 of the code bundle
     secrets: Mapping[str, str] = field(default_factory=dict)
-    remaining_s: float | None = None  # what is left of max_duration when the order was made
+    remaining_s: float | None = None  # what was left of max_duration or max_cost, the less, when the order was made
     stop: StopOrder | None = None
+    deadline_message: str = "max_duration has passed"  # why the attempt ends after `remaining_s`
 
     def __repr__(self) -> str:  # secrets never reach a log through this object
         return f"AttemptOrder(run_id={self.run_id!r}, attempt={self.attempt}, stop={self.stop!r})"

@@ -21,6 +21,7 @@ from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.struct_pb2 import Struct
 
 from orchestrator.core.ledger import Ledger
+from orchestrator.core.money import Amount
 from orchestrator.core.observations import Progress
 from orchestrator.core.runs import Attempt, Failed, Failure, Reason, Recovering, Result, Run, Spent, Succeeded
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
@@ -79,12 +80,21 @@ def run_summary(run: Run, *, liveness: str = "unknown", progress: Progress | Non
     return message
 
 
-def run_detail(run: Run, *, ledger: Ledger, liveness: str = "unknown", progress: Progress | None = None) -> pb.Run:
+def run_detail(
+    run: Run,
+    *,
+    ledger: Ledger,
+    liveness: str = "unknown",
+    progress: Progress | None = None,
+    cost: Amount | None = None,
+) -> pb.Run:
     """A run with all that is known of it. `ledger` is that of the whole run, queued time included."""
     message = run_summary(run, liveness=liveness, progress=progress)
     message.spec_json = dump_spec(run.spec)
     message.attempts.extend(to_proto(attempt, pb.Attempt) for attempt in run.attempts)
     message.ledger.CopyFrom(to_proto(ledger, pb.Ledger))
+    if cost is not None:
+        message.cost.CopyFrom(to_proto(cost, pb.Amount))
     return message
 
 
@@ -118,6 +128,7 @@ class RunView:
     result: Result | None = None
     ledger: Ledger = dataclasses.field(default_factory=Ledger)
     progress: Progress | None = None
+    cost: Amount | None = None  # so far; None in a listing, and where the server knows no prices
 
     @property
     def spec(self) -> Mapping[str, Any]:

@@ -165,13 +165,10 @@ def _not_yet(spec: RunSpec) -> Iterator[Problem]:
         "elastic": "not yet: this version cannot resume a run on another number of workers",
         "search": "not yet: sweeps are not supported by this version",
         "monitor": "not yet: monitors are not supported by this version",
-        "max_cost": "not yet: nothing would hold the run to a cost in this version, use max_duration",
     }
     for key, message in later.items():
-        value = getattr(spec, key)
-        if value is not None:
-            shown = f"{value.amount:g} {value.currency}" if key == "max_cost" else "a section"
-            yield Problem(key, shown, message)
+        if getattr(spec, key) is not None:
+            yield Problem(key, "a section", message)
     for degree in ("tensor", "pipeline", "sequence", "expert"):
         value = getattr(spec.parallelism, degree)
         if value != 1:

@@ -146,7 +146,7 @@ class Stack:
             "spec": spec.dump(spec.parse(SPEC)),
         }
         answer = self.store.submit([submission(submitted_at=self.clock.now(), **{**values, **changes})])[0]
-        self.records.announce(answer.run)
+        self.records.announce([answer.run])
         return answer.run
 
     def place(self, run: Run, cluster: str = "local") -> Run:

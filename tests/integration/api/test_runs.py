@@ -131,6 +131,18 @@ def test_a_run_that_is_not_there(client: Client, name: str) -> None:
         client.get(name)
 
 
+def test_a_run_tells_its_cost_where_the_server_knows_prices(stack: Stack, client: Client, tmp_path: Path) -> None:
+    with Stack(tmp_path, price_cpu_hour=3600.0, price_currency="EUR") as priced, priced.client() as asks:
+        run = priced.place(priced.submit())
+        priced.clock.ahead_s += 100
+        told = asks.get(run.id)
+        assert told.cost is not None
+        assert told.cost.currency == "EUR"
+        assert told.cost.amount == pytest.approx((told.ledger.total_ns - told.ledger.ns.get("queued", 0)) / 1e9)
+        assert told.cost.amount >= 100
+    assert client.get(stack.submit().id).cost is None
+
+
 def test_a_name_of_two_projects_hits_neither_until_one_is_said(stack: Stack, client: Client) -> None:
     mine, theirs = (stack.submit(project, name="shared-name") for project in ("one-team", "other-team"))
     with pytest.raises(Refused, match=r"one-team, other-team.*--project"):

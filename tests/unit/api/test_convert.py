@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from orchestrator.api import views
 from orchestrator.control.commands import ClusterFit
-from orchestrator.core import observations, orders, records, runs
+from orchestrator.core import money, observations, orders, records, runs
 from orchestrator.core.ledger import Ledger, TimeClass
 from orchestrator.core.scheduling.fit import Node
 from orchestrator.protocol.convert import RunView, from_proto, from_struct, run_detail, run_summary, to_proto, to_struct
@@ -23,6 +23,7 @@ from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 
 COUNTERPARTS: dict[str, type[Any]] = {
     "AdmittedSeals": orders.AdmittedSeals,
+    "Amount": money.Amount,
     "Attempt": runs.Attempt,
     "AttemptEnded": observations.AttemptEnded,
     "AttemptOrder": orders.AttemptOrder,

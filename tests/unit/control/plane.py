@@ -14,6 +14,7 @@ from orchestrator.control.loop import Loop
 from orchestrator.control.runs import RunRecords
 from orchestrator.control.startup import fill_board
 from orchestrator.control.wakeups import LocalWakeups
+from orchestrator.core.money import Prices
 from orchestrator.core.observations import Happening, Observation
 from orchestrator.core.runs import Run
 from orchestrator.core.scheduling.fit import Node
@@ -54,7 +55,9 @@ class NoBundles:
 class Plane:
     """All of control over one store; make another over the same store to restart the server."""
 
-    def __init__(self, store: Store | None = None, clock: HandClock | None = None) -> None:
+    def __init__(
+        self, store: Store | None = None, clock: HandClock | None = None, prices: Prices | None = None
+    ) -> None:
         self.store: Store = store or MemoryStore()
         self.clock = clock or HandClock()
         wakeups = LocalWakeups()
@@ -70,6 +73,7 @@ class Plane:
             wakeups=wakeups,
             clock=self.clock,
             storage="/storage",
+            prices=prices or Prices(),
         )
         self.commands = Commands(
             store=self.store,

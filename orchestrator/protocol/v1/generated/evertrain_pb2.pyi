@@ -328,7 +328,7 @@ class Attempt(_message.Message):
     def __init__(self, number: _Optional[int] = ..., cluster: _Optional[str] = ..., shares: _Optional[_Iterable[_Union[NodeShare, _Mapping]]] = ..., started_at: _Optional[float] = ..., placed: _Optional[bool] = ..., incarnations: _Optional[_Iterable[_Union[Incarnation, _Mapping]]] = ..., last_seq: _Optional[int] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ..., ended: _Optional[_Union[Reason, _Mapping]] = ..., ended_at: _Optional[float] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("id", "project", "name", "state", "reason", "liveness", "queue", "priority", "submitted_by", "submitted_at", "state_since_at", "ended_at", "version", "spec_json", "attempts", "spent", "furthest_step", "failure", "result", "ledger", "progress")
+    __slots__ = ("id", "project", "name", "state", "reason", "liveness", "queue", "priority", "submitted_by", "submitted_at", "state_since_at", "ended_at", "version", "spec_json", "attempts", "spent", "furthest_step", "failure", "result", "ledger", "progress", "cost")
     ID_FIELD_NUMBER: _ClassVar[int]
     PROJECT_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -350,6 +350,7 @@ class Run(_message.Message):
     RESULT_FIELD_NUMBER: _ClassVar[int]
     LEDGER_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    COST_FIELD_NUMBER: _ClassVar[int]
     id: str
     project: str
     name: str
@@ -371,7 +372,16 @@ class Run(_message.Message):
     result: Result
     ledger: Ledger
     progress: Progress
-    def __init__(self, id: _Optional[str] = ..., project: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[_Union[Reason, _Mapping]] = ..., liveness: _Optional[str] = ..., queue: _Optional[str] = ..., priority: _Optional[int] = ..., submitted_by: _Optional[str] = ..., submitted_at: _Optional[float] = ..., state_since_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., version: _Optional[int] = ..., spec_json: _Optional[str] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., spent: _Optional[_Union[Spent, _Mapping]] = ..., furthest_step: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ...) -> None: ...
+    cost: Amount
+    def __init__(self, id: _Optional[str] = ..., project: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[_Union[Reason, _Mapping]] = ..., liveness: _Optional[str] = ..., queue: _Optional[str] = ..., priority: _Optional[int] = ..., submitted_by: _Optional[str] = ..., submitted_at: _Optional[float] = ..., state_since_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., version: _Optional[int] = ..., spec_json: _Optional[str] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., spent: _Optional[_Union[Spent, _Mapping]] = ..., furthest_step: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., cost: _Optional[_Union[Amount, _Mapping]] = ...) -> None: ...
+
+class Amount(_message.Message):
+    __slots__ = ("amount", "currency")
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    CURRENCY_FIELD_NUMBER: _ClassVar[int]
+    amount: float
+    currency: str
+    def __init__(self, amount: _Optional[float] = ..., currency: _Optional[str] = ...) -> None: ...
 
 class Event(_message.Message):
     __slots__ = ("run_id", "seq", "at", "kind", "message", "data")
@@ -767,7 +777,7 @@ class StopOrder(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., by: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class AttemptOrder(_message.Message):
-    __slots__ = ("run_id", "project", "run_name", "attempt", "shares", "spec", "checkpoint_root", "placed", "budgets", "spent", "previous_failure", "sealed_since_failure", "furthest_step", "admitted", "bundle", "secrets", "remaining_s", "stop")
+    __slots__ = ("run_id", "project", "run_name", "attempt", "shares", "spec", "checkpoint_root", "placed", "budgets", "spent", "previous_failure", "sealed_since_failure", "furthest_step", "admitted", "bundle", "secrets", "remaining_s", "stop", "deadline_message")
     class SecretsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -793,6 +803,7 @@ class AttemptOrder(_message.Message):
     SECRETS_FIELD_NUMBER: _ClassVar[int]
     REMAINING_S_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     project: str
     run_name: str
@@ -811,7 +822,8 @@ class AttemptOrder(_message.Message):
     secrets: _containers.ScalarMap[str, str]
     remaining_s: float
     stop: StopOrder
-    def __init__(self, run_id: _Optional[str] = ..., project: _Optional[str] = ..., run_name: _Optional[str] = ..., attempt: _Optional[int] = ..., shares: _Optional[_Iterable[_Union[NodeShare, _Mapping]]] = ..., spec: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., checkpoint_root: _Optional[str] = ..., placed: _Optional[bool] = ..., budgets: _Optional[_Union[Budgets, _Mapping]] = ..., spent: _Optional[_Union[Spent, _Mapping]] = ..., previous_failure: _Optional[_Union[Failure, _Mapping]] = ..., sealed_since_failure: _Optional[bool] = ..., furthest_step: _Optional[int] = ..., admitted: _Optional[_Iterable[_Union[AdmittedSeals, _Mapping]]] = ..., bundle: _Optional[str] = ..., secrets: _Optional[_Mapping[str, str]] = ..., remaining_s: _Optional[float] = ..., stop: _Optional[_Union[StopOrder, _Mapping]] = ...) -> None: ...
+    deadline_message: str
+    def __init__(self, run_id: _Optional[str] = ..., project: _Optional[str] = ..., run_name: _Optional[str] = ..., attempt: _Optional[int] = ..., shares: _Optional[_Iterable[_Union[NodeShare, _Mapping]]] = ..., spec: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., checkpoint_root: _Optional[str] = ..., placed: _Optional[bool] = ..., budgets: _Optional[_Union[Budgets, _Mapping]] = ..., spent: _Optional[_Union[Spent, _Mapping]] = ..., previous_failure: _Optional[_Union[Failure, _Mapping]] = ..., sealed_since_failure: _Optional[bool] = ..., furthest_step: _Optional[int] = ..., admitted: _Optional[_Iterable[_Union[AdmittedSeals, _Mapping]]] = ..., bundle: _Optional[str] = ..., secrets: _Optional[_Mapping[str, str]] = ..., remaining_s: _Optional[float] = ..., stop: _Optional[_Union[StopOrder, _Mapping]] = ..., deadline_message: _Optional[str] = ...) -> None: ...
 
 class Observation(_message.Message):
     __slots__ = ("run_id", "attempt", "seq", "at", "waiting", "unplaceable", "placed", "incarnation_started", "ranks_restored", "first_step", "incarnation_failed", "checkpoint_sealed", "epoch_ended", "attempt_ended")

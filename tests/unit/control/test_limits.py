@@ -1,0 +1,52 @@
+"""How long an attempt may go on: the smaller of what time and money leave it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from orchestrator.core.money import Prices
+from orchestrator.core.orders import AttemptOrder
+from tests.unit.control.plane import Plane
+
+PRICES = Prices(cpu_hour=1.0)
+TWO = {"workers": 2, "cpu": 1}  # 2 USD an hour
+
+
+def order(plane: Plane, after_s: float = 0.0, **keys: Any) -> AttemptOrder:
+    async def place() -> None:
+        await plane.attach()
+        plane.submit(resources=TWO, **keys)
+        plane.loop.one_pass()
+
+    asyncio.run(place())
+    plane.clock.forward(after_s)
+    (placed,) = plane.fleet.orders("local")
+    return placed
+
+
+@pytest.mark.parametrize(
+    ("keys", "remaining_s", "words"),
+    [
+        ({"max_cost": "4 USD"}, 7200.0 - 60, "max_cost of 4 USD is used up"),
+        ({"max_cost": "4 USD", "max_duration": "1h"}, 3600.0 - 60, "max_duration has passed"),
+        ({"max_cost": "1 USD", "max_duration": "1h"}, 1800.0 - 60, "max_cost of 1 USD is used up"),
+        ({"max_cost": "0.01 USD"}, 0.0, "max_cost of 0.01 USD is used up"),
+    ],
+)
+def test_the_smaller_rest_counts_and_is_named(keys: dict[str, str], remaining_s: float, words: str) -> None:
+    placed = order(Plane(prices=PRICES), 60.0, **keys)
+    assert placed.remaining_s == pytest.approx(remaining_s)
+    assert placed.deadline_message == words
+
+
+def test_without_limits_there_is_no_deadline() -> None:
+    assert order(Plane(prices=PRICES)).remaining_s is None
+
+
+def test_a_limit_that_can_no_longer_be_held_ends_the_run_and_says_why() -> None:
+    placed = order(Plane(), max_cost="4 USD")
+    assert placed.remaining_s == 0.0
+    assert "no prices" in placed.deadline_message
