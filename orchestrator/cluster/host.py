@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import shutil
@@ -183,9 +184,7 @@ class Host:
             raise StartFailed(f"incarnation {start.incarnation} was called off while it was being started")
         bound.running = running
         running.watch()
-        limit = memory_of(bound.bind.order.spec)
-        if limit:
-            running.keep_task(asyncio.create_task(self._hold_to_memory(bound, running, limit)))
+        running.keep_task(asyncio.create_task(self._hold_to_memory(bound, running)))
         return tuple(each.pid for each in forked)
 
     async def _cpus(self, bound: _Bound) -> list[tuple[int, ...]] | None:
@@ -307,7 +306,11 @@ class Host:
         account.end(time.monotonic_ns(), stopping=bound.stopping, finished=exited.status == 0)
         memory_watch.remove_shared_memory(exited.pid)
         evidence = account.oom_evidence
-        if evidence is None and exited.signal == signal.SIGKILL and exited.oom_kills and not account.ended_by_us:
+        if (
+            evidence is None
+            and not account.ended_by_us
+            and _killed_for_memory(exited, memory_of(bound.bind.order.spec))
+        ):
             evidence = f"the kernel's out-of-memory killer ended it at {exited.max_rss_bytes / 2**30:.2f} GiB"
         end = RankExit(
             rank=exited.rank,
@@ -321,16 +324,22 @@ class Host:
         )
         bound.events.put(Ended(running.number, end))
 
-    async def _hold_to_memory(self, bound: _Bound, running: RunningIncarnation, limit_bytes: int) -> None:
+    async def _hold_to_memory(self, bound: _Bound, running: RunningIncarnation) -> None:
+        """To the memory that each asked for; where they asked for none, to what keeps the node alive."""
+        limit_bytes = memory_of(bound.bind.order.spec)
+        look = (
+            functools.partial(memory_watch.over_limit, limit_bytes=limit_bytes)
+            if limit_bytes
+            else memory_watch.over_node
+        )
         while True:
             await asyncio.sleep(memory_watch.INTERVAL_S)
             pids = {each.rank: each.pid for each in bound.accounts.values() if each.pid is not None}
-            used = await asyncio.to_thread(memory_watch.over_limit, pids, limit_bytes)
-            for rank, used_bytes in used.items():
+            for rank, evidence in (await asyncio.to_thread(look, pids)).items():
                 account = bound.accounts[rank]
                 if account.pid is None:
                     continue
-                account.oom_evidence = f"{used_bytes / 2**30:.2f} GiB used of {limit_bytes / 2**30:.2f} GiB allowed"
+                account.oom_evidence = evidence
                 with contextlib.suppress(ZygoteLost):
                     running.signal(signal.SIGKILL, rank)
 
@@ -338,6 +347,12 @@ class Host:
         if self._bound is None:
             raise StartFailed(f"host {self._identity.name} belongs to no attempt now")
         return self._bound
+
+
+def _killed_for_memory(exited: Exited, limit_bytes: int) -> bool:
+    if exited.signal != signal.SIGKILL or not exited.oom_kills:
+        return False
+    return memory_watch.explains_kernel_kill(exited.max_rss_bytes, limit_bytes, memory_watch.node_memory())
 
 
 class _Bound:
