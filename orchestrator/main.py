@@ -83,6 +83,7 @@ def build(settings: Settings, store: Store) -> Server:
         bundles=bundles,
         clock=clock,
         connected=fleet.connected,
+        prices=settings.prices,
     )
     loop = Loop(
         records=records, board=board, clusters=clusters, wakeups=wakeups, clock=clock, connected=fleet.connected

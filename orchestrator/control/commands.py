@@ -14,6 +14,7 @@ from orchestrator.control.capacity import views
 from orchestrator.control.clusters import Clusters
 from orchestrator.control.runs import RunRecords
 from orchestrator.core import lifecycle
+from orchestrator.core.money import Prices, cannot_hold
 from orchestrator.core.records import Cluster, Submission
 from orchestrator.core.runs import NodeShare, Run
 from orchestrator.core.scheduling.admission import ClusterView
@@ -22,6 +23,7 @@ from orchestrator.errors import NotFound, Refused
 from orchestrator.ports import BundleStore, Clock, Store, Submitted
 
 MAX_BATCH = 1000
+NO_PRICES = Prices()
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,10 @@ class Commands:
         bundles: BundleStore,
         clock: Clock,
         connected: Callable[[str], bool],
+        prices: Prices = NO_PRICES,
     ) -> None:
         self._store, self._records, self._board, self._known = store, records, board, clusters
-        self._bundles, self._clock, self._connected = bundles, clock, connected
+        self._bundles, self._clock, self._connected, self._prices = bundles, clock, connected, prices
 
     def submit(self, commands: Sequence[SubmitCommand]) -> list[Submitted]:
         """Check every one, then record all or none.
@@ -76,8 +79,9 @@ class Commands:
         return answers
 
     def plan(self, project: str, spec_text: str) -> Plan:
-        """What the run file means and where it would fit now. Records nothing. Raises InvalidSpec."""
+        """What the run file means and where it would fit now. Records nothing. Raises InvalidSpec, Refused."""
         parsed = spec.parse(spec_text)
+        self._check_cost(parsed)
         shape = spec.gang_shape(parsed)
         mine = [each for each in self._clusters() if each.project in ("*", project)]
         return Plan(spec.dump(parsed), tuple(_cluster_fit(shape, each) for each in mine))
@@ -110,6 +114,7 @@ class Commands:
         parsed = spec.parse(command.spec_text)
         document = spec.dump(parsed)
         try:
+            self._check_cost(parsed)
             self._check_fits(spec.gang_shape(parsed), command.project, clusters)
             self._check_secrets(command.project, parsed.secrets)
             if parsed.bundle is not None:
@@ -142,6 +147,13 @@ class Commands:
         never = [f"{name}: {answer.why}" for name, answer in answers if isinstance(answer, NeverFits)]
         if connected and len(never) == len(connected):
             raise Refused("resources: this gang can never be placed. " + "; ".join(never))
+
+    def _check_cost(self, parsed: spec.RunSpec) -> None:
+        if parsed.max_cost is None:
+            return
+        why = cannot_hold(spec.gang_shape(parsed), parsed.max_cost.currency, self._prices)
+        if why is not None:
+            raise Refused(f"max_cost: {why}")
 
     def _check_secrets(self, project: str, names: Sequence[str]) -> None:
         if not names:

@@ -21,7 +21,9 @@ log = logging.getLogger(__name__)
 PASS_EVERY_S = 1.0
 LOOK_AHEAD = 200  # entries of the queue that one pass judges; the rest wait behind them
 AFTER_FAILURE_S = 2.0
-BREATH = 19  # times as long as a pass took: a burst of submissions is a few passes, and they take 5 % of the time at most
+BREATH = (
+    19  # times as long as a pass took: a burst of submissions is a few passes, and they take 5 % of the time at most
+)
 LONGEST_BREATH_S = 0.25
 
 

@@ -178,6 +178,11 @@ async def test_a_secret_that_is_not_there_is_named_at_submit():
     assert "hunter2" not in str(plane.store.events(run.id))
 
 
+async def test_a_cost_limit_that_nothing_could_hold_is_refused_at_submit():
+    with pytest.raises(Refused, match="max_cost: "):
+        Plane().submit(max_cost="20 USD")
+
+
 async def test_a_bundle_that_is_not_there_is_refused():
     plane = Plane()
     with pytest.raises(NotFound):
