@@ -14,7 +14,7 @@ from orchestrator.control.capacity import views
 from orchestrator.control.clusters import Clusters
 from orchestrator.control.runs import RunRecords
 from orchestrator.core import lifecycle
-from orchestrator.core.money import Prices, cannot_hold
+from orchestrator.core.money import NO_PRICES, Prices, cannot_hold
 from orchestrator.core.records import Cluster, Submission
 from orchestrator.core.runs import NodeShare, Run
 from orchestrator.core.scheduling.admission import ClusterView
@@ -23,7 +23,6 @@ from orchestrator.errors import NotFound, Refused
 from orchestrator.ports import BundleStore, Clock, Store, Submitted
 
 MAX_BATCH = 1000
-NO_PRICES = Prices()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from orchestrator.control.board import Board
 from orchestrator.control.clusters import Clusters
 from orchestrator.control.runs import RunRecords
 from orchestrator.core import lifecycle, money
-from orchestrator.core.money import Prices
+from orchestrator.core.money import NO_PRICES, Prices
 from orchestrator.core.observations import Observation, Progress
 from orchestrator.core.orders import AttemptOrder
 from orchestrator.core.runs import Run
@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 DESIRED_EVERY_S = 5.0  # the whole desired state again, whether or not somebody woke us
 ALIVE_FOR_S = 15.0  # how long a word of progress counts as a sign of life
 
-NO_PRICES = Prices()
 Heard = Callable[[Run, Observation], None]
 
 

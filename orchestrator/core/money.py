@@ -27,6 +27,9 @@ class Prices:
         return self.cpu_hour > 0 or self.gpu_hour > 0
 
 
+NO_PRICES = Prices()
+
+
 @dataclass(frozen=True)
 class Amount:
     amount: float

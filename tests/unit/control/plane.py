@@ -83,6 +83,7 @@ class Plane:
             bundles=NoBundles(),
             clock=self.clock,
             connected=self.fleet.connected,
+            prices=prices or Prices(),
         )
         self.loop = Loop(
             records=self.records,

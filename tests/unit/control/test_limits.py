@@ -47,6 +47,8 @@ def test_without_limits_there_is_no_deadline() -> None:
 
 
 def test_a_limit_that_can_no_longer_be_held_ends_the_run_and_says_why() -> None:
-    placed = order(Plane(), max_cost="4 USD")
+    priced = Plane(prices=PRICES)
+    order(priced, max_cost="4 USD")
+    (placed,) = Plane(store=priced.store, clock=priced.clock).fleet.orders("local")
     assert placed.remaining_s == 0.0
     assert "no prices" in placed.deadline_message
