@@ -150,6 +150,7 @@ def environment(part: str, state: StackState, inherited: Mapping[str, str]) -> d
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(state.ray_token),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # ranks inherit it: at Ray's 15 they would yield to everything else on the machine
         # Ray takes 127.0.0.1 for the address of its node only under this switch; without it, it listens on every interface.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
