@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping
 
 from trainers.contract import (
+    FENCE_NAME,
     MANIFEST_NAME,
     Admitted,
     Choice,
@@ -22,8 +23,6 @@ from trainers.contract import (
 )
 from trainers.errors import Fenced, StorageError
 from trainers.storage import Storage
-
-FENCE_NAME = "fence.json"
 
 _log = logging.getLogger(__name__)
 

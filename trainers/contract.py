@@ -24,6 +24,7 @@ LAUNCH_ENV = "EVERTRAIN_LAUNCH"
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = 1
+FENCE_NAME = "fence.json"  # in `Launch.checkpoint_root` from the first restore on: names the newest attempt
 
 
 class ExitCode(enum.IntEnum):

@@ -20,6 +20,7 @@ from orchestrator.cluster.ray_cluster import Gang, RayCluster, Shape
 from orchestrator.core.observations import Placed
 from orchestrator.core.orders import AttemptOrder
 from orchestrator.core.runs import Reason, ReasonCode
+from trainers.contract import FENCE_NAME
 
 log = logging.getLogger(__name__)
 
@@ -159,6 +160,7 @@ class Placer:
     async def _bind(self, gang: Gang, order: AttemptOrder, bundle: bytes | None, placed: Placed) -> None:
         binds = [Bind(order, index, placed.seconds, bundle) for index in range(len(gang.hosts))]
         try:
+            await self._insist_on_earlier_seals(gang, order)
             await self._insist_on_shared_path(gang, order)
             await asyncio.gather(
                 *(self._insist_on_bind(host, bind) for host, bind in zip(gang.hosts, binds, strict=True))
@@ -172,6 +174,18 @@ class Placer:
 
     async def _insist_on_bind(self, host: ActorHandle[Any], bind: Bind) -> None:
         await insist(lambda: host.bind.remote(self._epoch, bind), within_s=BIND_S)
+
+    async def _insist_on_earlier_seals(self, gang: Gang, order: AttemptOrder) -> None:
+        """What earlier attempts sealed must be visible here: starting from nothing would throw their work away."""
+        path = order.checkpoint_root.removeprefix("file://").rstrip("/")
+        if not order.sealed_before or "://" in path:
+            return
+        if not await call(gang.hosts[0].sees_probe.remote(self._epoch, f"{path}/{FENCE_NAME}")):
+            message = (
+                f"storage {path} of earlier attempts cannot be seen from {order.shares[0].host}: their checkpoints "
+                "are on the disk of another host. Name a bucket or a shared file system under `storage`, and submit again."
+            )
+            raise Unplaced(Reason(ReasonCode.NOT_RETRIABLE, message), True)
 
     async def _insist_on_shared_path(self, gang: Gang, order: AttemptOrder) -> None:
         """Several hosts must see the same checkpoints: the first one writes a file, the others look for it."""

@@ -133,7 +133,8 @@ class Fleet:
             secrets=self.store.secrets(run.project, parsed.secrets),
             remaining_s=remaining_s,
         )
-        return order and replace(order, deadline_message=why)
+        sealed_before = len(run.attempts) > 1 and bool(self.store.checkpoints(run.id))
+        return order and replace(order, deadline_message=why, sealed_before=sealed_before)
 
     def _limit(self, run: Run, parsed: RunSpec) -> tuple[float | None, str]:
         """How long the attempt may go on, of its start or of now, and what it is told at the end of that."""

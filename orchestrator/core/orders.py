@@ -41,6 +41,9 @@ class AttemptOrder:
     bundle: str | None = None  # sha256 of the code bundle
     secrets: Mapping[str, str] = field(default_factory=dict)
     remaining_s: float | None = None  # what was left of max_duration or max_cost, the less, when the order was made
+    sealed_before: bool = (
+        False  # earlier attempts have sealed something: whoever cannot see it must not start from nothing
+    )
     stop: StopOrder | None = None
     deadline_message: str = "max_duration has passed"  # why the attempt ends after `remaining_s`
 

@@ -73,6 +73,15 @@ def test_a_gang_on_a_node_that_is_gone_is_given_back(stage: Stage) -> None:
     assert "has no node ffff" in unplaceable.reason.message
 
 
+def test_a_later_attempt_that_cannot_see_the_earlier_ones_seals_is_refused_instead_of_started_from_nothing(
+    stage: Stage,
+) -> None:
+    key = stage.run({"name": "elsewhere", "script": "none.py"}, shares=(stage.share(1),), attempt=2, sealed_before=True)
+    unplaceable = stage.server.wait_heard(key, seen.Unplaceable)
+    assert unplaceable.final
+    assert "on the disk of another host" in unplaceable.reason.message
+
+
 def test_hosts_are_used_again_by_a_gang_of_the_same_shape_and_make_room_for_others(stage: Stage) -> None:
     spec = {"resources": {"workers": 2, "cpu": 1}}
     assert stage.server.wait_ended(stage.run_script("print('first')", spec)).outcome == "succeeded"

@@ -178,6 +178,16 @@ async def test_a_secret_that_is_not_there_is_named_at_submit():
     assert "hunter2" not in str(plane.store.events(run.id))
 
 
+async def test_a_second_attempt_is_told_that_the_first_has_sealed_something():
+    plane = Plane()
+    session, run = await running(plane)
+    sealed = seen.CheckpointSealed(1, "/storage/seal", 10, 100, 0.1, 0.1)
+    await session.observe([observation(run, sealed, seq=3), observation(run, attempt_ended("lost"), seq=4)])
+    plane.loop.one_pass()
+    (order,) = plane.fleet.orders("local")
+    assert (order.attempt, order.sealed_before) == (2, True)
+
+
 async def test_a_cost_limit_that_nothing_could_hold_is_refused_at_submit():
     with pytest.raises(Refused, match="max_cost: "):
         Plane().submit(max_cost="20 USD")
