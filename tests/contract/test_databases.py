@@ -324,6 +324,7 @@ def every_call(store: Store) -> dict[str, Callable[[], Any]]:
     return {
         "submit": lambda: store.submit([submission(1)]),
         "submit_keyed": lambda: store.submit([submission(1, idempotency_key="k")]),
+        "used_keys": lambda: store.used_keys("p", ["k"]),
         "run": lambda: store.run("p", "r"),
         "runs": lambda: store.runs(RunFilter("p", states=("QUEUED", "FAILED"), name_prefix="a")),
         "unfinished": store.unfinished,
