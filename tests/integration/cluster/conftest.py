@@ -46,7 +46,7 @@ class RayNode:
             "RAY_AUTH_TOKEN_PATH": str(token),
             "PYTHONPATH": str(REPOSITORY),
         }
-        self._session = directory / "r"
+        self._address = directory / "r" / "ray_current_cluster"
         self._log = directory / f"ray-{uuid.uuid4().hex[:6]}.log"
         ray = str(Path(sys.executable).with_name("ray"))
         with open(self._log, "wb") as output:
@@ -65,7 +65,7 @@ class RayNode:
                 stderr=output,
                 start_new_session=True,
             )
-        self._wait_started()
+        self._wait_started("--head" in options)
 
     @classmethod
     def head(cls, directory: Path, *options: str, prefix: Sequence[str] = ()) -> RayNode:
@@ -74,16 +74,18 @@ class RayNode:
 
     @property
     def address(self) -> str:
-        return (self._session / "ray_current_cluster").read_text().strip()
+        return self._address.read_text().strip()
 
     def raylet(self) -> psutil.Process:
         children = psutil.Process(self.process.pid).children(recursive=True)
         return next(each for each in children if "/raylet" in each.cmdline()[0])
 
-    def _wait_started(self) -> None:
+    def _wait_started(self, is_head: bool) -> None:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self.process.poll() is None:
-            if "Ray runtime started" in self._log.read_text():
+            told = "Ray runtime started" in self._log.read_text()
+            # A head says so before it has written its address.
+            if told and (not is_head or (self._address.exists() and self._address.read_text().strip())):
                 return
             time.sleep(0.1)
         raise AssertionError(f"Ray did not start: {self._log.read_text()}")
