@@ -20,6 +20,8 @@ from pathlib import Path
 from orchestrator.cli.processes import MARK, Process, end_marked
 from orchestrator.cli.stack_state import PARTS, Part, StackState, load_state
 
+_YIELDING = ("server", "agent")  # on the machine that trains they take what the ranks leave; Ray hands its own to ranks
+_YIELDING_NICENESS = 5
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 _STEADY_AFTER_S = 60.0
@@ -64,6 +66,8 @@ class Sibling:
                 cwd=self._state.home,
                 start_new_session=True,
             )
+        if self.name in _YIELDING:
+            os.setpriority(os.PRIO_PROCESS, self._child.pid, _YIELDING_NICENESS)
         self._started_s = now_s
         self.part = replace(self.part, process=Process.of(self._child.pid))
 

@@ -42,6 +42,7 @@ from orchestrator.core.runs import NodeShare, StopOrder
 
 NAMESPACE = "evertrain"
 KEEPER_PREFIX = "keeper-"
+HOST_NICENESS = 10  # what watches the ranks works in the gaps that they leave, and starts none of them
 _RETIRE_EVERY_S = 60.0
 UNREACHABLE_RETRY_S = 0.5
 ANSWER_S = FENCE_S
@@ -81,14 +82,14 @@ async def insist(method: Callable[[], Awaitable[T]], *, within_s: float = 0.0) -
             await asyncio.sleep(UNREACHABLE_RETRY_S)
 
 
-def take_normal_priority() -> None:
+def take_priority(niceness: int) -> None:
     """Ray runs its workers at niceness 15, and what they start inherits it: ranks would yield to everything else.
 
-    Needs the right to do so (CAP_SYS_NICE); where it is missing, start Ray with RAY_worker_niceness=0.
+    Raising it needs the right to do so (CAP_SYS_NICE); where that is missing, start Ray with RAY_worker_niceness=0.
     """
     for thread in os.listdir("/proc/self/task"):
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, int(thread), 0)
+            os.setpriority(os.PRIO_PROCESS, int(thread), niceness)
 
 
 class KeeperActor:
@@ -96,7 +97,7 @@ class KeeperActor:
 
     def __init__(self, local_root: str) -> None:
         logging.basicConfig(level=logging.INFO)
-        take_normal_priority()
+        take_priority(0)  # zygotes, and ranks by them, inherit it
         self._keeper = Keeper(NodeDirs(local_root, ray.get_runtime_context().get_node_id()), os.getppid())
         self._retiring: asyncio.Task[None] | None = None
 
@@ -174,7 +175,7 @@ class HostActor:
 
     def __init__(self, name: str, share: NodeShare, local_root: str) -> None:
         logging.basicConfig(level=logging.INFO)
-        take_normal_priority()
+        take_priority(HOST_NICENESS)
         context = ray.get_runtime_context()
         self._name, self._share = name, share
         self._node_id = context.get_node_id()

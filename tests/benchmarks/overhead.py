@@ -16,7 +16,7 @@ from typing import Any
 from tests.benchmarks.harness import Figure, arguments, lower_bound, median, report
 from tests.benchmarks.stack import PEERS, Stack, digits_run, end, read_marks, running_stack, torchrun, wait_for_mark
 
-STEPS, FROM_STEP, BATCH = 500, 100, 128
+STEPS, FROM_STEP, BATCH = 400, 100, 128
 TIMEOUT_S = 300.0
 
 
