@@ -39,7 +39,7 @@ def kill_in_the_middle(client: Client, run_id: str) -> None:
             pids = list(event.data["pids"]) if event.kind == "ranks_started" else pids
             sealed = sealed or event.kind == "checkpoint_sealed"
         now = update.progress
-        if sealed and now is not None and now.step >= (now.total_steps or 0) // 2:
+        if sealed and now is not None and now.total_steps and now.step >= now.total_steps // 2:
             print(f"\n>>> killing rank {VICTIM} (process {pids[VICTIM]}) with SIGKILL\n", flush=True)
             os.kill(pids[VICTIM], signal.SIGKILL)
             return
