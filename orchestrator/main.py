@@ -8,6 +8,7 @@ Settings come from EVERTRAIN_* (`orchestrator.settings`). SIGTERM or SIGINT ends
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -41,6 +42,7 @@ from orchestrator.telemetry.metrics import Metrics
 log = logging.getLogger(__name__)
 
 STOP_GRACE_S = 5.0
+GC_THRESHOLD = 50_000  # Python's 700 has the collector walk what a batch of submissions is made of dozens of times
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,7 @@ def main() -> int:
         return 2
     try:
         settings = load_settings()
+        gc.set_threshold(GC_THRESHOLD)
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         set_up_logging(settings)
         asyncio.run(_main(settings))
