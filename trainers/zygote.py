@@ -173,6 +173,9 @@ class Zygote:
         """Return when the owner is gone or SIGTERM came, with no rank left alive."""
         while not self._ending:
             self._turn(timeout_s=None)
+        # First of all: whoever loses a lease below asks for another zygote at once, and must not get this one again.
+        self._unwatch(self._listener.fileno())
+        self._listener.close()
         for lease in list(self._leases.values()):
             self._close_lease(lease)
         deadline = time.monotonic() + _ENDING_S

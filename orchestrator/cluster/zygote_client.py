@@ -233,6 +233,16 @@ class ZygoteProcess:
         """None while it lives."""
         return self._process.poll()
 
+    def serves(self) -> bool:
+        """Whether it takes leases. One that is ending takes none, while its process may be there for a while yet."""
+        if self.returncode() is not None:
+            return False
+        try:
+            Lease(self.socket_path).close()
+        except ZygoteLost:
+            return False
+        return True
+
     def close(self, timeout_s: float = 10.0) -> None:
         """End it and all its ranks."""
         if self._process.stdin is not None:
