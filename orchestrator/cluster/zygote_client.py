@@ -64,6 +64,7 @@ class Exited:
     signal: int | None
     max_rss_bytes: int
     oom_kills: int  # of the kernel, near the rank, during its life: evidence for a SIGKILL
+    with_zygote: bool = False  # the zygote was lost first, so its owner tells this end
 
     @property
     def returncode(self) -> int:
