@@ -216,11 +216,17 @@ class Stage:
         )
 
     def host_actors(self) -> list[psutil.Process]:
+        return self._actors("HostActor")
+
+    def keepers(self) -> list[psutil.Process]:
+        return self._actors("KeeperActor")
+
+    def _actors(self, name: str) -> list[psutil.Process]:
         token = self.ray.env["RAY_AUTH_TOKEN_PATH"]
         return list(
             _living(
                 lambda process: (
-                    "ray::HostActor" in " ".join(process.cmdline())
+                    f"ray::{name}" in " ".join(process.cmdline())
                     and process.environ().get("RAY_AUTH_TOKEN_PATH") == token
                 )
             )
