@@ -3,7 +3,8 @@
     python -m trainers.zygote --socket PATH [--accelerator cpu|cuda]
 
 It has one thread, has touched neither CUDA nor a tensor, and never runs user code: that happens in its forks. It ends,
-and ends every rank with it, when its standard input reaches its end (the owner died), on SIGTERM, or when killed.
+and ends every rank with it, when its standard input reaches its end (the owner died), on SIGTERM, or when killed. From
+then on it takes no lease.
 
 The protocol
 ------------

@@ -200,9 +200,16 @@ class Stage:
 
     def ranks(self) -> list[psutil.Process]:
         """Living forks of this stage's zygotes: ranks and rendezvous stores."""
+        return self._zygotes_and_forks()[1]
+
+    def zygotes(self) -> list[psutil.Process]:
+        return self._zygotes_and_forks()[0]
+
+    def _zygotes_and_forks(self) -> tuple[list[psutil.Process], list[psutil.Process]]:
         found = list(_living(lambda process: f"--socket {self.local_dir}/" in " ".join(process.cmdline())))
-        zygotes = {each.pid for each in found}
-        return [each for each in found if each.ppid() in zygotes]
+        pids = {each.pid for each in found}
+        forks = [each for each in found if each.ppid() in pids]
+        return [each for each in found if each not in forks], forks
 
     def train_drivers(self) -> list[psutil.Process]:
         """Living drivers of `launcher: ray_train`."""

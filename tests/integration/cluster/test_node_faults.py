@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import signal
+import sys
+from pathlib import Path
+from typing import Any
 
 import psutil
-import pytest
 
 from orchestrator.core import observations as seen
 from orchestrator.core.runs import Budgets, FailureKind, Spent
-from tests.integration.cluster.conftest import Stage
+from tests.integration.cluster.conftest import CPUS, Stage
 from tests.integration.cluster.recording_server import Key
 from tests.integration.cluster.test_attempts import LONG_DIGITS
 
 ONE_RESTART = Budgets(application=0, infrastructure=1)  # one start that failed on the way would end the run
 
 
-def started(stage: Stage) -> tuple[Key, seen.IncarnationStarted]:
+def started(stage: Stage, spec: dict[str, Any] = LONG_DIGITS) -> tuple[Key, seen.IncarnationStarted]:
     """A run that has something to resume from."""
-    key = stage.run(LONG_DIGITS, budgets=ONE_RESTART)
+    key = stage.run(spec, budgets=ONE_RESTART)
     first = stage.server.wait_heard(key, seen.IncarnationStarted)
     stage.server.wait_heard(key, seen.CheckpointSealed)
     return key, first
@@ -46,11 +47,41 @@ def assert_recovered(stage: Stage, key: Key, first: seen.IncarnationStarted, zyg
     stage.server.wait("no rank lives", lambda: not stage.ranks())
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_zygote_that_dies_costs_one_restart_in_place(stage: Stage, number: signal.Signals) -> None:
+def gated_python(directory: Path) -> tuple[Path, Path]:
+    """An interpreter that starts only while the gate, the second of the two, is there."""
+    python, gate = directory / "python", directory / "gate"
+    python.write_text(f'#!/bin/sh\nwhile [ ! -e {gate} ]; do sleep 0.1; done\nexec {sys.executable} "$@"\n')
+    python.chmod(0o700)
+    gate.touch()
+    return python, gate
+
+
+def test_a_gang_whose_ranks_wait_for_another_zygote_is_cancelled_and_leaves_nothing(
+    stage: Stage, tmp_path: Path
+) -> None:
+    python, gate = gated_python(tmp_path)
+    key, first = started(stage, {**LONG_DIGITS, "environment": {"python": str(python)}})
+    zygotes = set(stage.zygotes())
+    gate.unlink()
+    zygote_of(first).terminate()  # in order: it lives on until its ranks have gone, and must fork no others
+    stage.server.wait_heard(key, seen.IncarnationFailed)
+    (successor,) = stage.server.wait("another zygote", lambda: set(stage.zygotes()) - zygotes)
+    stage.server.stop(key, "cancel")
+    ended = stage.server.wait_ended(key)
+    successor.kill()
+    assert (ended.outcome, ended.reason.message) == ("cancelled", "cancel by ada")
+    assert len(stage.server.heard(key, seen.IncarnationStarted)) == 1
+    stage.server.forget(key)
+    stage.server.wait("no rank lives", lambda: not stage.ranks())
+    # Nothing holds a CPU any more: this one needs all of them.
+    whole = stage.run_script("print('all mine')", {"resources": {"workers": 1, "cpu": CPUS}})
+    assert stage.server.wait_ended(whole).outcome == "succeeded"
+
+
+def test_a_zygote_that_dies_costs_one_restart_in_place(stage: Stage) -> None:
     key, first = started(stage)
     zygote = zygote_of(first)
-    zygote.send_signal(number)
+    zygote.kill()
     assert_recovered(stage, key, first, zygote)
 
 
