@@ -97,19 +97,22 @@ class Keeper:
         return self._epoch
 
     async def zygote(self, environment: Mapping[str, object]) -> str:
-        """Path of the socket of that environment's zygote, which lives. Raises StartFailed."""
+        """Path of the socket of that environment's zygote, which takes leases. Raises StartFailed."""
         key = EnvironmentKey.of(environment)
         async with self._building.setdefault(key.digest, asyncio.Lock()):
             kept = self._zygotes.get(key.digest)
-            if kept is None or kept.zygote.returncode() is not None:
-                kept = await asyncio.to_thread(self._start, key)
+            if kept is None or not await asyncio.to_thread(kept.zygote.serves):
+                kept = await asyncio.to_thread(self._start, key, kept)
                 self._zygotes[key.digest] = kept
             kept.used_s = time.monotonic()
             return str(kept.zygote.socket_path)
 
-    def _start(self, key: EnvironmentKey) -> _Kept:
+    def _start(self, key: EnvironmentKey, before: _Kept | None) -> _Kept:
+        if before is not None:
+            before.zygote.close()  # it may be ending still
         python = python_of(key, self._dirs.environments)
-        path = self._dirs.zygotes / key.digest
+        # With our process id: the zygotes of a keeper that died before us end only when they notice.
+        path = self._dirs.zygotes / f"{key.digest}-{os.getpid()}"
         env = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD_PREFIXES)}
         printed = Printed()
         zygote = ZygoteProcess.start(python, path, env=env, output=printed.write_fd)
