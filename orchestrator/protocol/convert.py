@@ -99,8 +99,8 @@ def run_detail(
 
 
 def dump_spec(spec: Mapping[str, Any]) -> str:
-    """A validated run file as the wire carries it to people."""
-    return json.dumps(spec, ensure_ascii=False)
+    """A validated run file as the wire carries it to people: in ASCII, so that no text of it keeps a run from being shown."""
+    return json.dumps(spec)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from orchestrator.core.runs import Budgets
 from orchestrator.core.scheduling.fit import GangShape
 from orchestrator.errors import InvalidSpec, Problem
+from orchestrator.spec.characters import uncarried
 from orchestrator.spec.problems import problems_of
 from orchestrator.spec.reading import MAX_TEXT_BYTES, read_mapping, shorten
 from orchestrator.spec.resources import Resources
@@ -39,6 +40,8 @@ def parse(text: str, *, source: str = "run file") -> RunSpec:
 
 def load(document: Mapping[str, Any]) -> RunSpec:
     """The reverse of `dump`; also takes the mapping of a run file. Raises InvalidSpec."""
+    if unwritable := uncarried(document):
+        raise InvalidSpec(unwritable)
     unshipped = _unshipped(document)
     shipped = {key: value for key, value in document.items() if key not in {each.path for each in unshipped}}
     try:

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.errors import Problem
-from orchestrator.spec.reading import shorten
+from orchestrator.spec.reading import printable, shorten
 
 
 class Disagreement(ValueError):
@@ -43,7 +43,7 @@ def path_text(location: Sequence[str | int]) -> str:
     text = ""
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return text.removeprefix(".") or "run file"
+    return printable(text.removeprefix(".")) or "run file"
 
 
 def _problem(error: Any, model: type[BaseModel]) -> Problem:

@@ -48,8 +48,13 @@ def shorten(value: Any) -> str:
     """A value as its user would recognize it, on one line."""
     if value is None:
         return "nothing"
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = printable(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def printable(text: str) -> str:
+    """With its escapes where UTF-8 has no character: a refusal that quotes such text must itself arrive."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\u0000")
 
 
 def _invalid(path: str, got: str, message: str) -> InvalidSpec:

@@ -193,6 +193,37 @@ def test_text_that_is_no_run_file_is_refused_with_the_reason(text: str, words: s
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "path", "words"),
+    [
+        ({"env": {"A": "x\ud800"}}, "env.A", "half of a surrogate pair"),
+        ({"env": {"A\udcff": "x"}}, "env.A\\udcff", "half of a surrogate pair"),
+        ({"deepspeed": {"a": [{"b": "\udfff"}]}}, "deepspeed.a[0].b", "half of a surrogate pair"),
+        ({"name": "a\0b"}, "name", "NUL"),
+        ({"env": {"A": "a\0b"}}, "env.A", "NUL"),
+        ({"storage": "/a\0b"}, "storage", "NUL"),
+        ({"environment": {"python": "/a\0b"}}, "environment.python", "NUL"),
+        ({"model": {"a\0b": 1}}, "model.a\\u0000b", "NUL"),
+        ({"script": "train.py", "recipe": None, "args": ["ok", "a\0b"]}, "args[1]", "NUL"),
+    ],
+)
+def test_text_that_nothing_can_carry_is_refused_in_words_that_can_be(
+    change: dict[str, typing.Any], path: str, words: str
+) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        spec.parse(json.dumps({**LEAST, **change}))
+    assert [problem.path for problem in caught.value.problems] == [path]
+    assert words in str(caught.value)
+    str(caught.value).encode()
+    assert "\0" not in str(caught.value)
+
+
+def test_a_whole_surrogate_pair_is_the_character_that_it_spells() -> None:
+    text = json.dumps({**LEAST, "env": {"A": "\N{ROCKET}"}})
+    assert "\\ud83d" in text
+    assert spec.parse(text).env == {"A": "\N{ROCKET}"}
+
+
 def test_yaml_is_read_without_its_old_surprises() -> None:
     read = spec.read_mapping(
         "a: on\nb: 1e-3\nc: 1:30\nd: 2024-01-01\ne: 0x10\nf: ~\ng: '5'\nno: &x {k: 1}\nh: *x", source="t"
