@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from orchestrator.spec.quantities import Duration
-from orchestrator.spec.section import Number, Section, Whole
+from orchestrator.spec.section import Count, Number, Section, Whole
 
 DEFAULT_CHECKPOINT_EVERY_S = 60.0
 
@@ -39,7 +39,7 @@ class Schedule(Section):
     """How the learning rate moves: up over `warmup_steps`, then by `type` down to lr times `final_ratio`."""
 
     type: Annotated[Literal["constant", "cosine", "linear"], Field(description="Shape after the warm-up.")] = "constant"
-    warmup_steps: Annotated[Whole, Field(ge=0, description="Optimizer steps of linear warm-up.")] = 0
+    warmup_steps: Annotated[Count, Field(ge=0, description="Optimizer steps of linear warm-up.")] = 0
     final_ratio: Annotated[Share, Field(description="Last learning rate over `lr`.")] = 0.0
 
 
@@ -48,7 +48,7 @@ class EarlyStopping(Section):
 
     metric: Annotated[str, Field(min_length=1, description="A metric reported at the end of an epoch.")]
     mode: Annotated[Literal["min", "max"], Field(description="Which way is better; by default from the name.")]
-    patience: Annotated[Whole, Field(ge=1, description="Epochs without improvement.")]
+    patience: Annotated[Count, Field(ge=1, description="Epochs without improvement.")]
 
     @model_validator(mode="before")
     @classmethod
@@ -62,11 +62,11 @@ class EarlyStopping(Section):
 class Train(Section):
     """Optimization. The run ends after `epochs` or `steps`, whichever comes first."""
 
-    epochs: Annotated[Whole | None, Field(ge=1, description="Passes over the training data.")] = None
-    steps: Annotated[Whole | None, Field(ge=1, description="Optimizer steps.")] = None
-    global_batch: Annotated[Whole, Field(ge=1, description="Samples of one optimizer step, over all workers.")] = 32
+    epochs: Annotated[Count | None, Field(ge=1, description="Passes over the training data.")] = None
+    steps: Annotated[Count | None, Field(ge=1, description="Optimizer steps.")] = None
+    global_batch: Annotated[Count, Field(ge=1, description="Samples of one optimizer step, over all workers.")] = 32
     micro_batch: Annotated[
-        Whole | None, Field(ge=1, description="Samples of one forward pass of one worker; the rest is accumulated.")
+        Count | None, Field(ge=1, description="Samples of one forward pass of one worker; the rest is accumulated.")
     ] = None
     optimizer: Annotated[Literal["adamw", "adam", "sgd"], Field(description="The optimizer.")] = "adamw"
     lr: Annotated[Number, Field(gt=0, description="Learning rate.")] = 1e-3
@@ -86,7 +86,7 @@ class Checkpoint(Section):
     every: Annotated[
         Duration | None, Field(description="Time between checkpoints; 60s unless `every_steps` is given.")
     ] = None
-    every_steps: Annotated[Whole | None, Field(ge=1, description="Optimizer steps between checkpoints.")] = None
+    every_steps: Annotated[Count | None, Field(ge=1, description="Optimizer steps between checkpoints.")] = None
     keep: Annotated[Whole, Field(ge=1, le=10_000, description="Newest checkpoints that are kept.")] = 3
 
     @model_validator(mode="before")
