@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
@@ -67,6 +68,18 @@ def _message(error: Any, location: Sequence[str | int], model: type[BaseModel]) 
     return str(error["msg"]).replace("Input should", "should")
 
 
+def without_credentials(path: str, url: str) -> str:
+    """The URL as it is. Raises Disagreement, which shows nothing of what it refuses."""
+    if not (match := _CREDENTIALS.match(url)):
+        return url
+    advice = (
+        "must not hold credentials, for whoever may see the run would read them: keep them by `evertrain secret put NAME` "
+        "and name them under secrets (S3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), or give the nodes a role"
+    )
+    raise Disagreement([Problem(path, shorten(f"{match[1]}***@{url[match.end() :]}"), advice)])
+
+
+_CREDENTIALS = re.compile(r"([a-z][a-z0-9+.-]*://)[^/]*:(?!\d+/).*@")  # a key of S3 may hold "/"; host:9000/ is a port
 _PLAIN: Mapping[str, str] = {
     "missing": "is required",
     "string_type": "must be text: put it in quotes",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from orchestrator.spec.problems import without_credentials
 from orchestrator.spec.quantities import Duration
 from orchestrator.spec.section import Count, Number, Section, Whole
 
@@ -27,7 +29,11 @@ def _whole_of_one(split: tuple[float, float, float]) -> tuple[float, float, floa
 class Data(Section):
     """Where the samples come from. `source` defaults to the recipe's own data; an entrypoint may do without."""
 
-    source: Annotated[str, Field(description="sklearn://digits, text://pydoc_topics, file://PATH or a path.")] = ""
+    source: Annotated[
+        str,
+        AfterValidator(partial(without_credentials, "data.source")),
+        Field(description="sklearn://digits, text://pydoc_topics, file://PATH or a path."),
+    ] = ""
     split: Annotated[
         tuple[Share, Share, Share],
         AfterValidator(_whole_of_one),

@@ -230,6 +230,32 @@ def test_a_whole_surrogate_pair_is_the_character_that_it_spells() -> None:
     assert spec.parse(text).env == {"A": "\N{ROCKET}"}
 
 
+@pytest.mark.parametrize(
+    ("change", "path", "shown"),
+    [
+        ({"storage": "s3://key:hunter2@bucket/runs"}, "storage", "s3://***@bucket/runs"),
+        ({"storage": "s3://key:a/hunter2@bucket/runs"}, "storage", "s3://***@bucket/runs"),
+        ({"storage": "https://me:a@hunter2@host/x"}, "storage", "https://***@host/x"),
+        ({"data": {"source": "s3://key:hunter2@bucket/x"}}, "data.source", "s3://***@bucket/x"),
+    ],
+)
+def test_credentials_in_an_address_are_refused_without_being_shown(
+    change: dict[str, typing.Any], path: str, shown: str
+) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        spec.parse(json.dumps({**LEAST, **change}))
+    (problem,) = caught.value.problems
+    assert problem.path == path
+    assert shown in problem.got
+    assert "evertrain secret put" in problem.message
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/a@b:c", "http://host:9000/a@b", "sftp://me@host/runs", "/local/a:b@c"])
+def test_an_address_without_a_password_is_taken(url: str) -> None:
+    assert spec.parse(json.dumps({**LEAST, "storage": url})).storage == url
+
+
 def test_yaml_is_read_without_its_old_surprises() -> None:
     read = spec.read_mapping(
         "a: on\nb: 1e-3\nc: 1:30\nd: 2024-01-01\ne: 0x10\nf: ~\ng: '5'\nno: &x {k: 1}\nh: *x", source="t"
