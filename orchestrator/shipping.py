@@ -12,6 +12,8 @@ from typing import Any
 from orchestrator import bundle, spec
 from orchestrator.errors import InvalidSpec, NotFound, Problem, Refused
 
+_ENVIRONMENT = "env."
+
 
 @dataclass(frozen=True)
 class Shipment:
@@ -46,11 +48,17 @@ def prepare_document(
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """`train.lr=1e-2` as path and value; the value is read as in a run file. Raises Refused."""
+    """`train.lr=1e-2` as path and value; the value is read as in a run file. Raises Refused.
+
+    Environment is text: `env.DEBUG=1` means "1", as it does in every shell, and quotes are needed only to keep quotes.
+    """
     key, separator, value = text.partition("=")
-    if not separator or not key.strip():
+    key = key.strip()
+    if not separator or not key:
         raise Refused(f"--set {text}: must be KEY=VALUE, such as train.lr=1e-2")
-    return key.strip(), spec.read_mapping(f"value: {value}", source=f"--set {key.strip()}")["value"]
+    if key.startswith(_ENVIRONMENT) and not value.startswith(("'", '"')):
+        return key, value
+    return key, spec.read_mapping(f"value: {value}", source=f"--set {key}")["value"]
 
 
 def _read(path: Path) -> str:

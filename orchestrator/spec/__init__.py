@@ -47,7 +47,7 @@ def load(document: Mapping[str, Any]) -> RunSpec:
     try:
         spec = RunSpec.model_validate(shipped)
     except ValidationError as error:
-        raise InvalidSpec([*unshipped, *problems_of(error, RunSpec)]) from None
+        raise InvalidSpec([*unshipped, *problems_of(error, RunSpec, shipped)]) from None
     if unshipped:
         raise InvalidSpec(unshipped)
     return spec
@@ -80,10 +80,11 @@ def gang_shape(spec: RunSpec) -> GangShape:
 
 def stored_shape(document: Mapping[str, Any]) -> GangShape:
     """The shape in what `dump` wrote, without reading the rest of it. Raises InvalidSpec."""
+    resources = document.get("resources", {})
     try:
-        return _shape(Resources.model_validate(document.get("resources", {})))
+        return _shape(Resources.model_validate(resources))
     except ValidationError as error:
-        raise InvalidSpec(problems_of(error, Resources)) from None
+        raise InvalidSpec(problems_of(error, Resources, resources)) from None
 
 
 def _shape(asked: Resources) -> GangShape:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import reduce
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -21,15 +22,15 @@ class Disagreement(ValueError):
         super().__init__("; ".join(str(each) for each in problems))
 
 
-def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
-    """One Problem per wrong place, in the order of the file's sections, none twice."""
+def problems_of(error: ValidationError, model: type[BaseModel], document: Mapping[str, Any]) -> list[Problem]:
+    """One Problem per wrong place of `document`, in the order of the file's sections, none twice."""
     found: list[Problem] = []
     for each in error.errors(include_url=False):
         cause = each.get("ctx", {}).get("error")
         if isinstance(cause, Disagreement):
             found.extend(cause.problems)
         else:
-            found.append(_problem(each, model))
+            found.append(_problem(each, model, document))
     return list(dict.fromkeys(found))
 
 
@@ -47,11 +48,12 @@ def path_text(location: Sequence[str | int]) -> str:
     return printable(text.removeprefix(".")) or "run file"
 
 
-def _problem(error: Any, model: type[BaseModel]) -> Problem:
-    location = tuple(error["loc"])
+def _problem(error: Any, model: type[BaseModel], document: Mapping[str, Any]) -> Problem:
+    location, value = tuple(error["loc"]), error["input"]
     if location[1:] and location[-1] == "[key]" and error["type"] != "extra_forbidden":
-        location = location[:-1]  # pydantic's mark for a mapping's key that is itself wrong
-    got = "nothing" if error["type"] == "missing" else shorten(error["input"])
+        location = location[:-1]  # pydantic's mark for a mapping's key that is itself wrong: the path shows it
+        value = reduce(lambda section, part: section[part], location, document)
+    got = "nothing" if error["type"] == "missing" else shorten(value)
     return Problem(path_text(location), got, _message(error, location, model))
 
 

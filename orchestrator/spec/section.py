@@ -34,6 +34,17 @@ def _label(value: Any) -> Any:
     return value
 
 
+def of_numbers(number: int, meaning: str) -> BeforeValidator:
+    """A list of so many numbers; which of them is missing would be a guess."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, list | tuple) or len(value) != number:
+            raise ValueError(f"must be a list of {number} numbers ({meaning})")
+        return value
+
+    return BeforeValidator(check)
+
+
 Whole = Annotated[int, BeforeValidator(_not_a_lookalike)]
 Count = Annotated[Whole, Field(le=LARGEST_COUNT)]
 Number = Annotated[float, BeforeValidator(_not_a_lookalike)]

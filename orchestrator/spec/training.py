@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from orchestrator.spec.problems import without_credentials
 from orchestrator.spec.quantities import Duration
-from orchestrator.spec.section import Count, Number, Section, Whole
+from orchestrator.spec.section import Count, Number, Section, Whole, of_numbers
 
 DEFAULT_CHECKPOINT_EVERY_S = 60.0
 
@@ -36,6 +36,7 @@ class Data(Section):
     ] = ""
     split: Annotated[
         tuple[Share, Share, Share],
+        of_numbers(3, "the parts for training, validation and test"),
         AfterValidator(_whole_of_one),
         Field(description="Parts for training, validation and test."),
     ] = (0.70, 0.15, 0.15)
@@ -78,7 +79,9 @@ class Train(Section):
     lr: Annotated[Number, Field(gt=0, description="Learning rate.")] = 1e-3
     weight_decay: Annotated[Number, Field(ge=0, description="Weight decay.")] = 0.0
     momentum: Annotated[Decay, Field(description="Momentum of sgd.")] = 0.9
-    betas: Annotated[tuple[Decay, Decay], Field(description="Decay rates of adam and adamw.")] = (0.9, 0.999)
+    betas: Annotated[
+        tuple[Decay, Decay], of_numbers(2, "beta1 and beta2"), Field(description="Decay rates of adam and adamw.")
+    ] = (0.9, 0.999)
     schedule: Annotated[Schedule, Field(description="Learning-rate schedule.")] = Schedule()
     clip: Annotated[Number | None, Field(gt=0, description="Largest gradient norm.")] = None
     precision: Annotated[Literal["fp32", "bf16"], Field(description="Arithmetic of the forward pass.")] = "fp32"

@@ -57,6 +57,25 @@ def test_overrides_take_the_place_of_what_the_file_says(tmp_path: Path) -> None:
     assert parsed.train.epochs == 1
 
 
+@pytest.mark.parametrize(
+    ("typed", "value"),
+    [
+        ("1", "1"),
+        ("true", "true"),
+        ("", ""),
+        ("a: b # c", "a: b # c"),
+        ("[1", "[1"),
+        ("x=y", "x=y"),
+        ("'1'", "1"),
+        ('"1"', "1"),
+        ("\"'1'\"", "'1'"),
+    ],
+)
+def test_environment_is_text_as_it_is_typed(tmp_path: Path, typed: str, value: str) -> None:
+    overrides = dict([shipping.parse_override(f"env.DEBUG={typed}")])
+    assert spec.parse(shipping.prepare(write(tmp_path / "job.yaml", RECIPE), overrides).text).env == {"DEBUG": value}
+
+
 @pytest.mark.parametrize("text", ["train.lr", "=1", ""])
 def test_an_override_without_key_or_value_is_refused(text: str) -> None:
     with pytest.raises(Refused, match="KEY=VALUE"):

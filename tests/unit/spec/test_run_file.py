@@ -113,7 +113,9 @@ def test_a_dumped_run_file_has_the_sections_and_keys_that_ranks_read() -> None:
         ({"resources": {"memory": "2 chickens"}}, "resources.memory", "500MB or 2GiB"),
         ({"resources": {"placement": "scatter"}}, "resources.placement", "'pack'"),
         ({"data": {"split": [0.7, 0.2, 0.2]}}, "data.split", "adds up to 1.1"),
-        ({"data": {"split": [0.7, 0.3]}}, "data.split[2]", "required"),
+        ({"data": {"split": [0.7, 0.3]}}, "data.split", "3 numbers (the parts for training, validation and test)"),
+        ({"data": {"split": 0.7}}, "data.split", "3 numbers"),
+        ({"train": {"epochs": 1, "betas": [0.9]}}, "train.betas", "2 numbers"),
         ({"data": {"source": "ftp://x"}}, "data.source", "sklearn://"),
         ({"model": {"widht": 3}}, "model.widht", "did you mean width?"),
         ({"model": {"dropout": 1}}, "model.dropout", "less than 1"),
@@ -157,6 +159,16 @@ def test_the_value_is_shown_as_it_was_written() -> None:
         spec.parse("name: a\nrecipe: digits_cnn\ntrain: {epochs: 1, lr: fast}")
 
 
+def test_the_value_of_a_reserved_variable_is_shown_and_not_its_name_again() -> None:
+    with pytest.raises(InvalidSpec, match=r'env\.RANK: RANK is reserved.* \(got "17"\)'):
+        spec.parse(json.dumps({**LEAST, "env": {"RANK": "17"}}))
+
+
+def test_of_two_targets_nothing_else_is_said_than_that_they_are_two() -> None:
+    assert list(told({**LEAST, "script": "train.py"})) == ["script"]
+    assert list(told({**SCRIPT, "entrypoint": "a:b", "args": ["x"], "train": {"epochs": 1}})) == ["script"]
+
+
 def test_a_script_takes_arguments_and_none_of_the_sections_that_it_would_never_see() -> None:
     parsed = spec.parse(json.dumps({**SCRIPT, "args": ["--lr", "0.1"], "resources": {"workers": 3}}))
     assert (parsed.kind, parsed.target, parsed.args) == ("script", "train.py", ("--lr", "0.1"))
@@ -187,6 +199,11 @@ def test_code_stands_for_a_shipped_bundle_and_a_directory_must_be_shipped_first(
         ('{"a":' * 5000, "nested deeper than 32"),
         ("a: .inf", "finite"),
         ('{"a": 1e999}', "finite"),
+        ('{"a": NaN}', "has a number that is none: numbers must be finite (got NaN)"),
+        ('{"a": [-Infinity]}', "finite (got -Infinity)"),
+        ('{"a": %s}' % ("1" * 5000), "has a whole number of 5000 digits, at most 100 are read"),
+        ("a: -" + "1" * 101, "has a whole number of 101 digits"),
+        ("a: 0x" + "f" * 101, "put it in quotes if it is text (got line 1, column 4)"),
         ("a: \x00", "control characters"),
         ("a: " + "x" * 2**20, "1 MiB"),
         (_LAUGHS, "values"),
