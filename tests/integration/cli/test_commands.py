@@ -102,6 +102,19 @@ def test_a_wrong_run_file_is_refused_with_every_place_and_without_traceback(ever
     ]
 
 
+def test_what_a_run_file_names_and_is_not_there_is_a_wrong_place_of_it(evertrain: Run, run_file: str) -> None:
+    for change, place in (("code=./nowhere", "code: "), ("deepspeed=nowhere.json", "deepspeed: ")):
+        answer = evertrain("submit", run_file, "--set", change)
+        assert answer.code == 1
+        assert place in answer.err
+
+
+def test_a_change_below_a_plain_value_is_wrong_usage(evertrain: Run, run_file: str) -> None:
+    answer = evertrain("submit", run_file, "--set", "name.x=1")
+    assert answer.code == 2
+    assert "name is not a section" in answer.err
+
+
 def test_a_dry_run_prints_the_whole_run_file_and_records_nothing(evertrain: Run, run_file: str) -> None:
     printed = evertrain("submit", run_file, "--dry-run", "--name", "never-sent")
     assert yaml.safe_load(printed.out)["train"]["global_batch"] == 32
@@ -121,7 +134,11 @@ def test_a_plan_says_that_it_would_wait_where_there_is_no_cluster(evertrain: Run
         (["watch", "nobody"], 102, "nobody"),
         (["cancel", "nobody"], 102, "nobody"),
         (["logs", "nobody"], 102, "nobody"),
-        (["submit", "nowhere.yaml"], 102, "no run file nowhere.yaml"),
+        (["submit", "nowhere.yaml"], 2, "no run file nowhere.yaml"),
+        (["submit", "--dry-run", "nowhere.yaml"], 2, "no run file nowhere.yaml"),
+        (["plan", "nowhere.yaml"], 2, "no run file nowhere.yaml"),
+        (["plan", "nowhere.yaml", "--set", "train.lr"], 2, "KEY=VALUE"),
+        (["plan", "nowhere.yaml", "--set", "train.lr=["], 2, "train.lr=["),
         (["model", "describe", "nothing"], 102, "nothing"),
         (["checkpoint", "verify", "/nowhere/at/all"], 102, "/nowhere/at/all"),
         (["cluster", "drain", "nowhere"], 102, "nowhere"),
@@ -164,10 +181,11 @@ def test_watching_for_programs_is_one_document_a_line(evertrain: Run, stack: Sta
     assert lines[-1]["run"]["state"] == "SUCCEEDED"
 
 
-def test_ctrl_c_detaches_and_says_that_the_run_goes_on(stack: Stack) -> None:
+@pytest.mark.parametrize(("option", "hint"), [([], ""), (["--project", "default"], "--project default ")])
+def test_ctrl_c_detaches_and_says_that_the_run_goes_on(stack: Stack, option: list[str], hint: str) -> None:
     run = stack.submit(name="left-alone")
     environment = {**os.environ, "EVERTRAIN_SERVER": stack.address, "EVERTRAIN_TOKEN": stack.admin}
-    command = [sys.executable, "-m", "orchestrator.cli.app", "watch", run.id]
+    command = [sys.executable, "-m", "orchestrator.cli.app", *option, "watch", "left-alone"]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as watcher:
@@ -176,7 +194,7 @@ def test_ctrl_c_detaches_and_says_that_the_run_goes_on(stack: Stack) -> None:
         watcher.send_signal(signal.SIGINT)
         _, told = watcher.communicate(timeout=20)
     assert watcher.returncode == 101
-    assert "the run goes on" in told
+    assert f"the run goes on. Come back with: evertrain {hint}watch {run.id}\n" in told
     with stack.client() as client:
         assert client.get(run.id).state == "QUEUED"
 
