@@ -12,7 +12,17 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.session import ExitCode, Format, Output, connected, leave, output_format, project, show
+from orchestrator.cli.session import (
+    ExitCode,
+    Format,
+    Output,
+    connected,
+    leave,
+    output_format,
+    project,
+    show,
+    show_one_of_many,
+)
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Id or name; a name means its newest run.")]
 RunFile = Annotated[str, typer.Argument(metavar="FILE", help="The run file; - reads standard input.")]
@@ -136,8 +146,6 @@ def logs(
     output: Output = None,
 ) -> None:
     """The lines of the ranks, in the order of their arrival."""
-    import json
-
     from orchestrator.cli import render
 
     since_at = time.time() - _duration(since) if since is not None else None
@@ -150,7 +158,7 @@ def logs(
             if output_format() is Format.TABLE:
                 typer.echo(render.log_line(line, attempts=attempt is None))
             else:
-                typer.echo(json.dumps(render.plain(line)))
+                show_one_of_many(line)
 
 
 def _duration(text: str) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from typing import TYPE_CHECKING, Protocol
@@ -13,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from orchestrator.cli import render
-from orchestrator.cli.session import ExitCode, Format, end_code, output_format, project
+from orchestrator.cli.session import ExitCode, Format, end_code, output_format, project, show_one_of_many
 from orchestrator.core.observations import Progress
 from orchestrator.errors import Unavailable
 
@@ -133,7 +132,7 @@ class Screen:
 
 
 class Lines:
-    """For programs: one JSON document a line."""
+    """For programs: one document an update."""
 
     def __enter__(self) -> Lines:
         return self
@@ -142,7 +141,7 @@ class Lines:
         pass
 
     def update(self, update: RunUpdate) -> None:
-        typer.echo(json.dumps(render.plain(update)))
+        show_one_of_many(update)
 
     def note(self, words: str) -> None:
         typer.echo(words, err=True)

@@ -84,6 +84,41 @@ def test_the_output_option_counts_before_and_after_the_command(evertrain: Run) -
     assert evertrain("cluster", "list").out == "no cluster has attached yet\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["list"], "no runs"),
+        (["model", "list"], "no models"),
+        (["token", "list"], "no tokens"),
+        (["secret", "list"], "no secrets"),
+        (["cluster", "list"], "no cluster has attached yet"),
+        (["checkpoint", "list", "fresh"], "no checkpoints"),
+    ],
+)
+def test_what_there_is_none_of_is_said_to_people_and_an_empty_list_to_programs(
+    evertrain: Run, stack: Stack, words: list[str], said: str
+) -> None:
+    project = "with-a-run" if "fresh" in words else "empty"
+    if "fresh" in words:
+        stack.submit(project, name="fresh")
+    assert evertrain("-p", project, *words).out == f"{said}\n"
+    assert evertrain("-p", project, *words, "-o", "json").document == []
+    assert yaml.safe_load(evertrain("-p", project, *words, "-o", "yaml").out) == []
+
+
+def test_answers_that_go_on_are_a_document_a_line_or_yaml_documents(evertrain: Run, stack: Stack) -> None:
+    run = stack.submit(name="wordy")
+    for form in ("json", "yaml"):
+        assert evertrain("logs", run.id, "-o", form).out == ""
+    stack.parts.logs.append([LogLine(run.id, 1, 1, 0, 1.0, f"line {seq}", "host", seq) for seq in (1, 2)])
+    lines = [json.loads(each) for each in evertrain("logs", run.id, "-o", "json").out.splitlines()]
+    assert [each["text"] for each in lines] == ["line 1", "line 2"]
+    assert list(yaml.safe_load_all(evertrain("logs", run.id, "-o", "yaml").out)) == lines
+    evertrain("cancel", run.id)
+    watched = list(yaml.safe_load_all(evertrain("watch", run.id, "-o", "yaml").out))
+    assert watched[-1]["run"]["state"] == "CANCELLED"
+
+
 def test_one_key_is_one_run(evertrain: Run, run_file: str) -> None:
     first, second = (evertrain("submit", run_file, "--idempotency-key", "k1", "-o", "json").document for _ in range(2))
     assert first["id"] == second["id"]  # type: ignore[index]
@@ -246,5 +281,9 @@ def test_nobody_to_talk_to_is_said_with_what_to_do(
     assert "evertrain up" in answer.err
 
 
-def test_the_schema_is_json(evertrain: Run) -> None:
-    assert evertrain("schema").document["title"] == "RunSpec"  # type: ignore[index]
+def test_the_schema_is_json_unless_yaml_is_asked_for(evertrain: Run) -> None:
+    schema = evertrain("schema")
+    assert schema.document["title"] == "RunSpec"  # type: ignore[index]
+    as_yaml = evertrain("schema", "-o", "yaml").out
+    assert yaml.safe_load(as_yaml) == schema.document
+    assert not as_yaml.startswith("{")
