@@ -67,8 +67,17 @@ def plain(value: Any) -> Any:
     return value
 
 
-def as_json(value: Any) -> str:
-    return json.dumps(plain(value), indent=2)
+def as_json(value: Any, *, indent: int | None = 2) -> str:
+    return json.dumps(_finite(plain(value)), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no word for a loss that is not a number: null, as for one that nobody has measured."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def as_yaml(value: Any) -> str:
@@ -459,6 +468,8 @@ def clusters_table(clusters: Sequence[ClusterView], now: float) -> RenderableTyp
 
 
 def tokens_table(tokens: Sequence[TokenView], now: float) -> RenderableType:
+    if not tokens:
+        return Text("no tokens")
     table = _table("NAME", "ID", "PROJECT", "ROLE", "AGE", "STATE", right=("AGE",))
     for each in tokens:
         state = "revoked" if each.revoked_at is not None else "good"

@@ -86,6 +86,10 @@ class Uplink:
                 if error.code() in _FINAL:
                     raise self._refusal(error.code(), error.details() or "") from None
                 log.warning("no line to %s (%s): trying again; the gangs go on", self._server, error.details())
+            except asyncio.CancelledError:
+                if _asked_to_end():
+                    raise
+                log.exception("the line to %s was given up from inside: opening another; the gangs go on", self._server)
             finally:
                 self._outgoing = None
             if asyncio.get_running_loop().time() - began_s > LONGEST_PAUSE_S:
@@ -152,6 +156,12 @@ class Uplink:
                 raise Superseded(f"another agent has taken over: {message.superseded.message}")
             case _:
                 pass  # of a newer server; what this version needs, it has
+
+
+def _asked_to_end() -> bool:
+    """Whether somebody cancelled this task: grpc.aio raises the same error where a call's own requests failed."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _open(server: str, ca_cert: Path | None) -> grpc.aio.Channel:

@@ -20,7 +20,7 @@ from orchestrator.core.observations import Observation, Progress
 from orchestrator.core.orders import AttemptOrder
 from orchestrator.core.runs import Run
 from orchestrator.core.scheduling.fit import GangShape, Node
-from orchestrator.errors import NotFound, Refused
+from orchestrator.errors import InvalidSpec, NotFound, Refused
 from orchestrator.ports import Clock, Store, Wakeups
 from orchestrator.spec import RunSpec
 from orchestrator.spec.quantities import Cost
@@ -118,6 +118,10 @@ class Fleet:
                 order = self._order(self.store.run(holding.project, holding.run_id))
             except NotFound:
                 continue
+            except InvalidSpec as error:
+                words = f"the run file cannot be read any more: {error}. Submit it again, corrected"
+                self.records.abandon(holding.project, holding.run_id, words, self.clock.now())
+                continue
             if order is not None:
                 found.append(order)
         return tuple(found)
@@ -191,6 +195,12 @@ class Session:
             if (news := _timeless(orders)) != last:
                 last = news
                 yield orders
+
+    async def give_up(self, order: AttemptOrder, why: str) -> None:
+        """End a run whose order the wire cannot carry. The other orders go on."""
+        words = f"the order of attempt {order.attempt} cannot be sent to cluster {self.cluster}: {why}"
+        fleet = self._fleet
+        await asyncio.to_thread(fleet.records.abandon, order.project, order.run_id, words, fleet.clock.now())
 
     def supersede(self, message: str) -> None:
         self.superseded = message

@@ -12,15 +12,17 @@ from typing import Any
 import grpc
 import pytest
 
+from orchestrator import spec
+from orchestrator.core import lifecycle
 from orchestrator.core.observations import EpochEnded, FirstStep, IncarnationStarted, Observation, Placed, Progress
 from orchestrator.core.records import LogLine, Role
-from orchestrator.core.runs import Run
+from orchestrator.core.runs import NodeShare, Run
 from orchestrator.core.scheduling.fit import Node
 from orchestrator.protocol.convert import to_proto
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
 from tests.builders import SHARES
-from tests.integration.api.stack import Stack
+from tests.integration.api.stack import SPEC, Stack
 
 NODE = Node("node-a", "alpha", "10.0.0.1", 4.0, 0.0, 2**33, 4.0, 0.0, 2**33)
 _epochs = itertools.count(1)
@@ -105,6 +107,32 @@ def test_a_placed_run_is_ordered_with_its_whole_run_file(stack: Stack, agent: Ag
     assert orders[0].spec["name"] == "digits"
     stack.end(run)
     until(lambda: agent.of("desired") and not agent.of("desired")[-1].attempts)
+
+
+def test_a_run_whose_file_no_wire_can_carry_fails_alone_and_can_be_described(stack: Stack, agent: Agent) -> None:
+    unreadable = {**spec.dump(spec.parse(SPEC)), "env": {"A": "\ud800"}}
+    bad = stack.place(stack.submit(spec=unreadable), agent.cluster)
+    good = stack.place(stack.submit(), agent.cluster)
+    until(lambda: agent.of("desired") and [each.run_id for each in agent.of("desired")[-1].attempts] == [good.id])
+    with stack.client() as client:
+        shown = client.get(bad.id)
+    assert shown.state == "FAILED"
+    assert "env.A: holds" in shown.reason.message
+    assert shown.spec == unreadable
+    assert agent.error is None
+    stack.end(good)
+
+
+def test_a_run_whose_order_no_wire_can_carry_fails_alone(stack: Stack, agent: Agent) -> None:
+    shares = (NodeShare("node-a", "alpha", "\ud800", 2),)
+    bad = stack.submit()
+    stack.records.change("*", bad.id, lambda run: lifecycle.place(run, agent.cluster, shares, stack.clock.now()))
+    good = stack.place(stack.submit(), agent.cluster)
+    until(lambda: agent.of("desired") and [each.run_id for each in agent.of("desired")[-1].attempts] == [good.id])
+    ended = until(lambda: (found := stack.store.run("*", bad.id)).terminal and found)
+    assert "cannot be sent to cluster" in ended.state.reason.message
+    assert agent.error is None
+    stack.end(good)
 
 
 def test_an_observation_is_durable_before_it_is_acknowledged(stack: Stack, agent: Agent) -> None:

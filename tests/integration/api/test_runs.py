@@ -73,6 +73,13 @@ def test_a_wrong_run_file_names_each_place(stack: Stack) -> None:
     assert raw.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
+def test_a_refusal_that_quotes_half_a_character_arrives(client: Client) -> None:
+    text = r'{"name": "x", "recipe": "digits_cnn", "train": {"epochs": 1}, "env": {"A\ud800": "\ud800"}}'
+    with pytest.raises(InvalidSpec) as refused:
+        client._calls.unary(client._runs.Submit, pb.SubmitRequest(spec=text))
+    assert {each.path for each in refused.value.problems} == {r"env.A\ud800"}
+
+
 def test_a_run_file_that_is_too_large_is_refused(client: Client) -> None:
     with pytest.raises(TooLarge, match="bytes"):
         client._calls.unary(client._runs.Submit, pb.SubmitRequest(spec=" " * 300_000))

@@ -170,6 +170,11 @@ def test_structs_keep_counts_large_seeds_and_nothing() -> None:
     assert isinstance(answer["epochs"], int)
 
 
+def test_keys_that_look_like_our_mark_of_large_numbers_are_only_keys() -> None:
+    value = {"$int": {"$int": "abc"}, "deep": {"$int": "7", "$$int": [{"$$$int": 2**60}], "int": 1, "x$int": 2}}
+    assert from_struct(to_struct(value)) == value
+
+
 def test_a_token_never_shows_its_hash() -> None:
     token = records.Token("id", "ci", "default", records.Role.USER, "5ec2e7", 1.0)
     assert b"5ec2e7" not in to_proto(token, pb.Token).SerializeToString()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -63,6 +64,11 @@ def test_json_and_yaml_say_the_same_with_the_run_file_as_data() -> None:
     assert document["reason"] == {"code": "training", "message": "incarnation 1 trains"}
     assert document["ledger"] == {"ns": {"training": 5}}
     assert "spec_json" not in document
+
+
+def test_json_has_no_word_for_what_is_no_number() -> None:
+    text = render.as_json({"metrics": {"loss": math.nan, "best": [math.inf, 0.5]}})
+    assert json.loads(text, parse_constant=pytest.fail) == {"metrics": {"loss": None, "best": [None, 0.5]}}
 
 
 def test_progress_names_phase_epoch_step_speed_loss_validation_and_eta() -> None:
