@@ -95,7 +95,7 @@ def test_an_agent_is_welcomed_and_seen_as_connected(stack: Stack, agent: Agent) 
             lambda: next((each for each in client.clusters() if each.name == agent.cluster and each.nodes), None)
         )
     assert (shown.connected, shown.nodes, shown.epoch) == (True, (NODE,), agent.epoch)
-    assert agent.of("welcome")[0].server_id == "test-server"
+    assert agent.of("welcome")[0].server_id == stack.parts.server_id
 
 
 def test_a_placed_run_is_ordered_with_its_whole_run_file(stack: Stack, agent: Agent) -> None:
