@@ -53,8 +53,8 @@ class RunsService(rpc.RunsServicer):
         self._check_size(request.spec)
         plan = await parts.blocking(parts.commands.plan, caller().target(request.project), request.spec)
         return pb.PlanResponse(
-            spec_json=convert.dump_spec(plan.document),
-            clusters=[convert.to_proto(each, pb.ClusterFit) for each in plan.fits],
+            spec_json=convert.dump_spec(plan.spec),
+            clusters=[convert.to_proto(each, pb.ClusterFit) for each in plan.clusters],
         )
 
     async def Get(self, request: pb.GetRunRequest, context: Any) -> pb.Run:

@@ -23,7 +23,8 @@ from orchestrator.core.runs import Attempt, Event, Failure
 
 if TYPE_CHECKING:
     from orchestrator.adapters.checkpoints import Report
-    from orchestrator.api.views import ClusterView, PlanView, RunView, TokenView
+    from orchestrator.api.views import ClusterView, RunView, TokenView
+    from orchestrator.core.scheduling.plan import Plan
 
 _WIDTH_OF_FILES = 240  # what is read by programs should not be folded at the width of a terminal that is not there
 _SENTENCE_CHARS = 300
@@ -469,7 +470,7 @@ def tokens_table(tokens: Sequence[TokenView], now: float) -> RenderableType:
     return table
 
 
-def plan(planned: PlanView) -> RenderableType:
+def plan(planned: Plan) -> RenderableType:
     resources = planned.spec["resources"]
     gpu = f", {resources['gpu']} GPU" if resources["gpu"] else ""
     head = Text(f"{planned.spec['name']}: {resources['workers']} workers of {resources['cpu']:g} CPU{gpu}")
