@@ -51,6 +51,10 @@ class Agent:
 
     def close(self) -> None:
         self._out.put(None)
+        self.ended()
+
+    def ended(self) -> None:
+        """Wait until the server has ended the conversation."""
         self._thread.join(20)
         assert not self._thread.is_alive()
 
@@ -159,15 +163,17 @@ def test_the_newer_of_two_agents_wins_and_the_older_is_told(stack: Stack, agent:
     until(lambda: newer.of("welcome"))
     told = until(lambda: agent.of("superseded"))
     assert "newer agent" in told[0].message
+    assert told[0].epoch == newer.epoch
     assert stack.parts.fleet.connected(agent.cluster)
     newer.close()
     until(lambda: not stack.parts.fleet.connected(agent.cluster))
 
 
-def test_an_older_agent_is_refused(stack: Stack, agent: Agent) -> None:
+def test_an_older_agent_is_told_the_epoch_of_the_newer_one_and_not_welcomed(stack: Stack, agent: Agent) -> None:
     older = Agent(stack, agent.cluster, epoch=agent.epoch - 1)
-    until(lambda: older.error)
-    assert older.error == grpc.StatusCode.FAILED_PRECONDITION
+    older.ended()
+    assert [answer.WhichOneof("what") for answer in older.answers] == ["superseded"]
+    assert (older.answers[0].superseded.epoch, older.error) == (agent.epoch, None)
     assert stack.parts.fleet.connected(agent.cluster)
 
 

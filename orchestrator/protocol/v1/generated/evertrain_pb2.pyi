@@ -737,10 +737,12 @@ class Welcome(_message.Message):
     def __init__(self, server_id: _Optional[str] = ...) -> None: ...
 
 class Superseded(_message.Message):
-    __slots__ = ("message",)
+    __slots__ = ("message", "epoch")
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     message: str
-    def __init__(self, message: _Optional[str] = ...) -> None: ...
+    epoch: int
+    def __init__(self, message: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class Desired(_message.Message):
     __slots__ = ("attempts",)
