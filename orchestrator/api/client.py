@@ -42,7 +42,6 @@ RunFile = str | Path | Mapping[str, Any]
 """A path, the text of a run file (a str with a line break or that begins with "{"), or its mapping."""
 
 _CHUNK_BYTES = 256 * 1024
-_EVENTS = 1000
 
 
 class Client:
@@ -198,19 +197,24 @@ class Client:
     def events(self, run: str, *, after: int = 0, project: str = "") -> Iterator[Event]:
         """The run's history, oldest first."""
         while True:
-            request = pb.EventsRequest(run=run, project=project, after=after, limit=_EVENTS)
-            events = self._calls.unary(self._runs.Events, request).events
-            for event in events:
+            answer = self._calls.unary(self._runs.Events, pb.EventsRequest(run=run, project=project, after=after))
+            for event in answer.events:
                 yield from_proto(event, Event)
-            if len(events) < _EVENTS:
+            after = answer.next_after
+            if not after:
                 return
-            after = events[-1].seq
 
     def checkpoints(self, run: str, *, project: str = "") -> Sequence[Checkpoint]:
         """Newest step first."""
-        request = pb.CheckpointsRequest(run=run, project=project)
-        answer = self._calls.unary(self._runs.Checkpoints, request)
-        return [from_proto(each, Checkpoint) for each in answer.checkpoints]
+        found: list[Checkpoint] = []
+        page = ""
+        while True:
+            request = pb.CheckpointsRequest(run=run, project=project, page=page)
+            answer = self._calls.unary(self._runs.Checkpoints, request)
+            found += [from_proto(each, Checkpoint) for each in answer.checkpoints]
+            page = answer.next_page
+            if not page:
+                return found
 
     # ---- models -----------------------------------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _WIDTH_OF_FILES = 240  # what is read by programs should not be folded at the width of a terminal that is not there
 _SENTENCE_CHARS = 300
 _CHECKPOINTS_DESCRIBED = 3
+_FIRST_EVENTS, _LAST_EVENTS = 20, 180  # what a description shows of a history that is longer than both
 _STATE_STYLE = {
     "RUNNING": "green",
     "SUCCEEDED": "bold green",
@@ -269,7 +270,12 @@ def _attempts(attempts: Sequence[Attempt], now: float) -> RenderableType:
 
 def _timeline(events: Sequence[Event]) -> RenderableType:
     table = Table.grid(padding=(0, 2))
-    for event in events:
+    left_out = len(events) - _FIRST_EVENTS - _LAST_EVENTS
+    for place, event in enumerate(events):
+        if left_out > 0 and place == _FIRST_EVENTS:
+            table.add_row("", "", Text(f"… {left_out} more events: `-o json` has all of them", style="dim"))
+        if _FIRST_EVENTS <= place < _FIRST_EVENTS + left_out:
+            continue
         kind = Text(event.kind, style=_EVENT_STYLE.get(event.kind, "cyan"))
         table.add_row(Text(clock(event.at), style="dim"), kind, Text(sentence(event.message)))
     return table

@@ -133,7 +133,7 @@ class Fleet:
             secrets=self.store.secrets(run.project, parsed.secrets),
             remaining_s=remaining_s,
         )
-        sealed_before = len(run.attempts) > 1 and bool(self.store.checkpoints(run.id))
+        sealed_before = len(run.attempts) > 1 and bool(self.store.checkpoints(run.id, limit=1))
         return order and replace(order, deadline_message=why, sealed_before=sealed_before)
 
     def _limit(self, run: Run, parsed: RunSpec) -> tuple[float | None, str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, delete, func, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from orchestrator.core import lifecycle
@@ -140,9 +140,12 @@ class SqlStore:
         found = self._read(lambda connection: connection.execute(query).all())
         return [codec.event(run_id, seq, record) for seq, record in found]
 
-    def checkpoints(self, run_id: str) -> list[Checkpoint]:
-        order = (checkpoints.c.step.desc(), checkpoints.c.attempt.desc(), checkpoints.c.incarnation.desc())
-        query = select(checkpoints.c.record).where(checkpoints.c.run_id == run_id).order_by(*order)
+    def checkpoints(
+        self, run_id: str, *, below: tuple[int, int, int] | None = None, limit: int = 1000
+    ) -> list[Checkpoint]:
+        key = (checkpoints.c.step, checkpoints.c.attempt, checkpoints.c.incarnation)
+        mine = [checkpoints.c.run_id == run_id] + ([tuple_(*key) < below] if below is not None else [])
+        query = select(checkpoints.c.record).where(*mine).order_by(*(part.desc() for part in key)).limit(limit)
         return [codec.checkpoint(record) for record in self._read(lambda c: c.scalars(query).all())]
 
     # ---- models -----------------------------------------------------------------------------------------------------
