@@ -149,7 +149,7 @@ async def _main(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    clock, store = SystemClock(), open_store(settings.database_url)
+    clock, store = SystemClock(), open_store(settings.database_url, settings.secrets_key)
     try:
         admin, agent = ensure_first_tokens(store, clock, settings.data_dir)
         log.info("the first tokens are in %s and %s", admin, agent)

@@ -46,6 +46,11 @@ class Settings(BaseSettings):
         description="fsspec URL or path of checkpoints, unless a run file says otherwise; empty: in data_dir.",
     )
 
+    secrets_key_file: Path | None = Field(
+        default=None,
+        description="File with the key that secret values are encrypted with, made at the first start; empty: in data_dir.",
+    )
+
     grpc_host: str = Field(default="127.0.0.1", description="Address that the gRPC API listens on.")
     grpc_port: _Port = Field(default=DEFAULT_GRPC_PORT, description="Port of the gRPC API; 0 takes any free one.")
     http_host: str = Field(default="127.0.0.1", description="Address that /metrics, /healthz and /readyz listen on.")
@@ -121,6 +126,10 @@ class Settings(BaseSettings):
     @property
     def database_url(self) -> str:
         return self.store_url or f"sqlite:///{self.data_dir / 'evertrain.db'}"
+
+    @property
+    def secrets_key(self) -> Path:
+        return self.secrets_key_file or self.data_dir / "secrets.key"
 
     @property
     def storage_root(self) -> str:

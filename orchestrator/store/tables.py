@@ -136,8 +136,7 @@ tokens = Table(
     UniqueConstraint("secret_sha256"),
 )
 
-# Values stand here as they are: whoever may read the database may read them. The file is 0600; PostgreSQL's own access
-# rights take its place there.
+# Values are encrypted by `sealing`: the key is not in the database.
 secrets = Table(
     "secrets",
     metadata,

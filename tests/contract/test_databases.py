@@ -20,17 +20,19 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, event, insert, text
 
+from orchestrator import store as stores
 from orchestrator.core.records import Cluster, Role, RunFilter, Token
 from orchestrator.core.runs import STATE_NAMES
 from orchestrator.errors import Conflict, EvertrainError, Refused, StorageFailed, Unavailable
 from orchestrator.ports import Change, Store
-from orchestrator.store import MemoryStore, SqlStore, open_store, tables
+from orchestrator.store import MemoryStore, SqlStore, tables
 from orchestrator.store.engines import Engines, open_engines
 from orchestrator.store.migrations import config, upgrade
+from orchestrator.store.sealing import SecretBox
 from orchestrator.store.writer import GroupWriter
 from tests import builders
 from tests.contract import postgres_server
-from tests.contract.stores import STATES, at_once, move, submission, submit
+from tests.contract.stores import KEY_FILE, STATES, at_once, move, open_store, submission, submit
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,8 +72,7 @@ _WRITING_CHILD = """
 import sys, threading
 from orchestrator.core.records import EventDraft
 from orchestrator.ports import Change
-from orchestrator.store import open_store
-from tests.contract.stores import submission
+from tests.contract.stores import open_store, submission
 
 store = open_store(sys.argv[1])
 out = threading.Lock()
@@ -248,7 +249,9 @@ def test_a_full_disk_fails_the_call_and_leaves_the_store_usable(sqlite_url: str)
 
 
 def test_a_second_server_on_the_same_file_is_refused_until_the_first_is_gone(sqlite_url: str) -> None:
-    code = "import sys; from orchestrator.store import open_store; s = open_store(sys.argv[1]); print('open'); input()"
+    code = (
+        "import sys; from tests.contract.stores import open_store; s = open_store(sys.argv[1]); print('open'); input()"
+    )
     command = [sys.executable, "-u", "-c", code, sqlite_url]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True) as owner:
         assert owner.stdout is not None
@@ -266,7 +269,9 @@ def test_a_second_server_on_the_same_postgresql_database_is_refused_until_the_fi
     new_postgres_database: Callable[[], str],
 ) -> None:
     url = new_postgres_database()
-    code = "import sys; from orchestrator.store import open_store; s = open_store(sys.argv[1]); print('open'); input()"
+    code = (
+        "import sys; from tests.contract.stores import open_store; s = open_store(sys.argv[1]); print('open'); input()"
+    )
     command = [sys.executable, "-u", "-c", code, url]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True) as owner:
         assert owner.stdout is not None
@@ -398,6 +403,52 @@ def test_a_value_that_the_database_cannot_hold_is_refused(url: str, value: Any) 
     store.close()
 
 
+# ---- secrets at rest ------------------------------------------------------------------------------------------------
+
+
+def stored_secrets(url: str) -> list[str]:
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.connect() as connection:
+        found = list(connection.scalars(text("SELECT value FROM secrets ORDER BY name")))
+    engine.dispose()
+    return found
+
+
+def test_no_value_of_a_secret_is_in_the_database(url: str, tmp_path: Path) -> None:
+    key_file = tmp_path / "keys" / "secrets.key"
+    store = stores.open_store(url, key_file)
+    store.put_secret("p", "A", "hunter2 ü")
+    store.close()
+    execute(url, "INSERT INTO secrets VALUES ('p', 'B', 'hunter2 of an older version')")
+
+    store = stores.open_store(url, key_file)
+    values = store.secrets("p", ["A", "B"])
+    store.close()
+
+    assert values == {"A": "hunter2 ü", "B": "hunter2 of an older version"}
+    assert ["hunter2" in value for value in stored_secrets(url)] == [False, False]
+    assert key_file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_that_is_not_the_databases_own_is_refused_at_the_start(url: str, tmp_path: Path) -> None:
+    right, wrong, no_key = (tmp_path / name for name in ("right", "wrong", "no-key"))
+    no_key.write_text("a letter")
+    store = stores.open_store(url, right)
+    store.put_secret("p", "A", "value")
+    store.close()
+
+    with pytest.raises(Refused, match=f"(?s){wrong}.*put back"):
+        stores.open_store(url, wrong)
+    with pytest.raises(Refused, match=f"{no_key} holds no key"):
+        stores.open_store(url, no_key)
+    with pytest.raises(StorageFailed, match="key of secrets"):
+        stores.open_store(url, right / "below-a-file")
+
+    store = stores.open_store(url, right)
+    assert store.secrets("p", ["A"]) == {"A": "value"}
+    store.close()
+
+
 # ---- migrations ----------------------------------------------------------------------------------------------------
 
 
@@ -449,10 +500,10 @@ def test_a_database_of_the_first_version_is_migrated_with_all_that_it_holds(url:
     engines = open_engines(url)
     with engines.writer.begin() as connection:
         command.upgrade(config(connection), "0001")
-    old = SqlStore(engines)
+    old = SqlStore(engines, SecretBox(KEY_FILE))
     made = submit(old, range(7))
-    old.put_secret("default", "KEY", "value")
     old.close()
+    execute(url, "INSERT INTO secrets VALUES ('default', 'KEY', 'value')")
 
     store = open_store(url)
     submit(store, [100])

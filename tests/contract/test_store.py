@@ -25,9 +25,9 @@ from orchestrator.core.runs import (
 )
 from orchestrator.errors import Conflict, InvalidSpec, NotFound, Refused, Unavailable
 from orchestrator.ports import Change, Store
-from orchestrator.store import MemoryStore, open_store
+from orchestrator.store import MemoryStore
 from tests import builders
-from tests.contract.stores import STATES, Backend, at_once, move, run_id, submission, submit
+from tests.contract.stores import STATES, Backend, at_once, move, open_store, run_id, submission, submit
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])

@@ -53,7 +53,7 @@ class Stack:
         self._thread = threading.Thread(target=self.loop.run_forever, name="server", daemon=True)
 
     def __enter__(self) -> Stack:
-        self.store: Store = open_store(self.settings.database_url)
+        self.store: Store = open_store(self.settings.database_url, self.settings.secrets_key)
         paths = ensure_first_tokens(self.store, self.clock, self.settings.data_dir)
         self.admin, self.agent = (path.read_text().strip() for path in paths)
         self._thread.start()
