@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 
 from orchestrator.api.parts import Parts, bad_request, parse
+from orchestrator.control.clusters import NewerAgent
 from orchestrator.control.fleet import Session
 from orchestrator.core.observations import Observation, Progress
 from orchestrator.core.scheduling.fit import Node
@@ -24,6 +25,10 @@ log = logging.getLogger(__name__)
 
 QUEUED = 256
 AT_ONCE = 100  # observations made durable together
+
+
+def superseded(by: NewerAgent) -> pb.ServerMessage:
+    return pb.ServerMessage(superseded=pb.Superseded(message=str(by), epoch=by.epoch))
 
 
 class Attachment:
@@ -53,7 +58,7 @@ class Attachment:
                 if task.done():
                     task.result()
             if self._session.superseded is not None:
-                yield pb.ServerMessage(superseded=pb.Superseded(message=self._session.superseded))
+                yield superseded(self._session.superseded)
         finally:
             for task in tasks:
                 task.cancel()

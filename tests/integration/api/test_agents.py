@@ -53,6 +53,10 @@ class Agent:
 
     def close(self) -> None:
         self._out.put(None)
+        self.ended()
+
+    def ended(self) -> None:
+        """Wait until the server has ended the conversation."""
         self._thread.join(20)
         assert not self._thread.is_alive()
 
@@ -97,7 +101,7 @@ def test_an_agent_is_welcomed_and_seen_as_connected(stack: Stack, agent: Agent) 
             lambda: next((each for each in client.clusters() if each.name == agent.cluster and each.nodes), None)
         )
     assert (shown.connected, shown.nodes, shown.epoch) == (True, (NODE,), agent.epoch)
-    assert agent.of("welcome")[0].server_id == "test-server"
+    assert agent.of("welcome")[0].server_id == stack.parts.server_id
 
 
 def test_a_placed_run_is_ordered_with_its_whole_run_file(stack: Stack, agent: Agent) -> None:
@@ -187,15 +191,17 @@ def test_the_newer_of_two_agents_wins_and_the_older_is_told(stack: Stack, agent:
     until(lambda: newer.of("welcome"))
     told = until(lambda: agent.of("superseded"))
     assert "newer agent" in told[0].message
+    assert told[0].epoch == newer.epoch
     assert stack.parts.fleet.connected(agent.cluster)
     newer.close()
     until(lambda: not stack.parts.fleet.connected(agent.cluster))
 
 
-def test_an_older_agent_is_refused(stack: Stack, agent: Agent) -> None:
+def test_an_older_agent_is_told_the_epoch_of_the_newer_one_and_not_welcomed(stack: Stack, agent: Agent) -> None:
     older = Agent(stack, agent.cluster, epoch=agent.epoch - 1)
-    until(lambda: older.error)
-    assert older.error == grpc.StatusCode.FAILED_PRECONDITION
+    older.ended()
+    assert [answer.WhichOneof("what") for answer in older.answers] == ["superseded"]
+    assert (older.answers[0].superseded.epoch, older.error) == (agent.epoch, None)
     assert stack.parts.fleet.connected(agent.cluster)
 
 

@@ -14,10 +14,10 @@ import pytest
 from google.protobuf.message import Message
 
 from orchestrator.api import views
-from orchestrator.control.commands import ClusterFit
 from orchestrator.core import money, observations, orders, records, runs
 from orchestrator.core.ledger import Ledger, TimeClass
 from orchestrator.core.scheduling.fit import Node
+from orchestrator.core.scheduling.plan import ClusterFit
 from orchestrator.protocol.convert import RunView, from_proto, from_struct, run_detail, run_summary, to_proto, to_struct
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 

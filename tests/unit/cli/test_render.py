@@ -106,6 +106,18 @@ def test_shown_parts_of_the_ledger_add_up_to_the_shown_whole(ns: dict[TimeClass,
         assert shown == pytest.approx(ns[TimeClass(name)] / 1e9, abs=0.0011)
 
 
+def test_a_description_shows_both_ends_of_a_long_history_and_its_document_all_of_it() -> None:
+    events = [Event("run-1", seq, NOW, "epoch", f"epoch-{seq}.") for seq in range(1, 1001)]
+    told = render.Description(run_view(), events, [], [])
+    shown = text_of(render.description(told, NOW))
+    assert [seq for seq in range(1, 1001) if f"epoch-{seq}." in shown] == [*range(1, 21), *range(821, 1001)]
+    assert "800 more events" in shown
+    assert len(told.document()["events"]) == 1000
+    whole = text_of(render.description(render.Description(run_view(), events[:200], [], []), NOW))
+    assert "more events" not in whole
+    assert "epoch-21." in whole
+
+
 def test_a_description_tells_the_whole_story() -> None:
     failure = Failure(
         FailureKind.APPLICATION, "ValueError: no", rank=1, host="a", step=7, traceback="Traceback\n  line\nValueError"
