@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextvars
 import hashlib
+import re
 import secrets
 import threading
 import uuid
@@ -20,13 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.core.records import Role, Token
-from orchestrator.errors import Denied, Unauthenticated
+from orchestrator.errors import Denied, InvalidSpec, Problem, Unauthenticated
 from orchestrator.ports import Clock, Store
 from orchestrator.settings import write_private
 
 PREFIX = "evt_"
 EVERY_PROJECT = "*"
 DEFAULT_PROJECT = "default"
+
+LABEL = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+LABEL_RULE = "must be lower-case letters, digits, '.', '_' and '-', at most 63, no sign first or last"
 
 ANYBODY = "anybody"  # without a token
 ANY_TOKEN = "any token"
@@ -86,14 +90,20 @@ class Caller:
         return self.token.name
 
     def scope(self, asked: str) -> str:
-        """The project to look in: the one asked for, else the token's; "*" looks everywhere. Raises Denied."""
+        """The project to look in: the one asked for, else the token's; "*" looks everywhere.
+
+        Raises Denied, and InvalidSpec for what cannot be a project's name: it would become part of paths and labels.
+        """
         if not asked:
             return self.token.project
         self._check(asked)
         return asked
 
     def target(self, asked: str) -> str:
-        """The one project to write to; a token of every project that names none writes to "default". Raises Denied."""
+        """The one project to write to; a token of every project that names none writes to "default".
+
+        Raises Denied, InvalidSpec.
+        """
         project = self.scope(asked)
         if project == EVERY_PROJECT:
             return DEFAULT_PROJECT
@@ -105,6 +115,8 @@ class Caller:
                 f"token {self.token.name!r} is of project {self.token.project!r} and may not act in {project!r}: "
                 "ask an administrator of that project for a token"
             )
+        if project != EVERY_PROJECT and not LABEL.fullmatch(project):
+            raise InvalidSpec([Problem("project", project[:80], LABEL_RULE)])
 
 
 _caller: contextvars.ContextVar[Caller] = contextvars.ContextVar("caller")

@@ -123,6 +123,19 @@ def test_a_token_of_another_project_is_denied(stack: Stack, victim: str, method:
 
 
 @every_method
+@pytest.mark.parametrize("project", ["../../../../tmp/pwned", "a/b", "Alpha", "a b", "..", "x" * 64, "-", "a\n"])
+def test_a_project_that_cannot_be_a_name_is_refused_to_everybody(
+    stack: Stack, victim: str, method: Method, project: str
+) -> None:
+    request = request_for(method, victim, project)
+    if "project" not in method.request.DESCRIPTOR.fields_by_name and method.name != "Runs/SubmitBatch":
+        return  # its request names none
+    for role in [role for role in Role if allows(RULES[method.path], role)]:
+        refused = code(stack.channel, method, request, stack.token("*", role))
+        assert refused == grpc.StatusCode.INVALID_ARGUMENT, role
+
+
+@every_method
 def test_another_projects_run_is_not_found_without_naming_its_project(
     stack: Stack, victim: str, method: Method
 ) -> None:
