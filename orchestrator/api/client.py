@@ -90,7 +90,7 @@ class Client:
         The same `idempotency_key` in a project is the same run. Without one, a fresh one is made, so that a call whose
         answer was lost is repeated without a second run.
         """
-        text = self._ship(_prepare(run, overrides))
+        text = self._ship(_prepare(run, overrides), project)
         request = pb.SubmitRequest(spec=text, idempotency_key=idempotency_key or uuid.uuid4().hex, project=project)
         return from_proto(self._calls.unary(self._runs.Submit, request).run, RunView)
 
@@ -99,7 +99,7 @@ class Client:
     ) -> list[SubmitView]:
         """Record all of them, or none: at most 1,000, in one transaction."""
         keys = idempotency_keys if idempotency_keys is not None else [uuid.uuid4().hex for _ in runs]
-        texts = [self._ship(_prepare(run, None)) for run in runs]
+        texts = [self._ship(_prepare(run, None), project) for run in runs]
         submissions = [
             pb.SubmitRequest(spec=text, idempotency_key=key, project=project)
             for text, key in zip(texts, keys, strict=True)
@@ -269,10 +269,10 @@ class Client:
 
     # ---- inside -----------------------------------------------------------------------------------------------------
 
-    def _ship(self, shipment: shipping.Shipment) -> str:
+    def _ship(self, shipment: shipping.Shipment, project: str) -> str:
         data = shipment.bundle
         if data is not None:
-            self._calls.upload(self._runs.UploadBundle, lambda: _chunks(data))
+            self._calls.upload(self._runs.UploadBundle, lambda: _chunks(data, project))
         return shipment.text
 
 
@@ -285,7 +285,8 @@ def _prepare(run: RunFile, overrides: Mapping[str, Any] | None) -> shipping.Ship
     return shipping.prepare_document(document, Path.cwd(), "run file", overrides)
 
 
-def _chunks(data: bytes) -> Iterator[pb.BundleChunk]:
+def _chunks(data: bytes, project: str) -> Iterator[pb.BundleChunk]:
+    yield pb.BundleChunk(project=project)
     for start in range(0, len(data), _CHUNK_BYTES):
         yield pb.BundleChunk(data=data[start : start + _CHUNK_BYTES])
 

@@ -78,17 +78,20 @@ class MemoryLogs:
 
 class MemoryBundles:
     def __init__(self) -> None:
-        self.kept: dict[str, bytes] = {}
+        self.kept: dict[tuple[str, str], bytes] = {}
 
-    def put(self, data: bytes) -> str:
+    def put(self, project: str, data: bytes) -> str:
         sha256 = hashlib.sha256(data).hexdigest()
-        self.kept[sha256] = data
+        self.kept[project, sha256] = self.kept["*", sha256] = data
         return sha256
 
-    def get(self, sha256: str) -> bytes:
-        if sha256 not in self.kept:
+    def has(self, project: str, sha256: str) -> bool:
+        return (project, sha256) in self.kept
+
+    def get(self, project: str, sha256: str) -> bytes:
+        if not self.has(project, sha256):
             raise NotFound(f"no bundle {sha256}")
-        return self.kept[sha256]
+        return self.kept[project, sha256]
 
 
 class Stack:

@@ -284,7 +284,7 @@ def test_a_code_directory_is_shipped_with_the_run(stack: Stack, client: Client, 
     with stack.client(stack.agent) as agent:
         stub = agent._clusters
         chunks = list(agent._calls.stream(stub.GetBundle, pb.Bundle(sha256=sha256)))
-    assert b"".join(chunk.data for chunk in chunks) == stack.parts.bundles.get(sha256)
+    assert b"".join(chunk.data for chunk in chunks) == stack.parts.bundles.get("default", sha256)
 
 
 def test_a_bundle_over_the_limit_is_refused_before_it_has_all_arrived(tmp_path: Path) -> None:

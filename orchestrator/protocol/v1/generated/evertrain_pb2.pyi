@@ -184,10 +184,12 @@ class CheckpointsResponse(_message.Message):
     def __init__(self, checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ...) -> None: ...
 
 class BundleChunk(_message.Message):
-    __slots__ = ("data",)
+    __slots__ = ("data", "project")
     DATA_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
     data: bytes
-    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+    project: str
+    def __init__(self, data: _Optional[bytes] = ..., project: _Optional[str] = ...) -> None: ...
 
 class Bundle(_message.Message):
     __slots__ = ("sha256",)
