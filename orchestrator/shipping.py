@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from orchestrator import bundle, spec
+from orchestrator.bundle import Packed
 from orchestrator.errors import InvalidSpec, NotFound, Problem, Refused
 
 
@@ -18,7 +19,11 @@ class Shipment:
     """A run file that needs nothing of the client's disk any more."""
 
     text: str  # JSON
-    bundle: bytes | None  # to be uploaded before the run is submitted
+    code: Packed | None  # to be uploaded before the run is submitted
+
+    @property
+    def bundle(self) -> bytes | None:
+        return self.code.data if self.code is not None else None
 
 
 def prepare(path: Path, overrides: Mapping[str, Any] | None = None) -> Shipment:
@@ -37,12 +42,12 @@ def prepare_document(
         _put(document, key, value)
     if isinstance(document.get("deepspeed"), str):
         document["deepspeed"] = _deepspeed(base / document["deepspeed"])
-    data = _code(document, base)
-    if data is not None:
-        document["code"] = spec.BUNDLE_PREFIX + hashlib.sha256(data).hexdigest()
+    packed = _code(document, base)
+    if packed is not None:
+        document["code"] = spec.BUNDLE_PREFIX + hashlib.sha256(packed.data).hexdigest()
     text = json.dumps(document)
     spec.parse(text, source=source)
-    return Shipment(text, data)
+    return Shipment(text, packed)
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -83,7 +88,7 @@ def _deepspeed(path: Path) -> Any:
         raise InvalidSpec([Problem("deepspeed", str(path), f"cannot be read as JSON: {error}")]) from error
 
 
-def _code(document: Mapping[str, Any], base: Path) -> bytes | None:
+def _code(document: Mapping[str, Any], base: Path) -> Packed | None:
     """None where there is nothing to pack. A relative script without `code` brings the directory of the run file."""
     code, script = document.get("code"), document.get("script")
     if code is None and isinstance(script, str) and not PurePath(script).is_absolute():

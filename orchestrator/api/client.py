@@ -39,8 +39,9 @@ from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
 from orchestrator.settings import Connection, find_connection
 from orchestrator.spec import read_mapping
 
-RunFile = str | Path | Mapping[str, Any]
-"""A path, the text of a run file (a str with a line break or that begins with "{"), or its mapping."""
+RunFile = str | Path | Mapping[str, Any] | shipping.Shipment
+"""A path, the text of a run file (a str with a line break or that begins with "{"), its mapping, or one that was prepared
+with its overrides by `shipping`."""
 
 _CHUNK_BYTES = 256 * 1024
 _EVENTS = 1000
@@ -277,6 +278,8 @@ class Client:
 
 
 def _prepare(run: RunFile, overrides: Mapping[str, Any] | None) -> shipping.Shipment:
+    if isinstance(run, shipping.Shipment):
+        return run
     if isinstance(run, Path):
         return shipping.prepare(run, overrides)
     if isinstance(run, str) and "\n" not in run and not run.lstrip().startswith("{"):

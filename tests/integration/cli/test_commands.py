@@ -108,6 +108,15 @@ def test_a_dry_run_prints_the_whole_run_file_and_records_nothing(evertrain: Run,
     assert evertrain("list", "--name", "never-sent", "-o", "json").document == []
 
 
+def test_what_is_shipped_is_told_and_hidden_files_are_not_among_it(evertrain: Run, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("print(1)\n")
+    (tmp_path / ".env").write_text("TOKEN=hush\n")
+    (tmp_path / "job.yaml").write_text("name: scripted\nscript: train.py\n")
+    submitted = evertrain("submit", str(tmp_path / "job.yaml"))
+    assert submitted.code == 0
+    assert f"shipped as its code: 2 files, 41 B, of {tmp_path}" in submitted.err
+
+
 def test_a_plan_says_that_it_would_wait_where_there_is_no_cluster(evertrain: Run, run_file: str) -> None:
     planned = evertrain("plan", run_file)
     assert planned.code == 0
