@@ -158,6 +158,15 @@ def bearer(authorization: str | bytes | None) -> str:
     return secret.strip()
 
 
+def unusable(token: Token, now: float) -> str | None:
+    """Why nobody gets in with it any more; None for a token that holds."""
+    if token.revoked_at is not None:
+        return "was revoked"
+    if token.expires_at is not None and token.expires_at <= now:
+        return "has expired"
+    return None
+
+
 class Authenticator:
     """Knows tokens. Blocks on the store; safe from several threads.
 
@@ -198,22 +207,23 @@ class Authenticator:
             self._known.clear()
 
     def _checked(self, token: Token) -> Caller:
-        if token.revoked_at is not None:
-            raise Unauthenticated(f"token {token.name!r} was revoked: ask for a new one")
-        if token.expires_at is not None and token.expires_at <= self._clock.now():
-            raise Unauthenticated(f"token {token.name!r} has expired: ask for a new one")
+        if (why := unusable(token, self._clock.now())) is not None:
+            raise Unauthenticated(f"token {token.name!r} {why}: ask for a new one")
         return Caller(token)
 
 
 def ensure_first_tokens(store: Store, clock: Clock, data_dir: Path) -> tuple[Path, Path]:
     """Write admin.token and agent.token (mode 0600) at the first start; later starts keep them. Answers both paths.
 
-    A file whose token the store does not know (a new database beside old files) is replaced.
+    A file whose token lets nobody in is replaced: one that the store does not know (a new database beside old files), that
+    was revoked or has expired. Whoever can read these files could read the database as well, and without them nobody could
+    get in again.
     """
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     admin, agent = data_dir / "admin.token", data_dir / "agent.token"
     for path, name, role in ((admin, "first-admin", Role.ADMIN), (agent, "first-agent", Role.AGENT)):
-        if path.exists() and store.token_by_hash(digest(path.read_text().strip())) is not None:
+        known = store.token_by_hash(digest(path.read_text().strip())) if path.exists() else None
+        if known is not None and unusable(known, clock.now()) is None:
             continue
         secret, token = make_token(name, EVERY_PROJECT, role, clock.now())
         store.add_token(token)

@@ -22,7 +22,7 @@ from orchestrator.cli.processes import MARK, Process, end_marked, marked, wait_u
 from orchestrator.cli.stack_state import PARTS, StackState, load_state, state_file
 from orchestrator.cli.supervisor import free_port
 from orchestrator.cluster.local_dirs import default_root, remove_dead_nodes
-from orchestrator.errors import Conflict, EvertrainError, Refused, Unavailable
+from orchestrator.errors import Conflict, EvertrainError, Refused, Unauthenticated, Unavailable
 from orchestrator.settings import Connection, forget_connection, save_connection, write_private
 
 if TYPE_CHECKING:
@@ -173,18 +173,29 @@ def _check_parts(state: StackState) -> None:
         raise Unavailable(f"the supervisor ended.{_tail(state, 'supervisor')}")
 
 
-def _client(state: StackState) -> Client:
+def _admin_token(state: StackState) -> str:
+    return (state.server_dir / "admin.token").read_text().strip()
+
+
+def _client(state: StackState, token: str) -> Client:
     from orchestrator.api.client import Client
 
-    return Client(state.server, (state.server_dir / "admin.token").read_text().strip(), timeout_s=5.0)
+    return Client(state.server, token, timeout_s=5.0)
 
 
 def _server_answers(state: StackState) -> bool:
+    """Raises Unauthenticated where waiting would not help."""
     if not (state.server_dir / "admin.token").exists():
         return False
+    token = _admin_token(state)
     try:
-        with _client(state) as client:
+        with _client(state, token) as client:
             client.clusters()
+    except Unauthenticated as error:
+        if _admin_token(state) != token:  # the server has replaced it while it started
+            return False
+        path = state.server_dir / "admin.token"
+        raise Unauthenticated(f"{path}: {error}. `evertrain down`, then `up`, makes a new one") from None
     except EvertrainError:
         return False
     return True
@@ -192,7 +203,7 @@ def _server_answers(state: StackState) -> bool:
 
 def _cluster_attached(state: StackState) -> bool:
     try:
-        with _client(state) as client:
+        with _client(state, _admin_token(state)) as client:
             return any(each.name == state.cluster and each.connected for each in client.clusters())
     except Unavailable:
         return False
@@ -200,7 +211,7 @@ def _cluster_attached(state: StackState) -> bool:
 
 def connect(state: StackState) -> Path:
     """Make the stack the one that commands talk to. Answers the path of the context file."""
-    return save_connection(Connection(state.server, (state.server_dir / "admin.token").read_text().strip()))
+    return save_connection(Connection(state.server, _admin_token(state)))
 
 
 def _tails(state: StackState) -> str:
