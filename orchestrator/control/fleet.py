@@ -140,8 +140,7 @@ class Fleet:
         """How long the attempt may go on, of its start or of now, and what it is told at the end of that."""
         limits: list[tuple[float, str]] = []
         if parsed.max_duration is not None:
-            started_at = run.attempts[0].started_at if run.attempts else 0.0
-            passed_s = max(0.0, self.clock.now() - started_at)
+            passed_s, _ = self.board.passed_s(run.id)
             limits.append((max(0.0, parsed.max_duration - passed_s), "max_duration has passed"))
         if parsed.max_cost is not None:
             limits.append(self._affordable(run, spec.gang_shape(parsed), parsed.max_cost))
@@ -152,7 +151,8 @@ class Fleet:
             return 0.0, f"max_cost cannot be held: {why}"
         used_s = money.paid_s(each.ledger for each in run.attempts)
         if run.attempt is not None:
-            used_s += max(0.0, self.clock.now() - run.attempt.started_at) * shape.workers
+            _, passed_s = self.board.passed_s(run.id)
+            used_s += passed_s * shape.workers
         left_s = money.affordable_s(limit.amount, shape, self.prices, used_s)
         return left_s, f"max_cost of {limit.amount:g} {limit.currency} is used up"
 

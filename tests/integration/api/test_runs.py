@@ -14,6 +14,7 @@ from orchestrator.api.client import RunFile
 from orchestrator.api.run_feed import EVENTS_AT_ONCE
 from orchestrator.api.views import RunUpdate
 from orchestrator.core.observations import EpochEnded, FirstStep, IncarnationStarted, Progress
+from orchestrator.core.records import LogLine
 from orchestrator.errors import Conflict, InvalidSpec, NotFound, Refused, TooLarge
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from tests.integration.api.stack import SPEC, Stack
@@ -270,6 +271,25 @@ def test_a_dictionary_a_path_and_a_text_are_the_same_run_file(client: Client, tm
     assert all(each == specs[0] for each in specs)
     changed = client.submit(path, overrides={"train.epochs": 3})
     assert client.get(changed.id).spec["train"]["epochs"] == 3
+
+
+def test_a_server_whose_clock_is_moved_backwards_loses_nothing_and_ends_what_is_followed(
+    stack: Stack, client: Client
+) -> None:
+    run = stack.place(stack.submit())
+    stack.parts.logs.append([LogLine(run.id, 1, 1, 0, stack.clock.now(), "hello", "host", 1)])
+    stack.clock.wall_ahead_s = -3600.0
+    try:
+        stack.end(run)
+        assert client.wait(run.id).state == "SUCCEEDED"
+        assert [line.text for line in client.logs(run.id, follow=True)] == ["hello"]
+        ended = client.get(run.id)
+        assert all(ns >= 0 for ns in ended.ledger.ns.values())
+        assert next(each.id for each in client.list(states=["SUCCEEDED"])) == run.id
+        again = stack.submit()
+        assert next(each.id for each in client.list()) == again.id
+    finally:
+        stack.clock.wall_ahead_s = 0.0
 
 
 def test_a_code_directory_is_shipped_with_the_run(stack: Stack, client: Client, tmp_path: Path) -> None:

@@ -154,6 +154,61 @@ async def test_a_wall_clock_that_jumps_does_not_shorten_the_wait_for_a_lost_atte
     assert plane.run(run).state.kind == "STARTING"
 
 
+JUMPS = pytest.mark.parametrize("jump_s", [-900.0, 3600.0])
+
+
+@JUMPS
+async def test_a_wall_clock_that_is_moved_neither_rejects_a_fresh_run_nor_spares_an_old_one(jump_s: float):
+    plane = Plane()
+    run = plane.submit(resources={"workers": 8})
+    await plane.attach()
+    plane.clock.wall += jump_s
+    plane.clock.forward(1)
+    plane.loop.one_pass()
+    assert plane.run(run).state.kind == "QUEUED"
+    plane.clock.forward(30)
+    plane.loop.one_pass()
+    assert plane.run(run).state.reason.code == ReasonCode.NEVER_FITS
+
+
+@JUMPS
+async def test_a_wall_clock_that_is_moved_does_not_change_when_a_big_run_blocks_the_small_ones(jump_s: float):
+    plane = Plane()
+    await plane.attach((node("a", cpu=4, free_cpu=3),))
+    big = plane.submit("big", resources={"workers": 4})
+    plane.clock.wall += jump_s
+    first = plane.submit("first", resources={"workers": 1}, priority=40)
+    plane.loop.one_pass()
+    assert [plane.run(each).state.kind for each in (big, first)] == ["QUEUED", "STARTING"]
+    plane.clock.forward(300)
+    second = plane.submit("second", resources={"workers": 1}, priority=40)
+    plane.loop.one_pass()
+    assert "makes room for big" in plane.board.reason(second.id).message
+
+
+async def test_after_a_restart_nobody_is_rejected_before_the_agents_had_time_to_come_back():
+    old = Plane()
+    run = old.submit(resources={"workers": 8})
+    old.clock.forward(3600)
+    new = Plane(store=old.store, clock=old.clock)
+    await new.attach()
+    new.loop.one_pass()
+    assert new.run(run).state.kind == "QUEUED"
+
+
+async def test_a_run_lives_through_a_clock_that_is_moved_backwards():
+    plane = Plane()
+    session, run = await running(plane)
+    for seq, what in enumerate((attempt_ended("lost"), *TRAINING, attempt_ended("succeeded")), 3):
+        plane.clock.wall -= 200
+        plane.clock.forward(10)
+        plane.loop.one_pass()
+        await session.observe([observation(run, what, seq=seq, attempt=1 if seq == 3 else 2)])
+    assert plane.run(run).state.kind == "SUCCEEDED"
+    assert len(plane.run(run).attempts) == 2
+    assert [each.seq for each in plane.store.events(run.id)] == list(range(1, len(plane.store.events(run.id)) + 1))
+
+
 async def test_a_stored_run_that_this_version_cannot_read_fails_with_the_reason_and_the_server_starts():
     old = Plane()
     run = old.submit()
