@@ -161,8 +161,12 @@ class LogStore(Protocol):
         """
         ...
 
-    def read(self, run_id: str, query: LogQuery, *, after: str = "", limit: int = 1000) -> tuple[list[LogLine], str]:
-        """Lines in order of arrival, and the cursor to go on from. `query.tail` counts only when `after` is empty."""
+    def read(
+        self, run_id: str, query: LogQuery, *, after: str = "", until: str = "", limit: int = 1000
+    ) -> tuple[list[LogLine], str]:
+        """Lines in order of arrival, and the cursor to go on from. `query.tail` counts only when `after` is empty; a tail of
+        0 answers the log's end. `until`: a cursor behind which nothing is read.
+        """
         ...
 
     def last_seq(self, run_id: str, attempt: int, source: str) -> int:

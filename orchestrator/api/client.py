@@ -192,8 +192,9 @@ class Client:
                     if line.seq and line.seq <= read.get((line.attempt, line.source), 0):
                         continue
                     read[line.attempt, line.source] = line.seq
-                    request.ClearField("tail")  # read on from here, should the connection break
                     yield from_proto(line, LogLine)
+                if chunk.cursor:
+                    request.after = chunk.cursor  # read on from here, should the connection break
 
         yield from self._calls.resumed(unread)
 

@@ -96,7 +96,8 @@ class RunsService(rpc.RunsServicer):
         )
         if query.tail is not None and query.tail < 0:
             raise bad_request("tail", query.tail, "must be 0 or more lines")
-        async with aclosing(RunLogs(self._parts, run, query).chunks(follow=request.follow)) as chunks:
+        logs = RunLogs(self._parts, run, query, request.after)
+        async with aclosing(logs.follow() if request.follow else logs.all()) as chunks:
             async for chunk in chunks:
                 yield chunk
 

@@ -60,17 +60,19 @@ class MemoryLogs:
         known = {(line.run_id, line.attempt, line.source, line.seq) for line in self.lines}
         self.lines += [line for line in lines if (line.run_id, line.attempt, line.source, line.seq) not in known]
 
-    def read(self, run_id: str, query: LogQuery, *, after: str = "", limit: int = 1000) -> tuple[list[LogLine], str]:
-        start = int(after or 0)
+    def read(
+        self, run_id: str, query: LogQuery, *, after: str = "", until: str = "", limit: int = 1000
+    ) -> tuple[list[LogLine], str]:
+        start, end = int(after or 0), int(until or len(self.lines))
         found = [
             (number, line)
             for number, line in enumerate(self.lines, 1)
-            if line.run_id == run_id and number > start and query.rank in (None, line.rank)
+            if line.run_id == run_id and start < number <= end and query.rank in (None, line.rank)
         ]
         if not after and query.tail is not None:
             found = found[len(found) - min(query.tail, len(found)) :]
         found = found[:limit]
-        return [line for _, line in found], str(found[-1][0]) if found else after
+        return [line for _, line in found], str(found[-1][0] if found else end)
 
     def last_seq(self, run_id: str, attempt: int, source: str) -> int:
         mine = [x.seq for x in self.lines if (x.run_id, x.attempt, x.source) == (run_id, attempt, source)]

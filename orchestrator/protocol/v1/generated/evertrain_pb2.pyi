@@ -128,7 +128,7 @@ class CancelRunRequest(_message.Message):
     def __init__(self, run: _Optional[str] = ..., project: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class LogsRequest(_message.Message):
-    __slots__ = ("run", "project", "rank", "attempt", "since_at", "tail", "follow")
+    __slots__ = ("run", "project", "rank", "attempt", "since_at", "tail", "follow", "after")
     RUN_FIELD_NUMBER: _ClassVar[int]
     PROJECT_FIELD_NUMBER: _ClassVar[int]
     RANK_FIELD_NUMBER: _ClassVar[int]
@@ -136,6 +136,7 @@ class LogsRequest(_message.Message):
     SINCE_AT_FIELD_NUMBER: _ClassVar[int]
     TAIL_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
     run: str
     project: str
     rank: int
@@ -143,13 +144,16 @@ class LogsRequest(_message.Message):
     since_at: float
     tail: int
     follow: bool
-    def __init__(self, run: _Optional[str] = ..., project: _Optional[str] = ..., rank: _Optional[int] = ..., attempt: _Optional[int] = ..., since_at: _Optional[float] = ..., tail: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
+    after: str
+    def __init__(self, run: _Optional[str] = ..., project: _Optional[str] = ..., rank: _Optional[int] = ..., attempt: _Optional[int] = ..., since_at: _Optional[float] = ..., tail: _Optional[int] = ..., follow: _Optional[bool] = ..., after: _Optional[str] = ...) -> None: ...
 
 class LogChunk(_message.Message):
-    __slots__ = ("lines",)
+    __slots__ = ("lines", "cursor")
     LINES_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
     lines: _containers.RepeatedCompositeFieldContainer[LogLine]
-    def __init__(self, lines: _Optional[_Iterable[_Union[LogLine, _Mapping]]] = ...) -> None: ...
+    cursor: str
+    def __init__(self, lines: _Optional[_Iterable[_Union[LogLine, _Mapping]]] = ..., cursor: _Optional[str] = ...) -> None: ...
 
 class EventsRequest(_message.Message):
     __slots__ = ("run", "project", "after", "limit")
