@@ -168,7 +168,9 @@ def _check_parts(state: StackState) -> None:
     parts = now.parts if now is not None else {}
     for name, part in parts.items():
         if part.restarts >= _ENDING_TOO_OFTEN:
-            raise Unavailable(f"{name} ended {part.restarts} times, last with {part.last_end}.{_tail(state, name)}")
+            raise Unavailable(
+                f"{name} ended {part.restarts} times in a row, last with {part.last_end}.{_tail(state, name)}"
+            )
     if now is not None and now.supervisor is not None and not now.supervisor.alive:
         raise Unavailable(f"the supervisor ended.{_tail(state, 'supervisor')}")
 
