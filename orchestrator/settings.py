@@ -212,9 +212,14 @@ def save_connection(connection: Connection) -> Path:
 
 
 def forget_connection(server: str) -> None:
-    """Remove the context file if it still names that server."""
+    """Remove the context file if it still names that server. One that cannot be read names none, and the next `up` replaces
+    it.
+    """
     path = _ClientEnvironment().context_file
-    saved = _read_context(path)
+    try:
+        saved = _read_context(path)
+    except Refused:
+        return
     if saved is not None and saved.server == server:
         path.unlink(missing_ok=True)
 

@@ -241,6 +241,7 @@ def _end(state: StackState) -> int:
     left = end_marked(state.mark, patience_s=2.0)
     shutil.rmtree(state.ray_dir, ignore_errors=True)
     remove_dead_nodes(Path(default_root()))
-    forget_connection(state.server)
+    # Nothing of the stack is left: whatever comes of the context file, the next `up` need not end it again.
     state_file(Path(state.home)).unlink(missing_ok=True)
+    forget_connection(state.server)
     return max(len(before), left)
