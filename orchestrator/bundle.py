@@ -20,7 +20,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from orchestrator.errors import NotFound, Refused, TooLarge
+from orchestrator.errors import NotFound, Refused, StorageFailed, TooLarge
 
 MAX_BUNDLE_BYTES = 64 * 2**20
 MAX_UNPACKED_BYTES = 256 * 2**20
@@ -49,7 +49,8 @@ def pack(directory: Path) -> Packed:
 
     Left out by habit: every name that begins with a dot, and what Python and its tools make by themselves. A line
     `!.name` in `.evertrainignore` takes such a name in again.
-    Raises NotFound; Refused for links that lead out and for what is neither file, directory nor link; TooLarge.
+    Raises NotFound; Refused for links that lead out and for what is neither file, directory nor link; TooLarge;
+    StorageFailed for what cannot be read.
     """
     root = directory.resolve()
     if not root.is_dir():
@@ -60,7 +61,12 @@ def pack(directory: Path) -> Packed:
         gzip.GzipFile(filename="", mode="wb", fileobj=compressed, mtime=0, compresslevel=6) as stream,
         tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
-        files, size = _add_all(archive, root)
+        try:
+            files, size = _add_all(archive, root)
+        except OSError as error:
+            # Of tarfile's own only one has neither name nor number: a file that ended before the size it had.
+            where, why = error.filename or root, error.strerror or "a file became shorter meanwhile: try again"
+            raise StorageFailed(f"code: {where} cannot be packed: {why}") from error
     data = compressed.getvalue()
     if len(data) > MAX_BUNDLE_BYTES:
         raise TooLarge(f"code: {directory} packs to {_mib(len(data))}, at most {_mib(MAX_BUNDLE_BYTES)}: {_advice()}")
@@ -96,10 +102,13 @@ def _mib(size: int) -> str:
 
 
 def _ignored(root: Path) -> tuple[str, ...]:
+    path = root / IGNORE_FILE
     try:
-        lines = (root / IGNORE_FILE).read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return _IGNORED_BY_HABIT
+    except UnicodeDecodeError as error:
+        raise Refused(f"{path} is not UTF-8 text (at byte {error.start}): save it as UTF-8") from error
     patterns = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
     return (*_IGNORED_BY_HABIT, *patterns)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -10,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.session import ExitCode, Format, Output, connected, leave, output_format, project, show
+from orchestrator.cli.session import (
+    ExitCode,
+    Format,
+    Output,
+    connected,
+    leave,
+    output_format,
+    project,
+    show,
+    standard_input,
+)
 
 if TYPE_CHECKING:
     from orchestrator.shipping import Shipment
@@ -55,7 +64,7 @@ def _overrides(changes: list[str] | None, name: str | None) -> dict[str, Any]:
 
 
 def _source(file: str) -> Any:
-    return sys.stdin.read() + "\n" if file == "-" else Path(file)
+    return standard_input("run file") + "\n" if file == "-" else Path(file)
 
 
 def _shipment(file: str, overrides: dict[str, Any]) -> Shipment:

@@ -76,10 +76,17 @@ def is_up(state: StackState) -> bool:
 
 @contextlib.contextmanager
 def _locked(home: Path) -> Iterator[None]:
-    """One `up` or `down` of a home at a time."""
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (home / "logs").mkdir(exist_ok=True)
-    with (home / "stack.lock").open("w") as lock:
+    """One `up` or `down` of a home at a time. Raises Conflict, and Refused for a home that cannot be written."""
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (home / "logs").mkdir(exist_ok=True)
+        opened = (home / "stack.lock").open("w")
+    except OSError as error:
+        where = error.filename or home
+        raise Refused(
+            f"{where} cannot be written ({error.strerror}): set EVERTRAIN_HOME to a directory of your own"
+        ) from error
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -9,11 +9,12 @@ import os
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator import bundle
-from orchestrator.errors import NotFound, Refused, TooLarge
+from orchestrator.errors import NotFound, Refused, StorageFailed, TooLarge
 
 
 @pytest.fixture
@@ -92,6 +93,37 @@ def test_a_link_that_leads_out_is_refused_by_name(code: Path) -> None:
 def test_a_pipe_is_refused(code: Path) -> None:
     os.mkfifo(code / "pipe")
     with pytest.raises(Refused, match="pipe is neither"):
+        bundle.pack(code)
+
+
+def test_an_ignore_file_that_is_no_text_is_refused_by_name(code: Path) -> None:
+    (code / ".evertrainignore").write_bytes(b"*.bin\n\xff\xfe\n")
+    with pytest.raises(Refused, match=r"\.evertrainignore is not UTF-8 text \(at byte 6\)"):
+        bundle.pack(code)
+
+
+def test_a_file_that_cannot_be_read_is_named(code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_path = Path.open
+
+    def fail(self: Path, *args: Any, **options: Any) -> Any:
+        if self.name == "model.py":
+            raise PermissionError(13, "Permission denied", str(self))
+        return open_path(self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(StorageFailed, match=r"package/model\.py cannot be packed: Permission denied"):
+        bundle.pack(code)
+
+
+def test_a_file_that_shrinks_while_it_is_packed_is_said(code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_path = Path.open
+
+    def shrink(self: Path, *args: Any, **options: Any) -> Any:
+        os.truncate(self, 1)
+        return open_path(self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", shrink)
+    with pytest.raises(StorageFailed, match="became shorter meanwhile: try again"):
         bundle.pack(code)
 
 
