@@ -11,6 +11,7 @@ cannot be reached for several seconds. `project` empty means the token's.
 
 from __future__ import annotations
 
+import functools
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from orchestrator import shipping
+from orchestrator import bundle, shipping
 from orchestrator.api.calls import Calls
 from orchestrator.api.views import (
     ClusterFitView,
@@ -91,8 +92,11 @@ class Client:
         The same `idempotency_key` in a project is the same run. Without one, a fresh one is made, so that a call whose
         answer was lost is repeated without a second run.
         """
-        text = self._ship(_prepare(run, overrides), project)
-        request = pb.SubmitRequest(spec=text, idempotency_key=idempotency_key or uuid.uuid4().hex, project=project)
+        shipment = _prepare(run, overrides)
+        self._upload(shipment.bundle, project)
+        request = pb.SubmitRequest(
+            spec=shipment.text, idempotency_key=idempotency_key or uuid.uuid4().hex, project=project
+        )
         return from_proto(self._calls.unary(self._runs.Submit, request).run, RunView)
 
     def submit_batch(
@@ -100,10 +104,13 @@ class Client:
     ) -> list[SubmitView]:
         """Record all of them, or none: at most 1,000, in one transaction."""
         keys = idempotency_keys if idempotency_keys is not None else [uuid.uuid4().hex for _ in runs]
-        texts = [self._ship(_prepare(run, None), project) for run in runs]
+        pack = functools.cache(bundle.pack)  # a sweep is many runs of one directory
+        shipments = [_prepare(run, None, pack) for run in runs]
+        for data in {each.bundle for each in shipments}:
+            self._upload(data, project)
         submissions = [
-            pb.SubmitRequest(spec=text, idempotency_key=key, project=project)
-            for text, key in zip(texts, keys, strict=True)
+            pb.SubmitRequest(spec=shipment.text, idempotency_key=key, project=project)
+            for shipment, key in zip(shipments, keys, strict=True)
         ]
         answer = self._calls.unary(self._runs.SubmitBatch, pb.SubmitBatchRequest(submissions=submissions))
         return [from_proto(each, SubmitView) for each in answer.results]
@@ -271,22 +278,20 @@ class Client:
 
     # ---- inside -----------------------------------------------------------------------------------------------------
 
-    def _ship(self, shipment: shipping.Shipment, project: str) -> str:
-        data = shipment.bundle
+    def _upload(self, data: bytes | None, project: str) -> None:
         if data is not None:
             self._calls.upload(self._runs.UploadBundle, lambda: _chunks(data, project))
-        return shipment.text
 
 
-def _prepare(run: RunFile, overrides: Mapping[str, Any] | None) -> shipping.Shipment:
+def _prepare(run: RunFile, overrides: Mapping[str, Any] | None, pack: shipping.Pack = bundle.pack) -> shipping.Shipment:
     if isinstance(run, shipping.Shipment):
         return run
     if isinstance(run, Path):
-        return shipping.prepare(run, overrides)
+        return shipping.prepare(run, overrides, pack)
     if isinstance(run, str) and "\n" not in run and not run.lstrip().startswith("{"):
-        return shipping.prepare(Path(run), overrides)
+        return shipping.prepare(Path(run), overrides, pack)
     document = read_mapping(run, source="run file") if isinstance(run, str) else json.loads(json.dumps(dict(run)))
-    return shipping.prepare_document(document, Path.cwd(), "run file", overrides)
+    return shipping.prepare_document(document, Path.cwd(), "run file", overrides, pack)
 
 
 def _chunks(data: bytes, project: str) -> Iterator[pb.BundleChunk]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from orchestrator import Client
+from orchestrator import Client, bundle
 from orchestrator.api.client import RunFile
 from orchestrator.api.run_feed import EVENTS_AT_ONCE
 from orchestrator.api.views import RunUpdate
@@ -305,6 +305,23 @@ def test_a_code_directory_is_shipped_with_the_run(stack: Stack, client: Client, 
         stub = agent._clusters
         chunks = list(agent._calls.stream(stub.GetBundle, pb.Bundle(sha256=sha256)))
     assert b"".join(chunk.data for chunk in chunks) == stack.parts.bundles.get("default", sha256)
+
+
+def test_a_batch_of_runs_of_one_directory_packs_and_sends_it_once(
+    stack: Stack, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed: list[Path] = []
+    sent: list[bytes] = []
+    pack, put = bundle.pack, stack.parts.bundles.put
+    monkeypatch.setattr(bundle, "pack", lambda directory: packed.append(directory) or pack(directory))
+    monkeypatch.setattr(stack.parts.bundles, "put", lambda project, data: sent.append(data) or put(project, data))
+    (tmp_path / "train.py").write_text("print(1)\n")
+    paths = [tmp_path / f"trial-{number}.yaml" for number in range(5)]
+    for number, path in enumerate(paths):
+        path.write_text(f"name: trial-{number}\nscript: train.py\ncode: .\nargs: [--lr, '{number}']\n")
+    answers = client.submit_batch(paths)
+    assert (packed, len(sent)) == ([tmp_path], 1)
+    assert len({client.get(each.run.id).spec["code"] for each in answers}) == 1
 
 
 def test_a_bundle_over_the_limit_is_refused_before_it_has_all_arrived(tmp_path: Path) -> None:
