@@ -18,7 +18,7 @@ from orchestrator.core import lifecycle, money
 from orchestrator.core.money import NO_PRICES, Prices
 from orchestrator.core.observations import Observation, Progress
 from orchestrator.core.orders import AttemptOrder
-from orchestrator.core.runs import Run
+from orchestrator.core.runs import Reason, ReasonCode, Run
 from orchestrator.core.scheduling.fit import GangShape, Node
 from orchestrator.errors import NotFound, Refused
 from orchestrator.ports import Clock, Store, Wakeups
@@ -124,17 +124,35 @@ class Fleet:
 
     def _order(self, run: Run) -> AttemptOrder | None:
         parsed = spec.load(run.spec)
+        secrets = self.store.secrets(run.project, parsed.secrets)
+        gone = sorted(set(parsed.secrets) - set(secrets))
+        if gone and run.attempt is not None and not run.attempt.placed and run.stop is None:
+            self._end_without_secrets(run, run.attempt.number, gone)
+            return None
         remaining_s, why = self._limit(run, parsed)
         root = (parsed.storage or self.storage).rstrip("/")
         order = lifecycle.order(
             run,
             checkpoint_root=f"{root}/{run.project}/{run.id}/checkpoints",
             budgets=spec.budgets(parsed),
-            secrets=self.store.secrets(run.project, parsed.secrets),
+            secrets=secrets,
             remaining_s=remaining_s,
         )
         sealed_before = len(run.attempts) > 1 and bool(self.store.checkpoints(run.id))
         return order and replace(order, deadline_message=why, sealed_before=sealed_before)
+
+    def _end_without_secrets(self, run: Run, attempt: int, gone: Sequence[str]) -> None:
+        """Ranks that lack a credential fail in ways that name anything but the secret. A gang that was placed has it."""
+        which = f"secret {gone[0]} is gone" if len(gone) == 1 else f"secrets {', '.join(gone)} are gone"
+        words = f"{which}: deleted after the run was submitted. `evertrain secret put {gone[0]}`, then submit it again"
+        reason = Reason(ReasonCode.NOT_RETRIABLE, words)
+
+        def think(now: Run) -> lifecycle.Transition | lifecycle.Ignored:
+            if now.attempt is None or now.attempt.number != attempt or now.attempt.placed:
+                return lifecycle.Ignored("it has been placed, or has ended, meanwhile")
+            return lifecycle.abandon(now, reason, self.clock.now())
+
+        self.records.change(run.project, run.id, think)
 
     def _limit(self, run: Run, parsed: RunSpec) -> tuple[float | None, str]:
         """How long the attempt may go on, of its start or of now, and what it is told at the end of that."""

@@ -233,6 +233,32 @@ async def test_a_secret_that_is_not_there_is_named_at_submit():
     assert "hunter2" not in str(plane.store.events(run.id))
 
 
+async def test_a_run_whose_secret_was_deleted_before_it_was_placed_ends_and_names_it():
+    plane = Plane()
+    plane.store.put_secret("default", "HF_TOKEN", "hunter2")
+    run = plane.submit(secrets=["HF_TOKEN"])
+    await plane.attach()
+    plane.store.delete_secret("default", "HF_TOKEN")
+    plane.loop.one_pass()
+    assert plane.fleet.orders("local") == ()
+    ended = plane.run(run).state
+    assert (ended.kind, ended.reason.code) == ("FAILED", ReasonCode.NOT_RETRIABLE)
+    assert "secret HF_TOKEN is gone: " in ended.reason.message
+    assert plane.board.holdings() == []
+
+
+async def test_a_gang_that_was_placed_with_a_secret_goes_on_when_it_is_deleted():
+    plane = Plane()
+    plane.store.put_secret("default", "HF_TOKEN", "hunter2")
+    session = await plane.attach()
+    run = plane.submit(secrets=["HF_TOKEN"])
+    plane.loop.one_pass()
+    await session.observe([observation(run, what, seq=n) for n, what in enumerate(TRAINING, 1)])
+    plane.store.delete_secret("default", "HF_TOKEN")
+    assert [each.run_id for each in plane.fleet.orders("local")] == [run.id]
+    assert plane.run(run).state.kind == "RUNNING"
+
+
 async def test_a_second_attempt_is_told_that_the_first_has_sealed_something():
     plane = Plane()
     session, run = await running(plane)
