@@ -11,6 +11,7 @@ import heapq
 import itertools
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from orchestrator import spec
@@ -54,9 +55,20 @@ class Board:
         self._reasons: dict[str, Reason] = {}
         self._versions: dict[str, int] = {}
         self._ended: OrderedDict[str, int] = OrderedDict()
+        self._when_ended: list[Callable[[str], None]] = []
+
+    def when_ended(self, tell: Callable[[str], None]) -> None:
+        """`tell` is called with the id of every run that ends from now on, however it does, in the thread that wrote it."""
+        self._when_ended.append(tell)
 
     def update(self, run: Run) -> None:
         """Take in a run as the store has it."""
+        self._take_in(run)
+        if run.terminal:
+            for tell in self._when_ended:
+                tell(run.id)
+
+    def _take_in(self, run: Run) -> None:
         shape = None if run.terminal else spec.stored_shape(run.spec)
         with self._lock:
             if run.version < self._versions.get(run.id, self._ended.get(run.id, 0)):
@@ -98,6 +110,10 @@ class Board:
             now_ns = self._clock.monotonic_ns()
             began_ns, (_, attempt_ns) = self._began_ns.get(run_id, now_ns), self._attempt_ns.get(run_id, (0, now_ns))
             return (now_ns - began_ns) / 1e9, (now_ns - attempt_ns) / 1e9
+
+    def holding(self, run_id: str) -> Holding | None:
+        with self._lock:
+            return self._holdings.get(run_id)
 
     def explain(self, reasons: dict[str, Reason]) -> None:
         """Keep why the runs of the last pass wait."""

@@ -54,6 +54,7 @@ class Fleet:
         self.heard, self.progressed = heard, progressed
         self._sessions: dict[str, Session] = {}
         self._progress: dict[str, tuple[Progress, int]] = {}
+        board.when_ended(self._retire)
 
     async def attach(
         self, cluster: str, project: str, epoch: int, ray_version: str, living: Sequence[tuple[str, int]]
@@ -92,13 +93,20 @@ class Fleet:
         return "alive" if self.clock.monotonic_ns() - kept[1] <= ALIVE_FOR_S * 1e9 else "unknown"
 
     def take_progress(self, progress: Progress) -> None:
-        kept = self._progress.get(progress.run_id)
-        if kept is not None and kept[0].attempt > progress.attempt:
+        """Of an attempt that lives; a late word would be kept for ever."""
+        if not self._lives(progress):
             return
         self._progress[progress.run_id] = (progress, self.clock.monotonic_ns())
+        if not self._lives(progress):  # its end was written by another thread just before this was kept
+            self._retire(progress.run_id)
+            return
         self.wakeups.notify(f"run:{progress.run_id}")
         if self.progressed is not None:
             self.progressed(progress)
+
+    def _lives(self, progress: Progress) -> bool:
+        holding = self.board.holding(progress.run_id)
+        return holding is not None and holding.attempt == progress.attempt
 
     def forget(self, session: Session) -> None:
         if self._sessions.get(session.cluster) is session:
@@ -106,7 +114,7 @@ class Fleet:
             log.warning("cluster %s: its agent is away; its attempts go on, their liveness is unknown", session.cluster)
             self.wakeups.notify("runs")
 
-    def retire(self, run_id: str) -> None:
+    def _retire(self, run_id: str) -> None:
         """The run has ended: nothing of it is kept in memory."""
         self._progress.pop(run_id, None)
 
@@ -243,8 +251,6 @@ class Session:
         run = fleet.records.change("*", observation.run_id, think)
         if applied and fleet.heard is not None:
             fleet.heard(run, observation)
-        if run.terminal:
-            fleet.retire(run.id)
 
 
 def _timeless(orders: tuple[AttemptOrder, ...]) -> tuple[AttemptOrder, ...]:

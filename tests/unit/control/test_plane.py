@@ -362,6 +362,28 @@ async def test_progress_of_an_ended_run_is_not_kept():
     assert plane.fleet.progress(run.id) is None
 
 
+async def test_a_late_word_of_progress_is_not_kept():
+    plane = Plane()
+    session, run = await running(plane)
+    late = Progress(run.id, 1, 1, "training", 1000.0, step=5)
+    session.progress(late)
+    session.progress(replace(late, attempt=2, step=6))
+    assert plane.fleet.progress(run.id) == late
+    await session.observe([observation(run, attempt_ended("succeeded"), seq=3)])
+    session.progress(late)
+    assert plane.fleet.progress(run.id) is None
+
+
+async def test_progress_of_a_run_that_was_cancelled_in_the_queue_is_not_kept():
+    plane = Plane()
+    session, run = await running(plane)
+    session.progress(Progress(run.id, 1, 1, "training", 1000.0, step=5))
+    await session.observe([observation(run, attempt_ended("lost"), seq=3)])
+    assert plane.run(run).state.kind == "QUEUED"
+    plane.commands.cancel("default", run.id, by="ada")
+    assert plane.fleet.progress(run.id) is None
+
+
 async def test_a_word_about_a_run_that_nobody_knows_is_done_with():
     plane = Plane()
     session, run = await running(plane)
