@@ -58,7 +58,7 @@ class Settings(BaseSettings):
         default=None, description="Whether /metrics answers without a token; unset: only while bound to loopback."
     )
 
-    message_bytes: _Bytes = Field(default=8 * MIB, description="Largest gRPC message taken or sent.")
+    message_bytes: _Bytes = Field(default=8 * MIB, description="Largest gRPC message taken.")
     spec_bytes: _Bytes = Field(default=256 * 1024, description="Largest run file taken.")
     bundle_bytes: _Bytes = Field(default=64 * MIB, description="Largest code bundle taken.")
     concurrent_streams: Annotated[int, Field(gt=0)] = Field(

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from orchestrator.api.auth import EVERY_PROJECT, LABEL, LABEL_RULE, caller, make_token
+from orchestrator.api.pages import page_of
 from orchestrator.api.parts import Parts, bad_request
 from orchestrator.core.records import Role
 from orchestrator.errors import TooLarge
@@ -40,7 +41,8 @@ class TokensService(rpc.TokensServicer):
 
     async def List(self, request: pb.ListTokensRequest, context: Any) -> pb.ListTokensResponse:
         tokens = await self._parts.blocking(self._parts.store.tokens, caller().scope(request.project))
-        return pb.ListTokensResponse(tokens=[convert.to_proto(each, pb.Token) for each in tokens])
+        shown, following = page_of(tokens, lambda each: each.id, request.page)
+        return pb.ListTokensResponse(tokens=[convert.to_proto(each, pb.Token) for each in shown], next_page=following)
 
     async def Revoke(self, request: pb.RevokeTokenRequest, context: Any) -> pb.RevokeTokenResponse:
         parts = self._parts

@@ -226,8 +226,10 @@ class Client:
 
     def models(self, name: str = "", *, project: str = "") -> Sequence[ModelVersion]:
         """By name, then newest version first."""
-        answer = self._calls.unary(self._models.List, pb.ListModelsRequest(project=project, name=name))
-        return [from_proto(each, ModelVersion) for each in answer.versions]
+        request = pb.ListModelsRequest(project=project, name=name)
+        return [
+            from_proto(each, ModelVersion) for page in self._pages(self._models.List, request) for each in page.versions
+        ]
 
     def model(self, name: str, version: str = "", *, project: str = "") -> ModelVersion:
         """By number or alias; empty: the newest."""
@@ -253,8 +255,8 @@ class Client:
     # ---- tokens and secrets -----------------------------------------------------------------------------------------
 
     def tokens(self, *, project: str = "") -> Sequence[TokenView]:
-        answer = self._calls.unary(self._tokens.List, pb.ListTokensRequest(project=project))
-        return [from_proto(each, TokenView) for each in answer.tokens]
+        request = pb.ListTokensRequest(project=project)
+        return [from_proto(each, TokenView) for page in self._pages(self._tokens.List, request) for each in page.tokens]
 
     def create_token(self, name: str, role: Role, *, project: str = "", expires_s: float | None = None) -> NewToken:
         """The answer's `secret` is shown this once. Never repeated by itself: each call makes a token."""
@@ -277,6 +279,14 @@ class Client:
         self._calls.unary(self._secrets.Delete, request, again=False)
 
     # ---- inside -----------------------------------------------------------------------------------------------------
+
+    def _pages(self, method: Any, request: Any) -> Iterator[Any]:
+        while True:
+            answer = self._calls.unary(method, request)
+            yield answer
+            if not answer.next_page:
+                return
+            request.page = answer.next_page
 
     def _upload(self, data: bytes | None, project: str) -> None:
         if data is not None:
