@@ -15,30 +15,42 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from orchestrator.errors import NotFound, Refused, TooLarge
+from orchestrator.errors import NotFound, Refused, StorageFailed, TooLarge
 
 MAX_BUNDLE_BYTES = 64 * 2**20
 MAX_UNPACKED_BYTES = 256 * 2**20
 MAX_ENTRIES = 20_000
 IGNORE_FILE = ".evertrainignore"
 
-_ALWAYS_IGNORED = (
-    ".git", ".hg", ".svn", "__pycache__", "*.pyc", ".venv", "venv", "node_modules", ".mypy_cache", ".pytest_cache",
-    ".ruff_cache", ".ipynb_checkpoints", ".DS_Store",
-)  # fmt: skip
+# Names with a dot in front are where credentials lie (.env, .ssh, .netrc), and no code needs them unasked.
+_IGNORED_BY_HABIT = (".*", f"!{IGNORE_FILE}", "__pycache__", "*.pyc", "venv", "node_modules")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A directory as an archive, and what went into it."""
+
+    data: bytes
+    directory: Path
+    files: int
+    size_bytes: int  # of the files themselves
 
 
 # ---- packing --------------------------------------------------------------------------------------------------------
 
 
-def pack(directory: Path) -> bytes:
+def pack(directory: Path) -> Packed:
     """A gzipped tar of the directory without what `.evertrainignore` and habit leave out.
 
-    Raises NotFound; Refused for links that lead out and for what is neither file, directory nor link; TooLarge.
+    Left out by habit: every name that begins with a dot, and what Python and its tools make by themselves. A line
+    `!.name` in `.evertrainignore` takes such a name in again.
+    Raises NotFound; Refused for links that lead out and for what is neither file, directory nor link; TooLarge;
+    StorageFailed for what cannot be read.
     """
     root = directory.resolve()
     if not root.is_dir():
@@ -49,15 +61,21 @@ def pack(directory: Path) -> bytes:
         gzip.GzipFile(filename="", mode="wb", fileobj=compressed, mtime=0, compresslevel=6) as stream,
         tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
-        _add_all(archive, root)
+        try:
+            files, size = _add_all(archive, root)
+        except OSError as error:
+            # Of tarfile's own only one has neither name nor number: a file that ended before the size it had.
+            where, why = error.filename or root, error.strerror or "a file became shorter meanwhile: try again"
+            raise StorageFailed(f"code: {where} cannot be packed: {why}") from error
     data = compressed.getvalue()
     if len(data) > MAX_BUNDLE_BYTES:
         raise TooLarge(f"code: {directory} packs to {_mib(len(data))}, at most {_mib(MAX_BUNDLE_BYTES)}: {_advice()}")
-    return data
+    return Packed(data, root, files, size)
 
 
-def _add_all(archive: tarfile.TarFile, root: Path) -> None:
-    total = 0
+def _add_all(archive: tarfile.TarFile, root: Path) -> tuple[int, int]:
+    """Answers the number of files and their bytes."""
+    files = total = 0
     for number, path in enumerate(_walk(root, root, _ignored(root)), start=1):
         member = _member(path, root)
         total += member.size
@@ -67,10 +85,12 @@ def _add_all(archive: tarfile.TarFile, root: Path) -> None:
                 f"code: {root} holds more than {limit} (counted up to {path.relative_to(root)}): {_advice()}"
             )
         if member.isreg():
+            files += 1
             with path.open("rb") as file:
                 archive.addfile(member, file)
         else:
             archive.addfile(member)
+    return files, total
 
 
 def _advice() -> str:
@@ -82,24 +102,32 @@ def _mib(size: int) -> str:
 
 
 def _ignored(root: Path) -> tuple[str, ...]:
+    path = root / IGNORE_FILE
     try:
-        lines = (root / IGNORE_FILE).read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        return _ALWAYS_IGNORED
+        return _IGNORED_BY_HABIT
+    except UnicodeDecodeError as error:
+        raise Refused(f"{path} is not UTF-8 text (at byte {error.start}): save it as UTF-8") from error
     patterns = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
-    for pattern in patterns:
-        if pattern.startswith("!"):
-            raise Refused(f"{root / IGNORE_FILE}: {pattern!r}: patterns that take something back in are not supported")
-    return (*_ALWAYS_IGNORED, *patterns)
+    return (*_IGNORED_BY_HABIT, *patterns)
 
 
 def _walk(directory: Path, root: Path, ignored: tuple[str, ...]) -> Iterator[Path]:
     for path in sorted(directory.iterdir()):
-        if any(_matches(path, root, pattern) for pattern in ignored):
+        if _is_ignored(path, root, ignored):
             continue
         yield path
         if path.is_dir() and not path.is_symlink():
             yield from _walk(path, root, ignored)
+
+
+def _is_ignored(path: Path, root: Path, patterns: tuple[str, ...]) -> bool:
+    """As in .gitignore: the last pattern that matches decides, and one that begins with "!" takes in again."""
+    for pattern in reversed(patterns):
+        if _matches(path, root, pattern.removeprefix("!")):
+            return not pattern.startswith("!")
+    return False
 
 
 def _matches(path: Path, root: Path, pattern: str) -> bool:

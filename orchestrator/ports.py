@@ -163,8 +163,12 @@ class LogStore(Protocol):
         """
         ...
 
-    def read(self, run_id: str, query: LogQuery, *, after: str = "", limit: int = 1000) -> tuple[list[LogLine], str]:
-        """Lines in order of arrival, and the cursor to go on from. `query.tail` counts only when `after` is empty."""
+    def read(
+        self, run_id: str, query: LogQuery, *, after: str = "", until: str = "", limit: int = 1000
+    ) -> tuple[list[LogLine], str]:
+        """Lines in order of arrival, and the cursor to go on from. `query.tail` counts only when `after` is empty; a tail of
+        0 answers the log's end. `until`: a cursor behind which nothing is read.
+        """
         ...
 
     def last_seq(self, run_id: str, attempt: int, source: str) -> int:
@@ -173,14 +177,18 @@ class LogStore(Protocol):
 
 
 class BundleStore(Protocol):
-    """Code bundles by content. Calls block."""
+    """Code bundles by content, kept once whoever put them; a project sees those that were put for it. Calls block."""
 
-    def put(self, data: bytes) -> str:
-        """Keep it and answer its sha256 in hex. Idempotent. Raises TooLarge."""
+    def put(self, project: str, data: bytes) -> str:
+        """Keep it for the project and answer its sha256 in hex. Idempotent. Raises TooLarge."""
         ...
 
-    def get(self, sha256: str) -> bytes:
-        """Raises NotFound."""
+    def has(self, project: str, sha256: str) -> bool:
+        """Whether `get` would find it, without reading it. Counts as a use."""
+        ...
+
+    def get(self, project: str, sha256: str) -> bytes:
+        """Project "*" looks everywhere. Raises NotFound, of another project's bundle as of one that is not there."""
         ...
 
 

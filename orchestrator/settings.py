@@ -63,9 +63,7 @@ class Settings(BaseSettings):
         default=None, description="Whether /metrics answers without a token; unset: only while bound to loopback."
     )
 
-    message_bytes: _Bytes = Field(
-        default=8 * MIB, description="Largest gRPC message taken; answers are bounded by pages."
-    )
+    message_bytes: _Bytes = Field(default=8 * MIB, description="Largest gRPC message taken.")
     spec_bytes: _Bytes = Field(default=256 * 1024, description="Largest run file taken.")
     bundle_bytes: _Bytes = Field(default=64 * MIB, description="Largest code bundle taken.")
     concurrent_streams: Annotated[int, Field(gt=0)] = Field(
@@ -223,9 +221,14 @@ def save_connection(connection: Connection) -> Path:
 
 
 def forget_connection(server: str) -> None:
-    """Remove the context file if it still names that server."""
+    """Remove the context file if it still names that server. One that cannot be read names none, and the next `up` replaces
+    it.
+    """
     path = _ClientEnvironment().context_file
-    saved = _read_context(path)
+    try:
+        saved = _read_context(path)
+    except Refused:
+        return
     if saved is not None and saved.server == server:
         path.unlink(missing_ok=True)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 from orchestrator import bundle, spec
+from orchestrator.bundle import Packed
 from orchestrator.errors import InvalidSpec, Problem, Refused
 
 _ENVIRONMENT = "env."
@@ -24,31 +25,42 @@ class Shipment:
     """A run file that needs nothing of the client's disk any more."""
 
     text: str  # JSON
-    bundle: bytes | None  # to be uploaded before the run is submitted
+    code: Packed | None  # to be uploaded before the run is submitted
+
+    @property
+    def bundle(self) -> bytes | None:
+        return self.code.data if self.code is not None else None
 
 
-def prepare(path: Path, overrides: Mapping[str, Any] | None = None) -> Shipment:
+Pack = Callable[[Path], Packed]
+
+
+def prepare(path: Path, overrides: Mapping[str, Any] | None = None, pack: Pack = bundle.pack) -> Shipment:
     """Read a run file, put in `overrides` (dotted path: value), inline `deepspeed: FILE` and pack `code: DIRECTORY`.
 
     Relative paths are relative to the run file. Raises Misused, InvalidSpec, and what `bundle.pack` raises.
     """
-    return prepare_document(spec.read_mapping(_read(path), source=str(path)), path.parent, str(path), overrides)
+    return prepare_document(spec.read_mapping(_read(path), source=str(path)), path.parent, str(path), overrides, pack)
 
 
 def prepare_document(
-    document: dict[str, Any], base: Path, source: str, overrides: Mapping[str, Any] | None = None
+    document: dict[str, Any],
+    base: Path,
+    source: str,
+    overrides: Mapping[str, Any] | None = None,
+    pack: Pack = bundle.pack,
 ) -> Shipment:
     """As `prepare`, of a run file that has been read; relative paths are relative to `base`. Changes `document`."""
     for key, value in (overrides or {}).items():
         _put(document, key, value)
     if isinstance(document.get("deepspeed"), str):
         document["deepspeed"] = _deepspeed(base / document["deepspeed"])
-    data = _code(document, base)
-    if data is not None:
-        document["code"] = spec.BUNDLE_PREFIX + hashlib.sha256(data).hexdigest()
+    packed = _code(document, base, pack)
+    if packed is not None:
+        document["code"] = spec.BUNDLE_PREFIX + hashlib.sha256(packed.data).hexdigest()
     text = json.dumps(document)
     spec.parse(text, source=source)
-    return Shipment(text, data)
+    return Shipment(text, packed)
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -100,7 +112,7 @@ def _deepspeed(path: Path) -> Any:
         raise InvalidSpec([Problem("deepspeed", str(path), f"cannot be read as JSON: {error}")]) from error
 
 
-def _code(document: Mapping[str, Any], base: Path) -> bytes | None:
+def _code(document: Mapping[str, Any], base: Path, pack: Pack) -> Packed | None:
     """None where there is nothing to pack. A relative script without `code` brings the directory of the run file."""
     code, script = document.get("code"), document.get("script")
     if code is None and isinstance(script, str) and not PurePath(script).is_absolute():
@@ -114,4 +126,4 @@ def _code(document: Mapping[str, Any], base: Path) -> bytes | None:
         )
     if isinstance(script, str) and not (directory / script).is_file():
         raise InvalidSpec([Problem("script", script, f"is not a file below {directory}")])
-    return bundle.pack(directory)
+    return pack(directory)

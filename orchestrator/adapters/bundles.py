@@ -1,4 +1,8 @@
-"""Code bundles as files named by their content: `ROOT/ab/abcdef...`, mode 0600."""
+"""Code bundles as files named by their content: `ROOT/ab/abcdef...`, mode 0600.
+
+Beside them an empty file `ROOT/projects/PROJECT/abcdef...` for every project that put the bundle: who knows only the
+address of another team's code gets nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from pathlib import Path
 
 from orchestrator.errors import NotFound, StorageFailed, TooLarge
 
+EVERY_PROJECT = "*"
 MAX_BYTES = 64 * 2**20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -25,7 +30,7 @@ class DiskBundleStore:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()  # nothing is pruned between being found old and being used again
 
-    def put(self, data: bytes) -> str:
+    def put(self, project: str, data: bytes) -> str:
         """Raises TooLarge, and StorageFailed when the disk does not take it. Durable when it returns."""
         if len(data) > self._max_bytes:
             raise TooLarge(
@@ -37,17 +42,29 @@ class DiskBundleStore:
         try:
             if not (self._used(path) and self._holds(path, data)):
                 _write(path, data)
+            with self._lock:
+                if not self._reference(project, sha256).exists():
+                    _write(self._reference(project, sha256), b"")
         except OSError as error:
             raise StorageFailed(f"{path}: the code bundle cannot be written: {error.strerror}") from error
         return sha256
 
-    def get(self, sha256: str) -> bytes:
-        """Raises NotFound, and StorageFailed when the file is not what it was."""
+    def has(self, project: str, sha256: str) -> bool:
+        """Raises StorageFailed."""
         if not _SHA256.fullmatch(sha256):
-            raise NotFound(f"{sha256[:80]!r} is not the sha256 of a code bundle: 64 hexadecimal digits")
+            return False
         path = self._path(sha256)
         try:
-            self._used(path)
+            return (project == EVERY_PROJECT or self._reference(project, sha256).exists()) and self._used(path)
+        except OSError as error:
+            raise StorageFailed(f"{path}: the code bundle cannot be looked at: {error.strerror}") from error
+
+    def get(self, project: str, sha256: str) -> bytes:
+        """Raises NotFound, and StorageFailed when the file is not what it was."""
+        if not self.has(project, sha256):
+            raise NotFound(f"no code bundle {sha256[:80]!r} here: submit the run again, which ships its code")
+        path = self._path(sha256)
+        try:
             data = path.read_bytes()
         except FileNotFoundError:
             raise NotFound(f"no code bundle {sha256}: submit the run again, which ships its code") from None
@@ -64,6 +81,7 @@ class DiskBundleStore:
             for path in sorted(self._root.glob("??/*")):
                 if path.name not in keep and self._remove_if_old(path, before_at):
                     removed.append(path.name)
+            self._forget_references()
         except OSError as error:
             raise StorageFailed(f"{self._root}: code bundles cannot be removed: {error.strerror}") from error
         return removed
@@ -75,6 +93,13 @@ class DiskBundleStore:
             path.unlink()
             return True
 
+    def _forget_references(self) -> None:
+        """To what is not there any more, from this pass or from one that was cut short."""
+        for reference in self._root.glob("projects/*/*"):
+            with self._lock:
+                if not self._path(reference.name).exists():
+                    reference.unlink()
+
     def _used(self, path: Path) -> bool:
         """Whether it is there; if so, it is young again."""
         with self._lock:
@@ -85,6 +110,9 @@ class DiskBundleStore:
 
     def _path(self, sha256: str) -> Path:
         return self._root / sha256[:2] / sha256
+
+    def _reference(self, project: str, sha256: str) -> Path:
+        return self._root / "projects" / project / sha256
 
     @staticmethod
     def _holds(path: Path, data: bytes) -> bool:

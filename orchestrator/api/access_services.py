@@ -6,7 +6,8 @@ import math
 import re
 from typing import Any
 
-from orchestrator.api.auth import EVERY_PROJECT, caller, make_token
+from orchestrator.api.auth import EVERY_PROJECT, LABEL, LABEL_RULE, caller, make_token
+from orchestrator.api.pages import page_of
 from orchestrator.api.parts import Parts, bad_request
 from orchestrator.core.records import Role
 from orchestrator.errors import TooLarge
@@ -15,7 +16,6 @@ from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
 
 SECRET_BYTES = 64 * 1024
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
@@ -28,10 +28,8 @@ class TokensService(rpc.TokensServicer):
         # An administrator of every project may ask for such a token by name; leaving it out never widens anything.
         project = EVERY_PROJECT if request.project == EVERY_PROJECT else caller().target(request.project)
         caller().scope(project)
-        if project != EVERY_PROJECT and not _LABEL.fullmatch(project):
-            raise bad_request("project", project, "must be lower-case letters, digits, '.', '_' and '-', at most 63")
-        if not _LABEL.fullmatch(request.name):
-            raise bad_request("name", request.name, "must be lower-case letters, digits, '.', '_' and '-', at most 63")
+        if not LABEL.fullmatch(request.name):
+            raise bad_request("name", request.name, LABEL_RULE)
         if request.role not in tuple(Role):
             raise bad_request("role", request.role, f"must be one of {', '.join(Role)}")
         expires_s = request.expires_s if request.HasField("expires_s") else None
@@ -43,7 +41,8 @@ class TokensService(rpc.TokensServicer):
 
     async def List(self, request: pb.ListTokensRequest, context: Any) -> pb.ListTokensResponse:
         tokens = await self._parts.blocking(self._parts.store.tokens, caller().scope(request.project))
-        return pb.ListTokensResponse(tokens=[convert.to_proto(each, pb.Token) for each in tokens])
+        shown, following = page_of(tokens, lambda each: each.id, request.page)
+        return pb.ListTokensResponse(tokens=[convert.to_proto(each, pb.Token) for each in shown], next_page=following)
 
     async def Revoke(self, request: pb.RevokeTokenRequest, context: Any) -> pb.RevokeTokenResponse:
         parts = self._parts

@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 
+from orchestrator.api.auth import EVERY_PROJECT
 from orchestrator.api.parts import Parts, bad_request, parse
 from orchestrator.control.clusters import NewerAgent
 from orchestrator.control.fleet import Session
@@ -38,7 +39,6 @@ class Attachment:
         self._project = project
         self._observed: asyncio.Queue[Observation] = asyncio.Queue(QUEUED)
         self._answers: asyncio.Queue[pb.ServerMessage | None] = asyncio.Queue(QUEUED)
-        self._mine: set[tuple[str, int]] = set()
 
     async def converse(self, messages: AsyncIterator[pb.AgentMessage]) -> AsyncGenerator[pb.ServerMessage, None]:
         """Ends when the agent does, or with a Superseded when a newer one has attached. Raises what any task raised."""
@@ -109,15 +109,15 @@ class Attachment:
 
     async def _is_mine(self, run_id: str, attempt: int) -> bool:
         """Whether the attempt was placed on this cluster: an agent speaks for nothing else."""
-        if (run_id, attempt) in self._mine:
-            return True
+        held = self._parts.board.holding(run_id)
+        if held is not None and (held.attempt, held.cluster) == (attempt, self._session.cluster):
+            return self._project in (EVERY_PROJECT, held.project)
         try:
             run = await self._parts.blocking(self._parts.store.run, self._project, run_id)
         except NotFound:
             run = None
         placed = run.attempts if run is not None and run.id == run_id else ()
         if any(each.number == attempt and each.cluster == self._session.cluster for each in placed):
-            self._mine.add((run_id, attempt))
             return True
         log.warning(
             "cluster %s speaks for run %s attempt %d, which it never got", self._session.cluster, run_id, attempt

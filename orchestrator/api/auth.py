@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextvars
 import hashlib
+import re
 import secrets
 import threading
 import uuid
@@ -20,13 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.core.records import Role, Token
-from orchestrator.errors import Denied, Unauthenticated
+from orchestrator.errors import Denied, InvalidSpec, Problem, Unauthenticated
 from orchestrator.ports import Clock, Store
 from orchestrator.settings import write_private
 
 PREFIX = "evt_"
 EVERY_PROJECT = "*"
 DEFAULT_PROJECT = "default"
+
+LABEL = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+LABEL_RULE = "must be lower-case letters, digits, '.', '_' and '-', at most 63, no sign first or last"
 
 ANYBODY = "anybody"  # without a token
 ANY_TOKEN = "any token"
@@ -86,14 +90,20 @@ class Caller:
         return self.token.name
 
     def scope(self, asked: str) -> str:
-        """The project to look in: the one asked for, else the token's; "*" looks everywhere. Raises Denied."""
+        """The project to look in: the one asked for, else the token's; "*" looks everywhere.
+
+        Raises Denied, and InvalidSpec for what cannot be a project's name: it would become part of paths and labels.
+        """
         if not asked:
             return self.token.project
         self._check(asked)
         return asked
 
     def target(self, asked: str) -> str:
-        """The one project to write to; a token of every project that names none writes to "default". Raises Denied."""
+        """The one project to write to; a token of every project that names none writes to "default".
+
+        Raises Denied, InvalidSpec.
+        """
         project = self.scope(asked)
         if project == EVERY_PROJECT:
             return DEFAULT_PROJECT
@@ -105,6 +115,8 @@ class Caller:
                 f"token {self.token.name!r} is of project {self.token.project!r} and may not act in {project!r}: "
                 "ask an administrator of that project for a token"
             )
+        if project != EVERY_PROJECT and not LABEL.fullmatch(project):
+            raise InvalidSpec([Problem("project", project[:80], LABEL_RULE)])
 
 
 _caller: contextvars.ContextVar[Caller] = contextvars.ContextVar("caller")
@@ -144,6 +156,15 @@ def bearer(authorization: str | bytes | None) -> str:
     if scheme.lower() != "bearer" or not secret:
         raise Unauthenticated("no token: send `authorization: Bearer TOKEN`, or set EVERTRAIN_TOKEN for the CLI")
     return secret.strip()
+
+
+def unusable(token: Token, now: float) -> str | None:
+    """Why nobody gets in with it any more; None for a token that holds."""
+    if token.revoked_at is not None:
+        return "was revoked"
+    if token.expires_at is not None and token.expires_at <= now:
+        return "has expired"
+    return None
 
 
 class Authenticator:
@@ -186,22 +207,23 @@ class Authenticator:
             self._known.clear()
 
     def _checked(self, token: Token) -> Caller:
-        if token.revoked_at is not None:
-            raise Unauthenticated(f"token {token.name!r} was revoked: ask for a new one")
-        if token.expires_at is not None and token.expires_at <= self._clock.now():
-            raise Unauthenticated(f"token {token.name!r} has expired: ask for a new one")
+        if (why := unusable(token, self._clock.now())) is not None:
+            raise Unauthenticated(f"token {token.name!r} {why}: ask for a new one")
         return Caller(token)
 
 
 def ensure_first_tokens(store: Store, clock: Clock, data_dir: Path) -> tuple[Path, Path]:
     """Write admin.token and agent.token (mode 0600) at the first start; later starts keep them. Answers both paths.
 
-    A file whose token the store does not know (a new database beside old files) is replaced.
+    A file whose token lets nobody in is replaced: one that the store does not know (a new database beside old files), that
+    was revoked or has expired. Whoever can read these files could read the database as well, and without them nobody could
+    get in again.
     """
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     admin, agent = data_dir / "admin.token", data_dir / "agent.token"
     for path, name, role in ((admin, "first-admin", Role.ADMIN), (agent, "first-agent", Role.AGENT)):
-        if path.exists() and store.token_by_hash(digest(path.read_text().strip())) is not None:
+        known = store.token_by_hash(digest(path.read_text().strip())) if path.exists() else None
+        if known is not None and unusable(known, clock.now()) is None:
             continue
         secret, token = make_token(name, EVERY_PROJECT, role, clock.now())
         store.add_token(token)

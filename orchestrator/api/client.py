@@ -11,6 +11,7 @@ cannot be reached for several seconds. `project` empty means the token's.
 
 from __future__ import annotations
 
+import functools
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from orchestrator import shipping
+from orchestrator import bundle, shipping
 from orchestrator.api.calls import Calls
 from orchestrator.api.views import (
     ClusterView,
@@ -38,8 +39,9 @@ from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
 from orchestrator.settings import Connection, find_connection
 from orchestrator.spec import read_mapping
 
-RunFile = str | Path | Mapping[str, Any]
-"""A path, the text of a run file (a str with a line break or that begins with "{"), or its mapping."""
+RunFile = str | Path | Mapping[str, Any] | shipping.Shipment
+"""A path, the text of a run file (a str with a line break or that begins with "{"), its mapping, or one that was prepared
+with its overrides by `shipping`."""
 
 _CHUNK_BYTES = 256 * 1024
 
@@ -88,8 +90,11 @@ class Client:
         The same `idempotency_key` in a project is the same run. Without one, a fresh one is made, so that a call whose
         answer was lost is repeated without a second run.
         """
-        text = self._ship(_prepare(run, overrides))
-        request = pb.SubmitRequest(spec=text, idempotency_key=idempotency_key or uuid.uuid4().hex, project=project)
+        shipment = _prepare(run, overrides)
+        self._upload(shipment.bundle, project)
+        request = pb.SubmitRequest(
+            spec=shipment.text, idempotency_key=idempotency_key or uuid.uuid4().hex, project=project
+        )
         return from_proto(self._calls.unary(self._runs.Submit, request).run, RunView)
 
     def submit_batch(
@@ -97,10 +102,13 @@ class Client:
     ) -> list[SubmitView]:
         """Record all of them, or none: at most 1,000, in one transaction."""
         keys = idempotency_keys if idempotency_keys is not None else [uuid.uuid4().hex for _ in runs]
-        texts = [self._ship(_prepare(run, None)) for run in runs]
+        pack = functools.cache(bundle.pack)  # a sweep is many runs of one directory
+        shipments = [_prepare(run, None, pack) for run in runs]
+        for data in {each.bundle for each in shipments}:
+            self._upload(data, project)
         submissions = [
-            pb.SubmitRequest(spec=text, idempotency_key=key, project=project)
-            for text, key in zip(texts, keys, strict=True)
+            pb.SubmitRequest(spec=shipment.text, idempotency_key=key, project=project)
+            for shipment, key in zip(shipments, keys, strict=True)
         ]
         answer = self._calls.unary(self._runs.SubmitBatch, pb.SubmitBatchRequest(submissions=submissions))
         return [from_proto(each, SubmitView) for each in answer.results]
@@ -189,8 +197,9 @@ class Client:
                     if line.seq and line.seq <= read.get((line.attempt, line.source), 0):
                         continue
                     read[line.attempt, line.source] = line.seq
-                    request.ClearField("tail")  # read on from here, should the connection break
                     yield from_proto(line, LogLine)
+                if chunk.cursor:
+                    request.after = chunk.cursor  # read on from here, should the connection break
 
         yield from self._calls.resumed(unread)
 
@@ -220,8 +229,10 @@ class Client:
 
     def models(self, name: str = "", *, project: str = "") -> Sequence[ModelVersion]:
         """By name, then newest version first."""
-        answer = self._calls.unary(self._models.List, pb.ListModelsRequest(project=project, name=name))
-        return [from_proto(each, ModelVersion) for each in answer.versions]
+        request = pb.ListModelsRequest(project=project, name=name)
+        return [
+            from_proto(each, ModelVersion) for page in self._pages(self._models.List, request) for each in page.versions
+        ]
 
     def model(self, name: str, version: str = "", *, project: str = "") -> ModelVersion:
         """By number or alias; empty: the newest."""
@@ -247,8 +258,8 @@ class Client:
     # ---- tokens and secrets -----------------------------------------------------------------------------------------
 
     def tokens(self, *, project: str = "") -> Sequence[TokenView]:
-        answer = self._calls.unary(self._tokens.List, pb.ListTokensRequest(project=project))
-        return [from_proto(each, TokenView) for each in answer.tokens]
+        request = pb.ListTokensRequest(project=project)
+        return [from_proto(each, TokenView) for page in self._pages(self._tokens.List, request) for each in page.tokens]
 
     def create_token(self, name: str, role: Role, *, project: str = "", expires_s: float | None = None) -> NewToken:
         """The answer's `secret` is shown this once. Never repeated by itself: each call makes a token."""
@@ -272,23 +283,32 @@ class Client:
 
     # ---- inside -----------------------------------------------------------------------------------------------------
 
-    def _ship(self, shipment: shipping.Shipment) -> str:
-        data = shipment.bundle
+    def _pages(self, method: Any, request: Any) -> Iterator[Any]:
+        while True:
+            answer = self._calls.unary(method, request)
+            yield answer
+            if not answer.next_page:
+                return
+            request.page = answer.next_page
+
+    def _upload(self, data: bytes | None, project: str) -> None:
         if data is not None:
-            self._calls.upload(self._runs.UploadBundle, lambda: _chunks(data))
-        return shipment.text
+            self._calls.upload(self._runs.UploadBundle, lambda: _chunks(data, project))
 
 
-def _prepare(run: RunFile, overrides: Mapping[str, Any] | None) -> shipping.Shipment:
+def _prepare(run: RunFile, overrides: Mapping[str, Any] | None, pack: shipping.Pack = bundle.pack) -> shipping.Shipment:
+    if isinstance(run, shipping.Shipment):
+        return run
     if isinstance(run, Path):
-        return shipping.prepare(run, overrides)
+        return shipping.prepare(run, overrides, pack)
     if isinstance(run, str) and "\n" not in run and not run.lstrip().startswith("{"):
-        return shipping.prepare(Path(run), overrides)
+        return shipping.prepare(Path(run), overrides, pack)
     document = read_mapping(run, source="run file") if isinstance(run, str) else json.loads(json.dumps(dict(run)))
-    return shipping.prepare_document(document, Path.cwd(), "run file", overrides)
+    return shipping.prepare_document(document, Path.cwd(), "run file", overrides, pack)
 
 
-def _chunks(data: bytes) -> Iterator[pb.BundleChunk]:
+def _chunks(data: bytes, project: str) -> Iterator[pb.BundleChunk]:
+    yield pb.BundleChunk(project=project)
     for start in range(0, len(data), _CHUNK_BYTES):
         yield pb.BundleChunk(data=data[start : start + _CHUNK_BYTES])
 

@@ -52,7 +52,7 @@ class ClustersService(rpc.ClustersServicer):
                 yield ack
 
     async def GetBundle(self, request: pb.Bundle, context: Any) -> AsyncIterator[pb.BundleChunk]:
-        data = await self._parts.blocking(self._parts.bundles.get, request.sha256)
+        data = await self._parts.blocking(self._parts.bundles.get, caller().token.project, request.sha256)
         for start in range(0, len(data), CHUNK_BYTES):
             yield pb.BundleChunk(data=data[start : start + CHUNK_BYTES])
 

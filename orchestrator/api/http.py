@@ -77,7 +77,9 @@ class HttpSide:
             self._check(authorization)
         metrics.state_counts(parts.store.count_by_state())
         # What began before this process did, or ended without a word from its cluster, is only in the store.
-        for run_id in metrics.living() ^ {each.run_id for each in parts.board.holdings()}:
+        shown, held = metrics.living(), {each.run_id: None for each in parts.board.holdings()}
+        unseen = [run_id for run_id in held if run_id not in shown]
+        for run_id in [*(shown - held.keys()), *unseen[: metrics.room()]]:
             with contextlib.suppress(NotFound):
                 metrics.track(parts.store.run("*", run_id))
         return metrics.render()

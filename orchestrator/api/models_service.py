@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from orchestrator.api.auth import caller
+from orchestrator.api.pages import page_of
 from orchestrator.api.parts import Parts, bad_request
 from orchestrator.core.records import ModelVersion
 from orchestrator.errors import NotFound
@@ -22,7 +23,10 @@ class ModelsService(rpc.ModelsServicer):
 
     async def List(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
         versions = await self._versions(caller().scope(request.project), request.name)
-        return pb.ListModelsResponse(versions=[convert.to_proto(each, pb.ModelVersion) for each in versions])
+        shown, following = page_of(versions, lambda each: f"{each.project}/{each.name}/{each.version}", request.page)
+        return pb.ListModelsResponse(
+            versions=[convert.to_proto(each, pb.ModelVersion) for each in shown], next_page=following
+        )
 
     async def Get(self, request: pb.GetModelRequest, context: Any) -> pb.ModelVersion:
         found = await self._find(caller().scope(request.project), request.name, request.version)

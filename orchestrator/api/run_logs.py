@@ -16,15 +16,24 @@ CHUNK_BYTES = 2**20
 
 
 class RunLogs:
-    """One reader. When it follows, it ends once the run has ended and its log has been silent for `log_drain_s`."""
+    """One reader. When it follows, it ends once the run has ended and its log has been silent for `log_drain_s`; else it
+    ends where the log did when it was asked: a run that writes faster than the reader reads would keep it for ever.
+    """
 
-    def __init__(self, parts: Parts, run: Run, query: LogQuery) -> None:
+    def __init__(self, parts: Parts, run: Run, query: LogQuery, after: str = "") -> None:
         self._parts = parts
         self._run = run
         self._query = query
-        self._cursor = ""
+        self._cursor = after
 
-    async def chunks(self, *, follow: bool) -> AsyncGenerator[pb.LogChunk, None]:
+    async def all(self) -> AsyncGenerator[pb.LogChunk, None]:
+        """What there is now."""
+        parts = self._parts
+        _, end = await parts.blocking(parts.logs.read, self._run.id, LogQuery(tail=0))
+        async for chunk in self._unread(end):
+            yield chunk
+
+    async def follow(self) -> AsyncGenerator[pb.LogChunk, None]:
         parts = self._parts
         drain_s = parts.settings.log_drain_s
         quiet_since_ns: int | None = None
@@ -32,12 +41,12 @@ class RunLogs:
         async with aclosing(wakes):
             async for _ in wakes:
                 # Whether it has ended is asked before the lines are read: what came before the end is among them.
-                run = await self._look() if follow else self._run
+                run = await self._look()
                 sent = 0
                 async for chunk in self._unread():
                     sent += len(chunk.lines)
                     yield chunk
-                if not follow or (run.terminal and self._ended_s(run) > drain_s and not sent):
+                if run.terminal and self._ended_s(run) > drain_s and not sent:
                     return
                 now_ns = parts.clock.monotonic_ns()
                 if sent or not run.terminal or quiet_since_ns is None:
@@ -45,14 +54,20 @@ class RunLogs:
                 elif now_ns - quiet_since_ns >= drain_s * 1e9:
                     return
 
-    async def _unread(self) -> AsyncGenerator[pb.LogChunk, None]:
+    async def _unread(self, until: str = "") -> AsyncGenerator[pb.LogChunk, None]:
+        """At the very beginning a chunk comes even without lines: its cursor is where a reader takes up a broken stream."""
         parts = self._parts
         while True:
+            before = self._cursor
             lines, self._cursor = await parts.blocking(
-                parts.logs.read, self._run.id, self._query, after=self._cursor, limit=LINES_AT_ONCE
+                parts.logs.read, self._run.id, self._query, after=before, until=until, limit=LINES_AT_ONCE
             )
-            for some in _by_size(lines):
-                yield pb.LogChunk(lines=[convert.to_proto(line, pb.LogLine) for line in some])
+            if not lines and before:
+                return
+            *first, last = list(_by_size(lines)) or [[]]
+            for some in first:
+                yield _chunk(some)
+            yield _chunk(last, self._cursor)
             if not lines:
                 return
 
@@ -61,6 +76,10 @@ class RunLogs:
 
     def _ended_s(self, run: Run) -> float:
         return self._parts.clock.now() - (run.ended_at or 0.0)
+
+
+def _chunk(lines: Sequence[LogLine], cursor: str = "") -> pb.LogChunk:
+    return pb.LogChunk(lines=[convert.to_proto(line, pb.LogLine) for line in lines], cursor=cursor)
 
 
 def _by_size(lines: Sequence[LogLine]) -> Iterator[list[LogLine]]:

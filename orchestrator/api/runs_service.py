@@ -97,7 +97,8 @@ class RunsService(rpc.RunsServicer):
         )
         if query.tail is not None and query.tail < 0:
             raise bad_request("tail", query.tail, "must be 0 or more lines")
-        async with aclosing(RunLogs(self._parts, run, query).chunks(follow=request.follow)) as chunks:
+        logs = RunLogs(self._parts, run, query, request.after)
+        async with aclosing(logs.follow() if request.follow else logs.all()) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -114,14 +115,16 @@ class RunsService(rpc.RunsServicer):
     async def UploadBundle(self, request_iterator: AsyncIterator[pb.BundleChunk], context: Any) -> pb.Bundle:
         limit = self._parts.settings.bundle_bytes
         async with self._uploads:
-            data = bytearray()
+            data, project = bytearray(), ""
             async for chunk in request_iterator:
+                project = project or chunk.project
                 data += chunk.data
                 if len(data) > limit:
                     raise TooLarge(
                         f"the code bundle is over {limit} bytes: list what the run does not need in .evertrainignore"
                     )
-            return pb.Bundle(sha256=await self._parts.blocking(self._parts.bundles.put, bytes(data)))
+            put = self._parts.bundles.put
+            return pb.Bundle(sha256=await self._parts.blocking(put, caller().target(project), bytes(data)))
 
     def _command(self, request: pb.SubmitRequest) -> SubmitCommand:
         self._check_size(request.spec)

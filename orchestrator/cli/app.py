@@ -14,7 +14,7 @@ import typer
 
 from orchestrator.cli import checkpoint, cluster, model, runs, secret, token, up_down
 from orchestrator.cli.session import ExitCode, Format, Output, choose_project, forget_choices, output_format
-from orchestrator.errors import EvertrainError, InvalidSpec, NotFound
+from orchestrator.errors import EvertrainError, InvalidSpec, NotFound, StorageFailed
 
 app = typer.Typer(
     name="evertrain",
@@ -80,6 +80,9 @@ def main() -> None:
     except BrokenPipeError:  # `evertrain logs ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitCode.OK)
+    except OSError as error:  # of files that no layer below had words for: a full disk, a file that became unreadable
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(StorageFailed(f"{where}{error.strerror or error}"), ExitCode.ERROR)
 
 
 def _fail(error: EvertrainError, code: ExitCode) -> None:

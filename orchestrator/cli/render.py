@@ -16,6 +16,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.bundle import IGNORE_FILE, Packed
 from orchestrator.core.ledger import Ledger, TimeClass
 from orchestrator.core.observations import Progress
 from orchestrator.core.records import Checkpoint, LogLine, ModelVersion
@@ -110,6 +111,12 @@ def size(number: float) -> str:
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
         number /= 1024
     return f"{number:.1f} TiB"
+
+
+def shipped(code: Packed) -> str:
+    files = "1 file" if code.files == 1 else f"{code.files} files"
+    hint = f"what is hidden stays here; {IGNORE_FILE} can leave out more"
+    return f"shipped as its code: {files}, {size(code.size_bytes)}, of {code.directory} ({hint})"
 
 
 def clock(at: float) -> str:

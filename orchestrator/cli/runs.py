@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,7 +21,11 @@ from orchestrator.cli.session import (
     project,
     show,
     show_one_of_many,
+    standard_input,
 )
+
+if TYPE_CHECKING:
+    from orchestrator.shipping import Shipment
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Id or name; a name means its newest run.")]
 RunFile = Annotated[str, typer.Argument(metavar="FILE", help="The run file; - reads standard input.")]
@@ -41,14 +44,15 @@ def submit(
     output: Output = None,
 ) -> None:
     """Record a run; it survives from then on."""
-    overrides = _overrides(changes, name)
+    shipment = _shipment(file, _overrides(changes, name))
     if dry_run:
-        return _print_request(file, overrides)
+        return _print_request(shipment)
     from orchestrator.cli import render, watching
 
     with connected() as client:
-        with _right_usage():
-            run = client.submit(_source(file), overrides=overrides, idempotency_key=idempotency_key, project=project())
+        if shipment.code is not None:
+            typer.echo(render.shipped(shipment.code), err=True)
+        run = client.submit(shipment, idempotency_key=idempotency_key, project=project())
         if not watch_it:
             return show(run, lambda: render.submitted(run))
         render.console(stderr=True).print(render.submitted(run))
@@ -75,20 +79,24 @@ def _right_usage() -> Iterator[None]:
 
 
 def _source(file: str) -> Any:
-    return sys.stdin.read() + "\n" if file == "-" else Path(file)
+    return standard_input("run file") + "\n" if file == "-" else Path(file)
 
 
-def _print_request(file: str, overrides: dict[str, Any]) -> None:
+def _shipment(file: str, overrides: dict[str, Any]) -> Shipment:
     from orchestrator import shipping, spec
-    from orchestrator.cli import render
 
     source = _source(file)
     with _right_usage():
         if isinstance(source, Path):
-            shipment = shipping.prepare(source, overrides)
-        else:
-            document = spec.read_mapping(source, source="standard input")
-            shipment = shipping.prepare_document(document, Path.cwd(), "standard input", overrides)
+            return shipping.prepare(source, overrides)
+        document = spec.read_mapping(source, source="standard input")
+        return shipping.prepare_document(document, Path.cwd(), "standard input", overrides)
+
+
+def _print_request(shipment: Shipment) -> None:
+    from orchestrator import spec
+    from orchestrator.cli import render
+
     document = spec.dump(spec.parse(shipment.text))
     typer.echo(render.as_json(document) if output_format() is Format.JSON else render.as_yaml(document).rstrip())
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from orchestrator.cli.session import Output, connected, project, show
+from orchestrator.cli.session import Output, connected, project, show, standard_input
 from orchestrator.errors import Refused
 
 app = typer.Typer(no_args_is_help=True, help="Secrets that runs name and only ranks see.")
@@ -22,7 +22,7 @@ def put(name: Name, output: Output = None) -> None:
     if sys.stdin.isatty():
         value = str(typer.prompt(f"value of {name}", hide_input=True))
     else:
-        value = sys.stdin.read().removesuffix("\n")
+        value = standard_input(f"secret {name}").removesuffix("\n")
     if not value:
         raise Refused(f"secret {name}: the value is empty")
     with connected() as client:

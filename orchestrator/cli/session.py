@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from orchestrator.errors import Refused
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -66,6 +69,14 @@ def project() -> str:
 
 def output_format() -> Format:
     return _chosen.output
+
+
+def standard_input(what: str) -> str:
+    """All of it. Raises Refused for what is no text."""
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise Refused(f"{what}: standard input is not UTF-8 text (at byte {error.start})") from error
 
 
 @contextlib.contextmanager

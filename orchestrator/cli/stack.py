@@ -22,7 +22,7 @@ from orchestrator.cli.processes import MARK, Process, end_marked, marked, wait_u
 from orchestrator.cli.stack_state import PARTS, StackState, load_state, state_file
 from orchestrator.cli.supervisor import free_port
 from orchestrator.cluster.local_dirs import default_root, remove_dead_nodes
-from orchestrator.errors import Conflict, EvertrainError, Refused, Unavailable
+from orchestrator.errors import Conflict, EvertrainError, Refused, Unauthenticated, Unavailable
 from orchestrator.settings import Connection, forget_connection, save_connection, write_private
 
 if TYPE_CHECKING:
@@ -76,10 +76,17 @@ def is_up(state: StackState) -> bool:
 
 @contextlib.contextmanager
 def _locked(home: Path) -> Iterator[None]:
-    """One `up` or `down` of a home at a time."""
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (home / "logs").mkdir(exist_ok=True)
-    with (home / "stack.lock").open("w") as lock:
+    """One `up` or `down` of a home at a time. Raises Conflict, and Refused for a home that cannot be written."""
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (home / "logs").mkdir(exist_ok=True)
+        opened = (home / "stack.lock").open("w")
+    except OSError as error:
+        where = error.filename or home
+        raise Refused(
+            f"{where} cannot be written ({error.strerror}): set EVERTRAIN_HOME to a directory of your own"
+        ) from error
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -168,23 +175,36 @@ def _check_parts(state: StackState) -> None:
     parts = now.parts if now is not None else {}
     for name, part in parts.items():
         if part.restarts >= _ENDING_TOO_OFTEN:
-            raise Unavailable(f"{name} ended {part.restarts} times, last with {part.last_end}.{_tail(state, name)}")
+            raise Unavailable(
+                f"{name} ended {part.restarts} times in a row, last with {part.last_end}.{_tail(state, name)}"
+            )
     if now is not None and now.supervisor is not None and not now.supervisor.alive:
         raise Unavailable(f"the supervisor ended.{_tail(state, 'supervisor')}")
 
 
-def _client(state: StackState) -> Client:
+def _admin_token(state: StackState) -> str:
+    return (state.server_dir / "admin.token").read_text().strip()
+
+
+def _client(state: StackState, token: str) -> Client:
     from orchestrator.api.client import Client
 
-    return Client(state.server, (state.server_dir / "admin.token").read_text().strip(), timeout_s=5.0)
+    return Client(state.server, token, timeout_s=5.0)
 
 
 def _server_answers(state: StackState) -> bool:
+    """Raises Unauthenticated where waiting would not help."""
     if not (state.server_dir / "admin.token").exists():
         return False
+    token = _admin_token(state)
     try:
-        with _client(state) as client:
+        with _client(state, token) as client:
             client.clusters()
+    except Unauthenticated as error:
+        if _admin_token(state) != token:  # the server has replaced it while it started
+            return False
+        path = state.server_dir / "admin.token"
+        raise Unauthenticated(f"{path}: {error}. `evertrain down`, then `up`, makes a new one") from None
     except EvertrainError:
         return False
     return True
@@ -192,7 +212,7 @@ def _server_answers(state: StackState) -> bool:
 
 def _cluster_attached(state: StackState) -> bool:
     try:
-        with _client(state) as client:
+        with _client(state, _admin_token(state)) as client:
             return any(each.name == state.cluster and each.connected for each in client.clusters())
     except Unavailable:
         return False
@@ -200,7 +220,7 @@ def _cluster_attached(state: StackState) -> bool:
 
 def connect(state: StackState) -> Path:
     """Make the stack the one that commands talk to. Answers the path of the context file."""
-    return save_connection(Connection(state.server, (state.server_dir / "admin.token").read_text().strip()))
+    return save_connection(Connection(state.server, _admin_token(state)))
 
 
 def _tails(state: StackState) -> str:
@@ -228,6 +248,7 @@ def _end(state: StackState) -> int:
     left = end_marked(state.mark, patience_s=2.0)
     shutil.rmtree(state.ray_dir, ignore_errors=True)
     remove_dead_nodes(Path(default_root()))
-    forget_connection(state.server)
+    # Nothing of the stack is left: whatever comes of the context file, the next `up` need not end it again.
     state_file(Path(state.home)).unlink(missing_ok=True)
+    forget_connection(state.server)
     return max(len(before), left)

@@ -18,7 +18,7 @@ class Part:
     """One supervised sibling."""
 
     process: Process | None = None
-    restarts: int = 0
+    restarts: int = 0  # since it last ran steadily
     last_end: str = ""
 
 

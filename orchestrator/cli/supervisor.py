@@ -52,6 +52,9 @@ class Sibling:
         if self._child is None and now_s >= self._not_before_s and may_start(self.name, self._state):
             self._start(now_s)
             return True
+        if self._child is not None and self.part.restarts and now_s - self._started_s > _STEADY_AFTER_S:
+            self.part = replace(self.part, restarts=0)  # `up` would take a part that once ended often for a broken one
+            return True
         return False
 
     def _start(self, now_s: float) -> None:
@@ -74,7 +77,8 @@ class Sibling:
     def _note_end(self, now_s: float) -> None:
         assert self._child is not None
         lived_s = now_s - self._started_s
-        self._pause_s = _FIRST_PAUSE_S if lived_s > _STEADY_AFTER_S else min(self._pause_s * 2, _LONGEST_PAUSE_S)
+        steady = lived_s > _STEADY_AFTER_S
+        self._pause_s = _FIRST_PAUSE_S if steady else min(self._pause_s * 2, _LONGEST_PAUSE_S)
         self._not_before_s = now_s + self._pause_s
         if self.name == "agent" and self._child.returncode == _AGENT_SUPERSEDED:
             self._not_before_s = math.inf
@@ -84,7 +88,7 @@ class Sibling:
                 ": another agent serves this cluster now, so it is not started again; `evertrain down` and `up` would"
             )
             print(f"agent: {end}", flush=True)
-        self.part = Part(None, self.part.restarts + 1, end)
+        self.part = Part(None, 1 if steady else self.part.restarts + 1, end)
         self._child = None
         # What it had started must not live beside its successor.
         end_marked(f"{self._state.mark}/{self.name}", patience_s=1.0)

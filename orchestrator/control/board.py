@@ -11,6 +11,7 @@ import heapq
 import itertools
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from orchestrator import spec
@@ -44,22 +45,39 @@ class Board:
         self._clock = clock
         self._lock = threading.Lock()
         self._entries: dict[str, Entry] = {}
-        self._ready_ns: dict[str, int] = {}  # monotonic: a wall clock that is moved shortens no wait
+        # All monotonic, so that a wall clock that is moved shortens no wait and ends no run.
+        self._queued_ns: dict[str, int] = {}
+        self._ready_ns: dict[str, int] = {}
+        self._began_ns: dict[str, int] = {}  # when the first attempt was placed
+        self._attempt_ns: dict[str, tuple[int, int]] = {}  # the current attempt's number, and when it was placed
         self._order: dict[str, list[Rank]] = {}  # by project
         self._holdings: dict[str, Holding] = {}
         self._reasons: dict[str, Reason] = {}
         self._versions: dict[str, int] = {}
         self._ended: OrderedDict[str, int] = OrderedDict()
+        self._when_ended: list[Callable[[str], None]] = []
+
+    def when_ended(self, tell: Callable[[str], None]) -> None:
+        """`tell` is called with the id of every run that ends from now on, however it does, in the thread that wrote it."""
+        self._when_ended.append(tell)
 
     def update(self, run: Run) -> None:
         """Take in a run as the store has it."""
+        self._take_in(run)
+        if run.terminal:
+            for tell in self._when_ended:
+                tell(run.id)
+
+    def _take_in(self, run: Run) -> None:
         shape = None if run.terminal else spec.stored_shape(run.spec)
         with self._lock:
             if run.version < self._versions.get(run.id, self._ended.get(run.id, 0)):
                 return
             self._forget(run.id)
             if not isinstance(run.state, Queued):
+                self._queued_ns.pop(run.id, None)
                 self._ready_ns.pop(run.id, None)
+            self._note_attempts(run)
             if shape is None:
                 self._remember_end(run)
                 return
@@ -82,6 +100,20 @@ class Board:
     def holdings(self, cluster: str | None = None) -> list[Holding]:
         with self._lock:
             return [each for each in self._holdings.values() if cluster in (None, each.cluster)]
+
+    def passed_s(self, run_id: str) -> tuple[float, float]:
+        """Seconds since an unfinished run's first attempt was placed, and since its current one was; 0 where there is none.
+
+        Only what passed before this server started is taken from the wall clock.
+        """
+        with self._lock:
+            now_ns = self._clock.monotonic_ns()
+            began_ns, (_, attempt_ns) = self._began_ns.get(run_id, now_ns), self._attempt_ns.get(run_id, (0, now_ns))
+            return (now_ns - began_ns) / 1e9, (now_ns - attempt_ns) / 1e9
+
+    def holding(self, run_id: str) -> Holding | None:
+        with self._lock:
+            return self._holdings.get(run_id)
 
     def explain(self, reasons: dict[str, Reason]) -> None:
         """Keep why the runs of the last pass wait."""
@@ -109,15 +141,30 @@ class Board:
             shape=shape,
             priority=run.priority,
             submitted_at=run.submitted_at,
-            queued_since_at=run.state_since_at,
+            queued_since_s=self._queued_ns.setdefault(run.id, self._clock.monotonic_ns()) / 1e9,
             tried_before=any(each.placed for each in run.attempts),
             waits_for=state.reason.code,
         )
-        # The pause as it was decided, both ends by the same clock; after a restart of the server it begins anew.
+        # The pause as it was decided, both ends by the same clock; after a restart of the server it begins anew, as does
+        # the time in the queue: its agents have yet to come back, so nobody has waited for them in vain.
         pause_s = max(0.0, state.not_before_at - run.state_since_at)
         self._ready_ns[run.id] = self._ready_ns.get(run.id, self._clock.monotonic_ns() + int(pause_s * 1e9))
         self._entries[run.id] = entry
         bisect.insort(self._order.setdefault(run.project, []), entry.rank)
+
+    def _note_attempts(self, run: Run) -> None:
+        if run.terminal:
+            self._began_ns.pop(run.id, None)
+        elif run.attempts:
+            self._began_ns.setdefault(run.id, self._monotonic(run.attempts[0].started_at))
+        if run.attempt is None:
+            self._attempt_ns.pop(run.id, None)
+        elif self._attempt_ns.get(run.id, (0, 0))[0] != run.attempt.number:
+            self._attempt_ns[run.id] = run.attempt.number, self._monotonic(run.attempt.started_at)
+
+    def _monotonic(self, at: float) -> int:
+        """A moment in the past that the wall clock told. Asked at first sight, when hardly any time can have been moved."""
+        return self._clock.monotonic_ns() - max(0, int((self._clock.now() - at) * 1e9))
 
     def _waiting(self, run_id: str, now_ns: int) -> Entry:
         left_s = (self._ready_ns[run_id] - now_ns) / 1e9

@@ -103,8 +103,7 @@ class Commands:
             self._check_cost(parsed)
             self._check_fits(spec.gang_shape(parsed), command.project, clusters)
             self._check_secrets(command.project, parsed.secrets)
-            if parsed.bundle is not None:
-                self._bundles.get(parsed.bundle)  # raises NotFound: it must be there before the run is
+            self._check_bundle(command.project, parsed.bundle)
         except (Refused, NotFound):
             if not self._was_recorded(command):
                 raise
@@ -140,6 +139,11 @@ class Commands:
         why = cannot_hold(spec.gang_shape(parsed), parsed.max_cost.currency, self._prices)
         if why is not None:
             raise Refused(f"max_cost: {why}")
+
+    def _check_bundle(self, project: str, sha256: str | None) -> None:
+        """It must be there before the run is, and be the project's own."""
+        if sha256 is not None and not self._bundles.has(project, sha256):
+            raise NotFound(f"code: no code bundle {sha256} in project {project}: submit the code's directory itself")
 
     def _check_secrets(self, project: str, names: Sequence[str]) -> None:
         if not names:

@@ -18,7 +18,7 @@ from orchestrator.core import lifecycle, money
 from orchestrator.core.money import NO_PRICES, Prices
 from orchestrator.core.observations import Observation, Progress
 from orchestrator.core.orders import AttemptOrder
-from orchestrator.core.runs import Run
+from orchestrator.core.runs import Reason, ReasonCode, Run
 from orchestrator.core.scheduling.fit import GangShape, Node
 from orchestrator.errors import InvalidSpec, NotFound
 from orchestrator.ports import Clock, Store, Wakeups
@@ -54,6 +54,7 @@ class Fleet:
         self.heard, self.progressed = heard, progressed
         self._sessions: dict[str, Session] = {}
         self._progress: dict[str, tuple[Progress, int]] = {}
+        board.when_ended(self._retire)
 
     async def attach(
         self, cluster: str, project: str, epoch: int, ray_version: str, living: Sequence[tuple[str, int]]
@@ -92,13 +93,20 @@ class Fleet:
         return "alive" if self.clock.monotonic_ns() - kept[1] <= ALIVE_FOR_S * 1e9 else "unknown"
 
     def take_progress(self, progress: Progress) -> None:
-        kept = self._progress.get(progress.run_id)
-        if kept is not None and kept[0].attempt > progress.attempt:
+        """Of an attempt that lives; a late word would be kept for ever."""
+        if not self._lives(progress):
             return
         self._progress[progress.run_id] = (progress, self.clock.monotonic_ns())
+        if not self._lives(progress):  # its end was written by another thread just before this was kept
+            self._retire(progress.run_id)
+            return
         self.wakeups.notify(f"run:{progress.run_id}")
         if self.progressed is not None:
             self.progressed(progress)
+
+    def _lives(self, progress: Progress) -> bool:
+        holding = self.board.holding(progress.run_id)
+        return holding is not None and holding.attempt == progress.attempt
 
     def forget(self, session: Session) -> None:
         if self._sessions.get(session.cluster) is session:
@@ -106,7 +114,7 @@ class Fleet:
             log.warning("cluster %s: its agent is away; its attempts go on, their liveness is unknown", session.cluster)
             self.wakeups.notify("runs")
 
-    def retire(self, run_id: str) -> None:
+    def _retire(self, run_id: str) -> None:
         """The run has ended: nothing of it is kept in memory."""
         self._progress.pop(run_id, None)
 
@@ -128,24 +136,41 @@ class Fleet:
 
     def _order(self, run: Run) -> AttemptOrder | None:
         parsed = spec.load(run.spec)
+        secrets = self.store.secrets(run.project, parsed.secrets)
+        gone = sorted(set(parsed.secrets) - set(secrets))
+        if gone and run.attempt is not None and not run.attempt.placed and run.stop is None:
+            self._end_without_secrets(run, run.attempt.number, gone)
+            return None
         remaining_s, why = self._limit(run, parsed)
         root = (parsed.storage or self.storage).rstrip("/")
         order = lifecycle.order(
             run,
             checkpoint_root=f"{root}/{run.project}/{run.id}/checkpoints",
             budgets=spec.budgets(parsed),
-            secrets=self.store.secrets(run.project, parsed.secrets),
+            secrets=secrets,
             remaining_s=remaining_s,
         )
         sealed_before = len(run.attempts) > 1 and bool(self.store.checkpoints(run.id, limit=1))
         return order and replace(order, deadline_message=why, sealed_before=sealed_before)
 
+    def _end_without_secrets(self, run: Run, attempt: int, gone: Sequence[str]) -> None:
+        """Ranks that lack a credential fail in ways that name anything but the secret. A gang that was placed has it."""
+        which = f"secret {gone[0]} is gone" if len(gone) == 1 else f"secrets {', '.join(gone)} are gone"
+        words = f"{which}: deleted after the run was submitted. `evertrain secret put {gone[0]}`, then submit it again"
+        reason = Reason(ReasonCode.NOT_RETRIABLE, words)
+
+        def think(now: Run) -> lifecycle.Transition | lifecycle.Ignored:
+            if now.attempt is None or now.attempt.number != attempt or now.attempt.placed:
+                return lifecycle.Ignored("it has been placed, or has ended, meanwhile")
+            return lifecycle.abandon(now, reason, self.clock.now())
+
+        self.records.change(run.project, run.id, think)
+
     def _limit(self, run: Run, parsed: RunSpec) -> tuple[float | None, str]:
         """How long the attempt may go on, of its start or of now, and what it is told at the end of that."""
         limits: list[tuple[float, str]] = []
         if parsed.max_duration is not None:
-            started_at = run.attempts[0].started_at if run.attempts else 0.0
-            passed_s = max(0.0, self.clock.now() - started_at)
+            passed_s, _ = self.board.passed_s(run.id)
             limits.append((max(0.0, parsed.max_duration - passed_s), "max_duration has passed"))
         if parsed.max_cost is not None:
             limits.append(self._affordable(run, spec.gang_shape(parsed), parsed.max_cost))
@@ -156,7 +181,8 @@ class Fleet:
             return 0.0, f"max_cost cannot be held: {why}"
         used_s = money.paid_s(each.ledger for each in run.attempts)
         if run.attempt is not None:
-            used_s += max(0.0, self.clock.now() - run.attempt.started_at) * shape.workers
+            _, passed_s = self.board.passed_s(run.id)
+            used_s += passed_s * shape.workers
         left_s = money.affordable_s(limit.amount, shape, self.prices, used_s)
         return left_s, f"max_cost of {limit.amount:g} {limit.currency} is used up"
 
@@ -235,8 +261,6 @@ class Session:
         run = fleet.records.change("*", observation.run_id, think)
         if applied and fleet.heard is not None:
             fleet.heard(run, observation)
-        if run.terminal:
-            fleet.retire(run.id)
 
 
 def _timeless(orders: tuple[AttemptOrder, ...]) -> tuple[AttemptOrder, ...]:

@@ -114,7 +114,7 @@ def reject(run: Run, reason: Reason, now: float) -> Transition | Ignored:
 
 
 def abandon(run: Run, reason: Reason, now: float) -> Transition | Ignored:
-    """End a run that this server cannot even read: nothing can be decided about it any more."""
+    """End a run that no cluster can be given: this server cannot read its run file, or what it needs is gone."""
     if run.terminal:
         return Ignored(f"it has already ended: {run.state.kind}")
     if run.attempt is not None:

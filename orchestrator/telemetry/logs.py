@@ -56,18 +56,20 @@ class DiskLogStore:
             del self._known[run_id]  # what reached the disk is found out by the next call
             raise
 
-    def read(self, run_id: str, query: LogQuery, *, after: str = "", limit: int = 1000) -> tuple[list[LogLine], str]:
+    def read(
+        self, run_id: str, query: LogQuery, *, after: str = "", until: str = "", limit: int = 1000
+    ) -> tuple[list[LogLine], str]:
         """Where lines of that place have been dropped, the first answer says how many, in a line of rank -1.
 
         Raises InvalidSpec for a cursor that no answer held, StorageFailed.
         """
-        asked = _position(after)
+        asked, end = _position(after), _position(until) if until else None
         with self._storage(run_id):
             while True:
                 kept, lines = self._snapshot(run_id)
                 try:
                     start = asked if after or query.tail is None else segments.tail(kept, lines, query, query.tail)
-                    return _read(run_id, kept, start, query, limit, self._run_bytes)
+                    return _read(run_id, kept, start, end, query, limit, self._run_bytes)
                 except FileNotFoundError:
                     # Dropped while we looked: the next snapshot knows. Unless somebody else removed it.
                     if self._snapshot(run_id)[0][:1] == kept[:1]:
@@ -134,7 +136,13 @@ def _unseen(files: RunFiles, lines: list[LogLine]) -> list[LogLine]:
 
 
 def _read(
-    run_id: str, kept: list[Segment], start: Position, query: LogQuery, limit: int, run_bytes: int
+    run_id: str,
+    kept: list[Segment],
+    start: Position,
+    end: Position | None,
+    query: LogQuery,
+    limit: int,
+    run_bytes: int,
 ) -> tuple[list[LogLine], str]:
     lines: list[LogLine] = []
     lost = 0
@@ -143,6 +151,8 @@ def _read(
         start = Position(kept[0].number, kept[0].begin, kept[0].first)
     position = start
     for raw, behind in segments.forward(kept, start):
+        if end is not None and behind > end:
+            break
         line = segments.decode(run_id, raw) if lost or segments.matches(raw, query) else None
         if lost and line is not None:
             lines += _marker(line, lost, query, run_bytes)

@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 from orchestrator.core import lifecycle
 from orchestrator.core.ledger import Ledger, TimeClass
 from orchestrator.core.observations import CheckpointSealed, FirstStep, Observation, Progress
-from orchestrator.core.runs import STATE_NAMES, Run
+from orchestrator.core.runs import STATE_NAMES, Run, Running
 from orchestrator.settings import Settings
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -66,7 +66,6 @@ class _Series:
     """What the series of one run are computed from."""
 
     run: Run
-    touched_ns: int
     ended_ns: int | None = None
     progress: Progress | None = None
     checkpoint_bytes: int | None = None
@@ -74,6 +73,18 @@ class _Series:
     @property
     def labels(self) -> tuple[str, ...]:
         return self.run.project, self.run.id, self.run.name
+
+    @property
+    def current(self) -> Progress | None:
+        """What was last said of the attempt that trains now: a run that waits or recovers has no speed and no loss."""
+        attempt, progress = self.run.attempt, self.progress
+        if progress is None or attempt is None or progress.attempt != attempt.number:
+            return None
+        return progress if isinstance(self.run.state, Running) else None
+
+    def stays(self) -> tuple[bool, float, str]:
+        """Sorts by what is dropped first where there are too many."""
+        return self.ended_ns is None, self.run.attempts[-1].started_at, self.run.id
 
 
 class Metrics:
@@ -111,17 +122,20 @@ class Metrics:
             return
         now_ns = self._monotonic_ns()
         with self._lock:
-            series = self._series.pop(run.id, None) or _Series(run, now_ns)
-            series.run, series.touched_ns = run, now_ns
+            series = self._series.setdefault(run.id, _Series(run))
+            series.run = run
             if run.terminal and series.ended_ns is None:
                 series.ended_ns = now_ns
-            self._series[run.id] = series  # last: the dict is in the order of touch
             self._tidy(now_ns)
 
     def living(self) -> set[str]:
         """Ids of the runs with series that had not ended when they were last taken in."""
         with self._lock:
             return {run_id for run_id, each in self._series.items() if each.ended_ns is None}
+
+    def room(self) -> int:
+        """How many more living runs may have series."""
+        return max(0, self._max_runs - len(self.living()))
 
     def observe(self, run: Run, observation: Observation) -> None:
         """Count what a cluster said, once, and the run that it made."""
@@ -173,10 +187,11 @@ class Metrics:
             del self._series[run_id]
         excess = len(self._series) - self._max_runs
         if excess > 0:
-            # Those that ended go first, then those not heard of for the longest time.
-            order = sorted(self._series, key=lambda run_id: self._series[run_id].ended_ns is None)
-            for run_id in order[:excess]:
-                del self._series[run_id]
+            # Those that ended go first, then those placed the longest time ago. Not those last heard of: with more living
+            # runs than series every word of one would take the series of another.
+            order = sorted(self._series.values(), key=_Series.stays)
+            for each in order[:excess]:
+                del self._series[each.run.id]
 
 
 class _Collector(Collector):
@@ -206,13 +221,14 @@ def _values(series: _Series, now: float) -> Iterator[tuple[str, tuple[str, ...],
         yield "evertrain_run_goodput_ratio", (), ledger.goodput
     if series.checkpoint_bytes is not None:
         yield "evertrain_run_checkpoint_bytes", (), series.checkpoint_bytes
-    if progress is None:
+    now_training = series.current
+    if now_training is None:
         return
-    yield "evertrain_run_step", (), progress.step
-    yield "evertrain_run_step_seconds", (), progress.step_s
-    yield "evertrain_run_samples_per_second", (), progress.samples_per_s
-    if progress.loss is not None:
-        yield "evertrain_run_loss", (), progress.loss
+    yield "evertrain_run_step", (), now_training.step
+    yield "evertrain_run_step_seconds", (), now_training.step_s
+    yield "evertrain_run_samples_per_second", (), now_training.samples_per_s
+    if now_training.loss is not None:
+        yield "evertrain_run_loss", (), now_training.loss
 
 
 def _ledger(run: Run, progress: Progress | None, now: float) -> Ledger:

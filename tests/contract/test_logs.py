@@ -69,6 +69,18 @@ def test_lines_come_back_as_they_were_in_order_of_arrival(logs: DiskLogStore) ->
     assert everything(logs, limit=1) == lines
 
 
+def test_a_tail_of_nothing_answers_the_end_and_nothing_is_read_beyond_it(tmp_path: Path) -> None:
+    logs = small(tmp_path)
+    assert logs.read(RUN, ALL, until=logs.read(RUN, LogQuery(tail=0))[1]) == ([], "0:0:0")
+    for until in (1, 50, 100):
+        logs.append([line(seq, text="x" * 100) for seq in range(1, until + 1)])
+        lines, end = logs.read(RUN, LogQuery(tail=0))
+        assert lines == []
+        logs.append([line(until + 1)])
+        assert seqs(logs.read(RUN, ALL, until=end)[0]) == list(range(1, until + 1))
+        assert logs.read(RUN, ALL, after=end, until=end) == ([], end)
+
+
 def test_a_repeat_is_kept_once_also_after_a_restart(logs: DiskLogStore, tmp_path: Path) -> None:
     logs.append([line(1), line(2), line(2), line(1)])
     logs.append([line(1), line(2), line(3)])

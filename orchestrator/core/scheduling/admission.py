@@ -27,7 +27,7 @@ class Entry:
     shape: GangShape
     priority: int
     submitted_at: float
-    queued_since_at: float
+    queued_since_s: float  # monotonic: a wall clock that is moved makes nobody wait longer
     backing_off_s: float = 0.0  # how long it still has to wait, whatever is free
     tried_before: bool = False  # an attempt of it has been placed before: the cluster was large enough once
     waits_for: ReasonCode = ReasonCode.SUBMITTED  # what its record says now: only a change is written
@@ -72,16 +72,16 @@ class Reject:
 Decision = Admit | Wait | Reject
 
 
-def admit(entries: Sequence[Entry], clusters: Sequence[ClusterView], now: float) -> list[Decision]:
-    """Decide for every entry, first come first."""
+def admit(entries: Sequence[Entry], clusters: Sequence[ClusterView], now_s: float) -> list[Decision]:
+    """Decide for every entry, first come first. `now_s` is monotonic."""
     nodes = {each.name: list(each.nodes) for each in clusters}
     blocked: dict[str, Entry] = {}
     decisions: list[Decision] = []
     for place, entry in enumerate(sorted(entries, key=lambda each: each.rank), 1):
-        decision, waits_for = _judge(entry, clusters, nodes, blocked, place, now)
+        decision, waits_for = _judge(entry, clusters, nodes, blocked, place, now_s)
         if isinstance(decision, Admit):
             nodes[decision.cluster] = reserve(nodes[decision.cluster], entry.shape, decision.shares)
-        elif now - entry.queued_since_at >= BLOCK_AFTER_S:
+        elif now_s - entry.queued_since_s >= BLOCK_AFTER_S:
             blocked |= dict.fromkeys(waits_for, entry)
         decisions.append(decision)
     return decisions
@@ -93,7 +93,7 @@ def _judge(
     nodes: Mapping[str, Sequence[Node]],
     blocked: Mapping[str, Entry],
     place: int,
-    now: float,
+    now_s: float,
 ) -> tuple[Decision, list[str]]:
     """The decision, and the clusters whose resources the entry waits for."""
     if entry.backing_off_s > 0:
@@ -125,7 +125,7 @@ def _judge(
         not lacks
         and len(candidates) == len(open_to)
         and not entry.tried_before
-        and now - entry.queued_since_at >= NEVER_FITS_GRACE_S
+        and now_s - entry.queued_since_s >= NEVER_FITS_GRACE_S
     ):
         return Reject(entry.run_id, Reason(ReasonCode.NEVER_FITS, "; ".join(never))), []
     words = f"place {place} in the queue: " + "; ".join(lacks or never)

@@ -34,10 +34,11 @@ class MovableClock:
     """The machine's clock, moved by hand where a test needs it."""
 
     def __init__(self) -> None:
-        self.ahead_s = 0.0
+        self.ahead_s = 0.0  # time that passed
+        self.wall_ahead_s = 0.0  # somebody set the clock
 
     def now(self) -> float:
-        return time.time() + self.ahead_s
+        return time.time() + self.ahead_s + self.wall_ahead_s
 
     def monotonic_ns(self) -> int:
         return time.monotonic_ns() + int(self.ahead_s * 1e9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import grpc
@@ -108,18 +109,30 @@ def test_a_role_that_is_too_low_is_denied(stack: Stack, victim: str, method: Met
         assert code(stack.channel, method, request_for(method, victim, "alpha"), secret) == DENIED, role
 
 
-BY_CONTENT = {"Runs/UploadBundle", "Clusters/GetBundle"}  # a bundle's address is its secret: it belongs to no project
 ANSWERED = {"Clusters/ShipLogs"}  # acknowledged and not kept; see the test below
-UNNAMED = {"Clusters/Attach", "Clusters/Drain"}  # the request names no project
+UNNAMED = {"Clusters/Attach", "Clusters/Drain", "Clusters/GetBundle"}  # the request names no project
 
 
 @every_method
 def test_a_token_of_another_project_is_denied(stack: Stack, victim: str, method: Method) -> None:
-    if method.name in BY_CONTENT | ANSWERED | UNNAMED:
+    if method.name in ANSWERED | UNNAMED:
         return
     for role in [role for role in Role if allows(RULES[method.path], role)]:
         secret = stack.token("beta", role)
         assert code(stack.channel, method, request_for(method, victim, "alpha"), secret) == DENIED
+
+
+@every_method
+@pytest.mark.parametrize("project", ["../../../../tmp/pwned", "a/b", "Alpha", "a b", "..", "x" * 64, "-", "a\n"])
+def test_a_project_that_cannot_be_a_name_is_refused_to_everybody(
+    stack: Stack, victim: str, method: Method, project: str
+) -> None:
+    request = request_for(method, victim, project)
+    if "project" not in method.request.DESCRIPTOR.fields_by_name and method.name != "Runs/SubmitBatch":
+        return  # its request names none
+    for role in [role for role in Role if allows(RULES[method.path], role)]:
+        refused = code(stack.channel, method, request, stack.token("*", role))
+        assert refused == grpc.StatusCode.INVALID_ARGUMENT, role
 
 
 @every_method
@@ -137,6 +150,19 @@ def test_another_projects_cluster_can_neither_be_taken_over_nor_drained(stack: S
     taken = code(stack.channel, attach, request_for(attach, victim, ""), stack.token("beta", Role.AGENT))
     assert taken == grpc.StatusCode.FAILED_PRECONDITION
     assert code(stack.channel, drain, request_for(drain, victim, ""), stack.token("beta", Role.ADMIN)) == NOT_FOUND
+
+
+def test_another_projects_code_can_neither_be_fetched_nor_run(stack: Stack) -> None:
+    get, submit = (next(m for m in METHODS if m.name == name) for name in ("Clusters/GetBundle", "Runs/Submit"))
+    with stack.client(stack.token("alpha", Role.USER)) as alpha:
+        sha256 = alpha._calls.upload(
+            alpha._runs.UploadBundle, lambda: iter([pb.BundleChunk(data=b"alpha's code")])
+        ).sha256
+    request = pb.SubmitRequest(spec=json.dumps({"name": "a", "script": "train.py", "code": f"bundle:{sha256}"}))
+    for project, answer in (("alpha", grpc.StatusCode.OK), ("*", grpc.StatusCode.OK), ("beta", NOT_FOUND)):
+        assert code(stack.channel, get, pb.Bundle(sha256=sha256), stack.token(project, Role.AGENT)) == answer
+    for project, answer in (("alpha", grpc.StatusCode.OK), ("beta", NOT_FOUND)):
+        assert code(stack.channel, submit, request, stack.token(project, Role.USER)) == answer
 
 
 def test_log_lines_for_another_projects_run_are_not_kept(stack: Stack, victim: str) -> None:

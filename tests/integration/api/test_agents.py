@@ -18,6 +18,7 @@ from orchestrator.core.observations import EpochEnded, FirstStep, IncarnationSta
 from orchestrator.core.records import LogLine, Role
 from orchestrator.core.runs import NodeShare, Run
 from orchestrator.core.scheduling.fit import Node
+from orchestrator.errors import Unavailable
 from orchestrator.protocol.convert import to_proto
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
@@ -269,8 +270,8 @@ def shipper(stack: Stack) -> Iterator[Shipper]:
     opened.close()
 
 
-def line(run: Run, seq: int, text: str = "", rank: int = 0) -> LogLine:
-    return LogLine(run.id, 1, 1, rank, 1000.0 + seq, text or f"line {seq}", "host-a", seq)
+def line(run: Run, seq: int, text: str = "", rank: int = 0, source: str = "host-a") -> LogLine:
+    return LogLine(run.id, 1, 1, rank, 1000.0 + seq, text or f"line {seq}", source, seq)
 
 
 def test_lines_are_kept_when_they_are_acknowledged_and_read_by_rank_and_tail(stack: Stack, shipper: Shipper) -> None:
@@ -322,6 +323,68 @@ def test_following_a_run_that_ended_long_ago_ends_at_once(stack: Stack, shipper:
     stack.clock.ahead_s += 60
     with stack.client() as client:
         assert [each.seq for each in client.logs(run.id, follow=True)] == [1]
+
+
+def test_a_tail_that_is_followed_over_a_broken_connection_shows_no_old_lines(
+    stack: Stack, shipper: Shipper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = stack.place(stack.submit())
+    shipper.ship(*(line(run, seq) for seq in (1, 2, 3)))
+    shipper.ship(line(run, 1, "of another host", source="host-b"))
+    with stack.client() as client:
+        open_stream, opened = client._calls.stream, 0
+
+        def breaking(method: Any, request: Any) -> Iterator[Any]:
+            nonlocal opened
+            opened += 1
+            for chunk in open_stream(method, request):
+                yield chunk
+                if opened == 1:
+                    raise Unavailable("the connection broke")
+
+        monkeypatch.setattr(client._calls, "stream", breaking)
+        lines = client.logs(run.id, follow=True, tail=1)
+        assert next(lines).text == "of another host"
+        shipper.ship(line(run, 4))
+        stack.end(run)
+        assert [(each.source, each.seq) for each in lines] == [("host-a", 4)]
+        assert opened == 2
+
+
+def test_a_tail_of_nothing_begins_where_the_log_ended_at_the_call(stack: Stack, shipper: Shipper) -> None:
+    run = stack.place(stack.submit())
+    shipper.ship(line(run, 1))
+    with stack.client() as client:
+        chunks = client._calls.stream(client._runs.Logs, pb.LogsRequest(run=run.id, follow=True, tail=0))
+        cursor = next(chunks).cursor
+        chunks.close()
+        shipper.ship(line(run, 2))
+        request = pb.LogsRequest(run=run.id, tail=0, after=cursor)
+        assert [[each.seq for each in chunk.lines] for chunk in client._calls.stream(client._runs.Logs, request)] == [
+            [2]
+        ]
+
+
+def test_reading_the_log_of_a_run_that_writes_faster_ends_where_it_was_asked(
+    stack: Stack, shipper: Shipper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = stack.place(stack.submit())
+    shipper.ship(line(run, 1), line(run, 2))
+    kept = stack.parts.logs
+    read = kept.read
+    written = 2
+
+    def read_while_it_writes(*args: Any, **options: Any) -> Any:
+        nonlocal written
+        answer = read(*args, **options)
+        written += 1
+        if written < 50:
+            kept.append([line(run, written)])
+        return answer
+
+    monkeypatch.setattr(kept, "read", read_while_it_writes)
+    with stack.client() as client:
+        assert [each.seq for each in client.logs(run.id)] == [1, 2]
 
 
 def test_lines_larger_than_a_message_come_in_several(stack: Stack, shipper: Shipper) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from orchestrator import Client
+from orchestrator.api import pages
 from orchestrator.core.records import Role
 from orchestrator.core.runs import Run
 from orchestrator.core.scheduling.fit import Node
 from orchestrator.errors import Denied, InvalidSpec, NotFound, Refused, Unauthenticated
+from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from tests.integration.api.stack import Stack
 
 NODE = Node("node-a", "alpha", "10.0.0.1", 4.0, 0.0, 2**33, 4.0, 0.0, 2**33)
@@ -43,6 +45,27 @@ def test_a_model_that_is_not_there(client: Client, trained: Run) -> None:
         client.model("dog", project="zoo")
     with pytest.raises(NotFound, match="999"):
         client.model("cat", "999", project="zoo")
+
+
+def test_long_listings_come_in_pages_that_new_entries_do_not_shift(
+    stack: Stack, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "PAGE", 2)
+    for _ in range(5):
+        stack.end(stack.place(stack.submit("library", name="owl")))
+        stack.token("library", Role.VIEWER)
+    assert [each.version for each in client.models(project="library")] == [5, 4, 3, 2, 1]
+    assert len({each.id for each in client.tokens(project="library")}) == 5
+    call, request = client._calls.unary, pb.ListModelsRequest(project="library")
+    first = call(client._models.List, request)
+    stack.end(stack.place(stack.submit("library", name="owl")))
+    request.page = first.next_page
+    assert [each.version for each in first.versions] == [5, 4]
+    assert [each.version for each in call(client._models.List, request).versions] == [3, 2]
+    with pytest.raises(InvalidSpec, match="next_page"):
+        call(client._models.List, pb.ListModelsRequest(page="x"))
+    with pytest.raises(InvalidSpec, match="next_page"):
+        call(client._tokens.List, pb.ListTokensRequest(page="x"))
 
 
 def test_a_token_lets_in_until_it_is_revoked(stack: Stack, client: Client) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 import grpc
 import pytest
 
-from orchestrator import Client
+from orchestrator import Client, bundle
 from orchestrator.api.client import RunFile
 from orchestrator.api.run_feed import EVENTS_AT_ONCE
 from orchestrator.api.views import RunUpdate
 from orchestrator.core.observations import CheckpointSealed, EpochEnded, FirstStep, IncarnationStarted, Progress
+from orchestrator.core.records import LogLine
 from orchestrator.errors import Conflict, InvalidSpec, NotFound, Refused, TooLarge
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
@@ -327,6 +328,25 @@ def test_a_dictionary_a_path_and_a_text_are_the_same_run_file(client: Client, tm
     assert client.get(changed.id).spec["train"]["epochs"] == 3
 
 
+def test_a_server_whose_clock_is_moved_backwards_loses_nothing_and_ends_what_is_followed(
+    stack: Stack, client: Client
+) -> None:
+    run = stack.place(stack.submit())
+    stack.parts.logs.append([LogLine(run.id, 1, 1, 0, stack.clock.now(), "hello", "host", 1)])
+    stack.clock.wall_ahead_s = -3600.0
+    try:
+        stack.end(run)
+        assert client.wait(run.id).state == "SUCCEEDED"
+        assert [line.text for line in client.logs(run.id, follow=True)] == ["hello"]
+        ended = client.get(run.id)
+        assert all(ns >= 0 for ns in ended.ledger.ns.values())
+        assert next(each.id for each in client.list(states=["SUCCEEDED"])) == run.id
+        again = stack.submit()
+        assert next(each.id for each in client.list()) == again.id
+    finally:
+        stack.clock.wall_ahead_s = 0.0
+
+
 def test_a_code_directory_is_shipped_with_the_run(stack: Stack, client: Client, tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "task.py").write_text("def make_task(): ...\n")
@@ -339,7 +359,24 @@ def test_a_code_directory_is_shipped_with_the_run(stack: Stack, client: Client, 
     with stack.client(stack.agent) as agent:
         stub = agent._clusters
         chunks = list(agent._calls.stream(stub.GetBundle, pb.Bundle(sha256=sha256)))
-    assert b"".join(chunk.data for chunk in chunks) == stack.parts.bundles.get(sha256)
+    assert b"".join(chunk.data for chunk in chunks) == stack.parts.bundles.get("default", sha256)
+
+
+def test_a_batch_of_runs_of_one_directory_packs_and_sends_it_once(
+    stack: Stack, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed: list[Path] = []
+    sent: list[bytes] = []
+    pack, put = bundle.pack, stack.parts.bundles.put
+    monkeypatch.setattr(bundle, "pack", lambda directory: packed.append(directory) or pack(directory))
+    monkeypatch.setattr(stack.parts.bundles, "put", lambda project, data: sent.append(data) or put(project, data))
+    (tmp_path / "train.py").write_text("print(1)\n")
+    paths = [tmp_path / f"trial-{number}.yaml" for number in range(5)]
+    for number, path in enumerate(paths):
+        path.write_text(f"name: trial-{number}\nscript: train.py\ncode: .\nargs: [--lr, '{number}']\n")
+    answers = client.submit_batch(paths)
+    assert (packed, len(sent)) == ([tmp_path], 1)
+    assert len({client.get(each.run.id).spec["code"] for each in answers}) == 1
 
 
 def test_a_bundle_over_the_limit_is_refused_before_it_has_all_arrived(tmp_path: Path) -> None:

@@ -268,6 +268,20 @@ def test_runs_from_before_a_restart_are_on_metrics_and_go_when_they_end(stack: S
         assert http.metrics.living() & {run.id} == set()
 
 
+def test_more_living_runs_than_series_are_not_read_again_at_each_scrape(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(4):
+        stack.place(stack.submit("metered"))
+    with Http(stack, metrics_runs=2) as http:
+        http.get("/metrics")
+        shown, reads, run = http.metrics.living(), [], stack.store.run
+        monkeypatch.setattr(stack.store, "run", lambda *names: reads.append(names) or run(*names))
+        http.get("/metrics")
+        assert (http.metrics.living(), reads) == (shown, [])
+        assert len(shown) == 2
+
+
 def test_reads_go_on_while_every_stream_is_open(client: Client) -> None:
     run = client.submit(SPEC)
     watches = [client.watch(run.id) for _ in range(50)]

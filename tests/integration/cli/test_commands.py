@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -156,6 +157,15 @@ def test_a_dry_run_prints_the_whole_run_file_and_records_nothing(evertrain: Run,
     assert evertrain("list", "--name", "never-sent", "-o", "json").document == []
 
 
+def test_what_is_shipped_is_told_and_hidden_files_are_not_among_it(evertrain: Run, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("print(1)\n")
+    (tmp_path / ".env").write_text("TOKEN=hush\n")
+    (tmp_path / "job.yaml").write_text("name: scripted\nscript: train.py\n")
+    submitted = evertrain("submit", str(tmp_path / "job.yaml"))
+    assert submitted.code == 0
+    assert f"shipped as its code: 2 files, 41 B, of {tmp_path}" in submitted.err
+
+
 def test_a_plan_says_that_it_would_wait_where_there_is_no_cluster(evertrain: Run, run_file: str) -> None:
     planned = evertrain("plan", run_file)
     assert planned.code == 0
@@ -190,6 +200,38 @@ def test_exit_codes_tell_what_went_wrong(evertrain: Run, words: list[str], code:
     assert said in answer.err
     assert "Traceback" not in answer.err
     assert answer.out == ""
+
+
+def test_files_that_cannot_be_used_are_named_without_a_traceback(
+    evertrain: Run, run_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "train.py").write_text("print(1)\n")
+    (tmp_path / "coded.yaml").write_text("name: coded\nscript: train.py\n")
+    (tmp_path / ".evertrainignore").write_bytes(b"\xff")
+    shipped = evertrain("submit", str(tmp_path / "coded.yaml"))
+    assert (shipped.code, shipped.err.count("is not UTF-8 text")) == (1, 1)
+
+    monkeypatch.setenv("EVERTRAIN_HOME", str(tmp_path / "train.py" / "home"))
+    up = evertrain("up")
+    assert (up.code, up.err.count("set EVERTRAIN_HOME to a directory of your own")) == (1, 1)
+
+    monkeypatch.setattr("orchestrator.cli.runs._shipment", raiser(OSError(28, "No space left on device", "/full")))
+    full = evertrain("submit", run_file)
+    assert (full.code, full.err) == (1, "error: /full: No space left on device\n")
+
+
+def test_standard_input_that_is_no_text_is_refused(evertrain: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for words in (["submit", "-"], ["secret", "put", "BINARY"]):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff"), encoding="utf-8"))
+        answer = evertrain(*words)
+        assert (answer.code, answer.err.count("standard input is not UTF-8 text (at byte 0)")) == (1, 1)
+
+
+def raiser(error: Exception) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
 
 
 def test_cancelling_ends_and_watching_then_says_cancelled(evertrain: Run, run_file: str) -> None:

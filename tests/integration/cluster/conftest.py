@@ -193,7 +193,7 @@ class Stage:
         """An order for `text` as a script of somebody else's, shipped as a bundle."""
         with tempfile.TemporaryDirectory() as directory:
             (Path(directory) / "script.py").write_text(textwrap.dedent(text))
-            data = bundle.pack(Path(directory))
+            data = bundle.pack(Path(directory)).data
         digest = hashlib.sha256(data).hexdigest()
         self.server.bundles[digest] = data
         return self.run({"name": "script", "script": "script.py", **(spec or {})}, bundle=digest, **changes)

@@ -59,14 +59,29 @@ def test_files_of_another_database_are_replaced(store: MemoryStore, clock: HandC
     assert store.token_by_hash(digest(admin.read_text().strip())) is not None
 
 
-def test_a_first_token_that_was_revoked_stays_revoked(store: MemoryStore, clock: HandClock, tmp_path: Path) -> None:
+def test_a_first_token_that_was_revoked_stays_revoked_and_the_next_start_makes_another(
+    store: MemoryStore, clock: HandClock, tmp_path: Path
+) -> None:
+    authenticator = Authenticator(store, clock, 2.0)
+    for path in ensure_first_tokens(store, clock, tmp_path):
+        old = path.read_text().strip()
+        role = authenticator.authenticate(old).token.role
+        store.revoke_token("*", authenticator.authenticate(old).token.id, clock.now())
+        authenticator.forget()
+        ensure_first_tokens(store, clock, tmp_path)
+        with pytest.raises(Unauthenticated, match="revoked"):
+            authenticator.authenticate(old)
+        assert authenticator.authenticate(path.read_text().strip()).token.role == role
+
+
+def test_a_first_token_that_has_expired_is_replaced(store: MemoryStore, clock: HandClock, tmp_path: Path) -> None:
     admin, _ = ensure_first_tokens(store, clock, tmp_path)
-    token = store.token_by_hash(digest(admin.read_text().strip()))
-    assert token is not None
-    store.revoke_token("*", token.id, clock.now())
+    secret, token = make_token("by-hand", "*", Role.ADMIN, clock.now(), expires_s=10)
+    store.add_token(token)
+    admin.write_text(secret)
+    clock.at_s += 10
     ensure_first_tokens(store, clock, tmp_path)
-    with pytest.raises(Unauthenticated, match="revoked"):
-        Authenticator(store, clock, 2.0).authenticate(admin.read_text().strip())
+    assert Authenticator(store, clock, 2.0).authenticate(admin.read_text().strip()).token.name == "first-admin"
 
 
 def test_only_the_hash_is_kept(store: MemoryStore, clock: HandClock) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import supervisor
-from orchestrator.cli.stack_state import StackState
+from orchestrator.cli.stack_state import Part, StackState
 from orchestrator.cli.supervisor import Sibling
 
 
@@ -37,6 +37,36 @@ def test_a_part_that_ended_is_started_again(
     sibling = ended(state, monkeypatch, name, code)
     assert sibling.tend(time.monotonic() + 3600)
     sibling.stop()
+
+
+def test_restarts_count_until_the_part_has_run_steadily(state: StackState, monkeypatch: pytest.MonkeyPatch) -> None:
+    sibling = ended(state, monkeypatch, "server", 3)
+    assert sibling.part.restarts == 1
+    monkeypatch.setattr(supervisor, "command", lambda *_: [sys.executable, "-c", "import time; time.sleep(600)"])
+    later = time.monotonic() + 60
+    try:
+        assert sibling.tend(later)
+        assert not sibling.tend(later + 59)
+        assert sibling.part.restarts == 1
+        assert sibling.tend(later + 61)
+        assert sibling.part.restarts == 0
+        assert not sibling.tend(later + 62)
+    finally:
+        sibling.stop()
+
+
+@pytest.mark.parametrize(("lived_s", "restarts"), [(59.0, 4), (61.0, 1)])
+def test_an_end_after_a_steady_spell_is_the_first_of_a_row(
+    state: StackState, monkeypatch: pytest.MonkeyPatch, lived_s: float, restarts: int
+) -> None:
+    sibling = ended(state, monkeypatch, "server", 3)
+    sibling.part = Part(restarts=3)
+    started_s = time.monotonic() + 60
+    assert sibling.tend(started_s)
+    assert sibling._child is not None
+    sibling._child.wait(30)  # it ends at once, and is looked at later, as after a laptop's sleep
+    assert sibling.tend(started_s + lived_s)
+    assert sibling.part.restarts == restarts
 
 
 def test_an_agent_that_another_one_took_over_from_is_not_started_again(

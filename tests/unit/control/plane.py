@@ -45,10 +45,13 @@ class HandClock:
 
 
 class NoBundles:
-    def put(self, data: bytes) -> str:
+    def put(self, project: str, data: bytes) -> str:
         raise NotFound("this plane keeps no bundles")
 
-    def get(self, sha256: str) -> bytes:
+    def has(self, project: str, sha256: str) -> bool:
+        return False
+
+    def get(self, project: str, sha256: str) -> bytes:
         raise NotFound(f"no bundle {sha256}")
 
 

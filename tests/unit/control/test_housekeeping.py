@@ -68,7 +68,7 @@ def test_only_old_logs_of_ended_runs_go(tmp_path: Path) -> None:
 def test_only_old_bundles_that_no_unfinished_run_needs_go(tmp_path: Path) -> None:
     store = MemoryStore()
     keeper, _, bundles = housekeeping(store, tmp_path)
-    needed, done, young = (bundles.put(data) for data in (b"needed", b"done", b"young"))
+    needed, done, young = (bundles.put("default", data) for data in (b"needed", b"done", b"young"))
     submit(store, "run-waits", f"bundle:{needed}")
     submit(store, "run-done", f"bundle:{done}")
     end(store, "run-done")
@@ -77,17 +77,17 @@ def test_only_old_bundles_that_no_unfinished_run_needs_go(tmp_path: Path) -> Non
 
     keeper.one_pass()
 
-    kept = [path.name for path in (tmp_path / "bundles").rglob("*") if path.is_file()]
+    kept = [path.name for path in (tmp_path / "bundles").glob("??/*") if path.is_file()]
     assert sorted(kept) == sorted([needed, young])
 
 
 def test_a_bundle_that_is_used_again_is_young_again(tmp_path: Path) -> None:
     _, _, bundles = housekeeping(MemoryStore(), tmp_path)
-    put, got, left = (bundles.put(data) for data in (b"put", b"got", b"left"))
+    put, got, left = (bundles.put("default", data) for data in (b"put", b"got", b"left"))
     for each in (put, got, left):
         age(tmp_path, each, 31)
-    bundles.put(b"put")
-    bundles.get(got)
+    bundles.put("default", b"put")
+    bundles.get("default", got)
 
     removed = bundles.prune(NOW - 30 * DAY_S, keep=())
 

@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from orchestrator.core import lifecycle
+from orchestrator.core.ledger import Ledger, TimeClass
 from orchestrator.core.money import Prices
 from orchestrator.core.orders import AttemptOrder
-from tests.unit.control.plane import Plane
+from tests.builders import BUDGETS, attempt_ended
+from tests.unit.control.plane import Plane, observation
 
 PRICES = Prices(cpu_hour=1.0)
 TWO = {"workers": 2, "cpu": 1}  # 2 USD an hour
@@ -40,6 +43,34 @@ def test_the_smaller_rest_counts_and_is_named(keys: dict[str, str], remaining_s:
     placed = order(Plane(prices=PRICES), 60.0, **keys)
     assert placed.remaining_s == pytest.approx(remaining_s)
     assert placed.deadline_message == words
+
+
+@pytest.mark.parametrize("jump_s", [-900.0, 7200.0])
+@pytest.mark.parametrize(
+    ("keys", "left_s"), [({"max_duration": "1h"}, 3600.0 - 90), ({"max_cost": "2 USD"}, 3600.0 - 60)]
+)
+def test_a_wall_clock_that_is_moved_neither_shortens_nor_lengthens_a_later_attempt(
+    jump_s: float, keys: dict[str, str], left_s: float
+) -> None:
+    """60 s of a first attempt, 30 s in the queue: those cost nothing."""
+    plane = Plane(prices=PRICES)
+    first = order(plane, 60.0, **keys)
+    run = plane.store.run("default", first.run_id)
+    ledger = Ledger({TimeClass.TRAINING: 2 * 60 * 10**9})
+    plane.clock.wall += jump_s
+    ended = observation(run, attempt_ended("lost", ledger=ledger), seq=1)
+    plane.records.change("*", run.id, lambda now: lifecycle.observe(now, ended, budgets=BUDGETS, now=plane.clock.now()))
+    plane.clock.forward(30)
+    plane.loop.one_pass()
+    (second,) = plane.fleet.orders("local")
+    assert (second.attempt, second.remaining_s) == (2, pytest.approx(left_s))
+
+
+def test_a_new_server_counts_what_passed_before_it() -> None:
+    old = Plane(prices=PRICES)
+    order(old, 60.0, max_duration="1h")
+    (placed,) = Plane(store=old.store, clock=old.clock).fleet.orders("local")
+    assert placed.remaining_s == pytest.approx(3600.0 - 60)
 
 
 def test_without_limits_there_is_no_deadline() -> None:

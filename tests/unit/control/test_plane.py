@@ -154,6 +154,61 @@ async def test_a_wall_clock_that_jumps_does_not_shorten_the_wait_for_a_lost_atte
     assert plane.run(run).state.kind == "STARTING"
 
 
+JUMPS = pytest.mark.parametrize("jump_s", [-900.0, 3600.0])
+
+
+@JUMPS
+async def test_a_wall_clock_that_is_moved_neither_rejects_a_fresh_run_nor_spares_an_old_one(jump_s: float):
+    plane = Plane()
+    run = plane.submit(resources={"workers": 8})
+    await plane.attach()
+    plane.clock.wall += jump_s
+    plane.clock.forward(1)
+    plane.loop.one_pass()
+    assert plane.run(run).state.kind == "QUEUED"
+    plane.clock.forward(30)
+    plane.loop.one_pass()
+    assert plane.run(run).state.reason.code == ReasonCode.NEVER_FITS
+
+
+@JUMPS
+async def test_a_wall_clock_that_is_moved_does_not_change_when_a_big_run_blocks_the_small_ones(jump_s: float):
+    plane = Plane()
+    await plane.attach((node("a", cpu=4, free_cpu=3),))
+    big = plane.submit("big", resources={"workers": 4})
+    plane.clock.wall += jump_s
+    first = plane.submit("first", resources={"workers": 1}, priority=40)
+    plane.loop.one_pass()
+    assert [plane.run(each).state.kind for each in (big, first)] == ["QUEUED", "STARTING"]
+    plane.clock.forward(300)
+    second = plane.submit("second", resources={"workers": 1}, priority=40)
+    plane.loop.one_pass()
+    assert "makes room for big" in plane.board.reason(second.id).message
+
+
+async def test_after_a_restart_nobody_is_rejected_before_the_agents_had_time_to_come_back():
+    old = Plane()
+    run = old.submit(resources={"workers": 8})
+    old.clock.forward(3600)
+    new = Plane(store=old.store, clock=old.clock)
+    await new.attach()
+    new.loop.one_pass()
+    assert new.run(run).state.kind == "QUEUED"
+
+
+async def test_a_run_lives_through_a_clock_that_is_moved_backwards():
+    plane = Plane()
+    session, run = await running(plane)
+    for seq, what in enumerate((attempt_ended("lost"), *TRAINING, attempt_ended("succeeded")), 3):
+        plane.clock.wall -= 200
+        plane.clock.forward(10)
+        plane.loop.one_pass()
+        await session.observe([observation(run, what, seq=seq, attempt=1 if seq == 3 else 2)])
+    assert plane.run(run).state.kind == "SUCCEEDED"
+    assert len(plane.run(run).attempts) == 2
+    assert [each.seq for each in plane.store.events(run.id)] == list(range(1, len(plane.store.events(run.id)) + 1))
+
+
 async def test_a_stored_run_that_this_version_cannot_read_fails_with_the_reason_and_the_server_starts():
     old = Plane()
     run = old.submit()
@@ -176,6 +231,32 @@ async def test_a_secret_that_is_not_there_is_named_at_submit():
     plane.loop.one_pass()
     assert plane.fleet.orders("local")[0].secrets == {"HF_TOKEN": "hunter2"}
     assert "hunter2" not in str(plane.store.events(run.id))
+
+
+async def test_a_run_whose_secret_was_deleted_before_it_was_placed_ends_and_names_it():
+    plane = Plane()
+    plane.store.put_secret("default", "HF_TOKEN", "hunter2")
+    run = plane.submit(secrets=["HF_TOKEN"])
+    await plane.attach()
+    plane.store.delete_secret("default", "HF_TOKEN")
+    plane.loop.one_pass()
+    assert plane.fleet.orders("local") == ()
+    ended = plane.run(run).state
+    assert (ended.kind, ended.reason.code) == ("FAILED", ReasonCode.NOT_RETRIABLE)
+    assert "secret HF_TOKEN is gone: " in ended.reason.message
+    assert plane.board.holdings() == []
+
+
+async def test_a_gang_that_was_placed_with_a_secret_goes_on_when_it_is_deleted():
+    plane = Plane()
+    plane.store.put_secret("default", "HF_TOKEN", "hunter2")
+    session = await plane.attach()
+    run = plane.submit(secrets=["HF_TOKEN"])
+    plane.loop.one_pass()
+    await session.observe([observation(run, what, seq=n) for n, what in enumerate(TRAINING, 1)])
+    plane.store.delete_secret("default", "HF_TOKEN")
+    assert [each.run_id for each in plane.fleet.orders("local")] == [run.id]
+    assert plane.run(run).state.kind == "RUNNING"
 
 
 async def test_a_second_attempt_is_told_that_the_first_has_sealed_something():
@@ -279,6 +360,28 @@ async def test_progress_of_an_ended_run_is_not_kept():
     session, run = await running(plane)
     session.progress(Progress(run.id, 1, 1, "training", 1000.0, step=5))
     await session.observe([observation(run, attempt_ended("succeeded"), seq=3)])
+    assert plane.fleet.progress(run.id) is None
+
+
+async def test_a_late_word_of_progress_is_not_kept():
+    plane = Plane()
+    session, run = await running(plane)
+    late = Progress(run.id, 1, 1, "training", 1000.0, step=5)
+    session.progress(late)
+    session.progress(replace(late, attempt=2, step=6))
+    assert plane.fleet.progress(run.id) == late
+    await session.observe([observation(run, attempt_ended("succeeded"), seq=3)])
+    session.progress(late)
+    assert plane.fleet.progress(run.id) is None
+
+
+async def test_progress_of_a_run_that_was_cancelled_in_the_queue_is_not_kept():
+    plane = Plane()
+    session, run = await running(plane)
+    session.progress(Progress(run.id, 1, 1, "training", 1000.0, step=5))
+    await session.observe([observation(run, attempt_ended("lost"), seq=3)])
+    assert plane.run(run).state.kind == "QUEUED"
+    plane.commands.cancel("default", run.id, by="ada")
     assert plane.fleet.progress(run.id) is None
 
 

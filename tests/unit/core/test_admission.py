@@ -7,7 +7,7 @@ NOW = 1000.0
 
 
 def entry(name: str, workers: int = 1, **facts) -> Entry:
-    values = {"priority": 50, "submitted_at": 900.0, "queued_since_at": 999.0, "project": "default"}
+    values = {"priority": 50, "submitted_at": 900.0, "queued_since_s": 999.0, "project": "default"}
     return Entry(run_id=f"run-{name}", name=name, shape=GangShape(workers=workers), **{**values, **facts})
 
 
@@ -44,7 +44,7 @@ def test_a_small_run_may_pass_a_big_one_that_only_just_began_to_wait():
 
 
 def test_nothing_passes_a_big_run_that_has_waited_long():
-    big = entry("big", 4, submitted_at=1.0, queued_since_at=NOW - 301)
+    big = entry("big", 4, submitted_at=1.0, queued_since_s=NOW - 301)
     answers = verdicts([big, entry("small", 1, submitted_at=2.0)], [cluster(4, free=2)])
     assert isinstance(answers["small"], Wait)
     assert answers["small"].reason.code == ReasonCode.WAITING_BEHIND
@@ -52,7 +52,7 @@ def test_nothing_passes_a_big_run_that_has_waited_long():
 
 
 def test_a_starving_gang_blocks_only_the_clusters_that_it_waits_for():
-    big = entry("big", 4, submitted_at=1.0, queued_since_at=NOW - 301, project="vision")
+    big = entry("big", 4, submitted_at=1.0, queued_since_s=NOW - 301, project="vision")
     small = entry("small", 1, submitted_at=2.0)
     busy = cluster(4, free=2, project="vision")
     answers = verdicts([big, small], [busy, cluster(4, name="other", project="default")])
@@ -87,7 +87,7 @@ def test_a_cluster_of_another_project_is_not_used():
 
 
 def test_a_gang_that_never_fits_is_rejected_after_a_grace_unless_it_once_ran():
-    old = {"queued_since_at": NOW - 31}
+    old = {"queued_since_s": NOW - 31}
     answers = verdicts(
         [entry("fresh", 9), entry("old", 9, **old), entry("ran", 9, tried_before=True, **old)], [cluster(4)]
     )

@@ -9,11 +9,12 @@ import os
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator import bundle
-from orchestrator.errors import NotFound, Refused, TooLarge
+from orchestrator.errors import NotFound, Refused, StorageFailed, TooLarge
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def names(data: bytes) -> list[str]:
 
 
 def test_what_was_packed_is_what_is_unpacked(code: Path, tmp_path: Path) -> None:
-    bundle.unpack(bundle.pack(code), tmp_path / "out")
+    bundle.unpack(bundle.pack(code).data, tmp_path / "out")
     assert (tmp_path / "out" / "package" / "model.py").read_text() == "x = 1\n"
     assert (tmp_path / "out" / "link.py").read_text() == "x = 1\n"
     assert (tmp_path / "out" / "link.py").is_symlink()
@@ -48,17 +49,39 @@ def test_what_was_packed_is_what_is_unpacked(code: Path, tmp_path: Path) -> None
 
 
 def test_the_same_files_give_the_same_bytes_whenever_and_by_whomever_packed(code: Path) -> None:
-    first = hashlib.sha256(bundle.pack(code)).hexdigest()
+    first = hashlib.sha256(bundle.pack(code).data).hexdigest()
     for path in code.rglob("*"):
         os.utime(path, (1, 1), follow_symlinks=False)
-    assert hashlib.sha256(bundle.pack(code)).hexdigest() == first
+    assert hashlib.sha256(bundle.pack(code).data).hexdigest() == first
 
 
 def test_the_ignore_file_leaves_out_what_it_names(code: Path) -> None:
     (code / ".evertrainignore").write_text("# data\n*.bin\nempty/\npackage/secret.txt\n")
     (code / "weights.bin").write_text("x")
     (code / "package" / "secret.txt").write_text("x")
-    assert names(bundle.pack(code)) == [".evertrainignore", "link.py", "package", "package/model.py", "run.sh"]
+    assert names(bundle.pack(code).data) == [".evertrainignore", "link.py", "package", "package/model.py", "run.sh"]
+
+
+def test_credentials_that_lie_beside_the_code_stay_at_home(code: Path) -> None:
+    (code / ".ssh").mkdir()
+    (code / "package" / ".aws").mkdir()
+    for name in (".env", ".netrc", ".ssh/id_rsa", "package/.aws/credentials", "package/.env.local"):
+        (code / name).write_text("hush")
+    assert names(bundle.pack(code).data) == ["empty", "link.py", "package", "package/model.py", "run.sh"]
+
+
+def test_a_name_with_a_dot_is_taken_in_where_the_ignore_file_asks_for_it(code: Path) -> None:
+    for name in (".env", ".streamlit/config.toml", ".streamlit/.env"):
+        (code / name).parent.mkdir(exist_ok=True)
+        (code / name).write_text("x")
+    (code / ".evertrainignore").write_text("*.py\n!.streamlit\nempty\n!package/model.py\n")
+    taken = [".evertrainignore", ".streamlit", ".streamlit/config.toml", "package", "package/model.py", "run.sh"]
+    assert names(bundle.pack(code).data) == taken
+
+
+def test_how_much_was_packed_is_told(code: Path) -> None:
+    packed = bundle.pack(code)
+    assert (packed.directory, packed.files, packed.size_bytes) == (code, 2, len("x = 1\n") + len("echo\n"))
 
 
 def test_a_link_that_leads_out_is_refused_by_name(code: Path) -> None:
@@ -70,6 +93,37 @@ def test_a_link_that_leads_out_is_refused_by_name(code: Path) -> None:
 def test_a_pipe_is_refused(code: Path) -> None:
     os.mkfifo(code / "pipe")
     with pytest.raises(Refused, match="pipe is neither"):
+        bundle.pack(code)
+
+
+def test_an_ignore_file_that_is_no_text_is_refused_by_name(code: Path) -> None:
+    (code / ".evertrainignore").write_bytes(b"*.bin\n\xff\xfe\n")
+    with pytest.raises(Refused, match=r"\.evertrainignore is not UTF-8 text \(at byte 6\)"):
+        bundle.pack(code)
+
+
+def test_a_file_that_cannot_be_read_is_named(code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_path = Path.open
+
+    def fail(self: Path, *args: Any, **options: Any) -> Any:
+        if self.name == "model.py":
+            raise PermissionError(13, "Permission denied", str(self))
+        return open_path(self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(StorageFailed, match=r"package/model\.py cannot be packed: Permission denied"):
+        bundle.pack(code)
+
+
+def test_a_file_that_shrinks_while_it_is_packed_is_said(code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_path = Path.open
+
+    def shrink(self: Path, *args: Any, **options: Any) -> Any:
+        os.truncate(self, 1)
+        return open_path(self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", shrink)
+    with pytest.raises(StorageFailed, match="became shorter meanwhile: try again"):
         bundle.pack(code)
 
 
@@ -92,7 +146,7 @@ def test_random_bytes_beyond_the_limit_are_refused(code: Path, monkeypatch: pyte
 
 
 def test_unpacking_twice_changes_nothing(code: Path, tmp_path: Path) -> None:
-    data = bundle.pack(code)
+    data = bundle.pack(code).data
     bundle.unpack(data, tmp_path / "out")
     (tmp_path / "out" / "mine").write_text("kept")
     bundle.unpack(data, tmp_path / "out")
@@ -148,7 +202,7 @@ def test_a_malicious_archive_is_refused_and_leaves_nothing(
 
 @pytest.mark.parametrize("cut", [0, 10, 60])
 def test_a_damaged_archive_is_refused(code: Path, tmp_path: Path, cut: int) -> None:
-    data = bundle.pack(code)[:cut] if cut else b"not a gzip at all"
+    data = bundle.pack(code).data[:cut] if cut else b"not a gzip at all"
     with pytest.raises(Refused, match="not a whole gzipped tar"):
         bundle.unpack(data, tmp_path / "out")
 

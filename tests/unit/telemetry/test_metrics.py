@@ -11,11 +11,19 @@ from prometheus_client.parser import text_string_to_metric_families
 from orchestrator import spec
 from orchestrator.core import lifecycle
 from orchestrator.core.ledger import Ledger, TimeClass
-from orchestrator.core.observations import CheckpointSealed, FirstStep, Happening, Observation, Progress
-from orchestrator.core.runs import Run
+from orchestrator.core.observations import (
+    CheckpointSealed,
+    FirstStep,
+    Happening,
+    IncarnationFailed,
+    IncarnationStarted,
+    Observation,
+    Progress,
+)
+from orchestrator.core.runs import Reason, ReasonCode, Run, Spent
 from orchestrator.settings import Settings
 from orchestrator.telemetry.metrics import TABLE, Metrics
-from tests.builders import SHARES, changed, queued_run
+from tests.builders import SHARES, attempt_ended, changed, failure, hear, queued_run
 
 SPEC = spec.dump(
     spec.parse('{"name": "digits", "recipe": "digits_cnn", "train": {"epochs": 1}, "resources": {"workers": 2}}')
@@ -59,6 +67,10 @@ def placed(number: int = 1) -> Run:
     return changed(lifecycle.place(queued, "local", SHARES, 1000.0))
 
 
+def training(number: int = 1) -> Run:
+    return hear(hear(placed(number), IncarnationStarted(1, 2)), FirstStep(1, 1))
+
+
 def said(run: Run, what: Happening) -> Observation:
     return Observation(run.id, 1, 1, 1000.0, what)
 
@@ -77,7 +89,7 @@ def test_names_follow_the_rules() -> None:
 
 
 def test_everything_in_the_table_is_exported_and_nothing_else(exporter: Exporter) -> None:
-    run = placed()
+    run = training()
     exporter.metrics.track(run)
     sealed = CheckpointSealed(1, "/seal", 10, 4096, 0.1, 0.4)
     for what in (sealed, FirstStep(1, 10, 1.5)):
@@ -102,12 +114,39 @@ def test_a_runs_state_is_one_of_zeros_and_a_one(exporter: Exporter) -> None:
 
 
 def test_progress_is_shown(exporter: Exporter) -> None:
-    run = placed()
+    run = training()
     exporter.metrics.track(run)
     exporter.metrics.progress(progress(run, step=42, step_s=0.25, samples_per_s=512.0, loss=0.5))
     shown = {name: exporter.value(f"evertrain_run_{name}") for name in ("step", "step_seconds", "loss")}
     assert shown == {"step": 42, "step_seconds": 0.25, "loss": 0.5}
     assert exporter.value("evertrain_run_samples_per_second") == 512
+
+
+def not_training() -> dict[str, Run]:
+    run = training()
+    failed = IncarnationFailed(1, failure(), True, Reason(ReasonCode.RESTARTING_IN_PLACE, "again"), Spent(1), 7)
+    queued = hear(run, attempt_ended("lost"))
+    again = changed(lifecycle.place(queued, "local", SHARES, 1030.0))
+    second = hear(hear(again, IncarnationStarted(1, 2), now=1030.0), FirstStep(1, 8), now=1031.0)
+    return {
+        "recovering": hear(run, failed),
+        "queued": queued,
+        "starting": again,
+        "of another attempt": second,
+        "ended": hear(run, attempt_ended("succeeded")),
+    }
+
+
+@pytest.mark.parametrize("later", not_training().values(), ids=not_training().keys())
+def test_a_run_that_does_not_train_has_no_speed_and_no_loss(exporter: Exporter, later: Run) -> None:
+    exporter.metrics.track(training())
+    exporter.metrics.progress(progress(later, step=42, step_s=0.25, samples_per_s=512.0, loss=0.5))
+    assert exporter.value("evertrain_run_loss") == 0.5
+    exporter.metrics.track(later)
+    shown = {name for name, _ in exporter.samples()}
+    names = ("step", "step_seconds", "samples_per_second", "loss")
+    assert not shown & {f"evertrain_run_{name}" for name in names}
+    assert "evertrain_run_state" in shown
 
 
 def test_recoveries_and_checkpoints_are_counted(exporter: Exporter) -> None:
@@ -175,3 +214,18 @@ def test_the_number_of_series_is_bounded_and_ended_runs_go_first() -> None:
     exporter.metrics.track(placed(5))
     shown = {dict(labels)["run"] for name, labels in exporter.samples() if name == "evertrain_run_state"}
     assert shown == {"run-3", "run-4", "run-5"}
+
+
+def test_with_more_living_runs_than_series_a_word_of_one_does_not_take_those_of_another() -> None:
+    exporter = Exporter(metrics_runs=3)
+    for number in range(1, 6):
+        exporter.metrics.track(placed(number))
+    assert exporter.metrics.living() == {"run-3", "run-4", "run-5"}
+    assert exporter.metrics.room() == 0
+    for number in (1, 2, 3, 1, 2):
+        exporter.metrics.track(placed(number))
+        assert exporter.metrics.living() == {"run-3", "run-4", "run-5"}
+    exporter.metrics.track(ended_of(placed(4)))
+    assert exporter.metrics.room() == 1
+    exporter.metrics.track(placed(1))
+    assert exporter.metrics.living() == {"run-1", "run-3", "run-5"}

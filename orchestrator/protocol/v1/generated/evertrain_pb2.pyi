@@ -128,7 +128,7 @@ class CancelRunRequest(_message.Message):
     def __init__(self, run: _Optional[str] = ..., project: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class LogsRequest(_message.Message):
-    __slots__ = ("run", "project", "rank", "attempt", "since_at", "tail", "follow")
+    __slots__ = ("run", "project", "rank", "attempt", "since_at", "tail", "follow", "after")
     RUN_FIELD_NUMBER: _ClassVar[int]
     PROJECT_FIELD_NUMBER: _ClassVar[int]
     RANK_FIELD_NUMBER: _ClassVar[int]
@@ -136,6 +136,7 @@ class LogsRequest(_message.Message):
     SINCE_AT_FIELD_NUMBER: _ClassVar[int]
     TAIL_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
     run: str
     project: str
     rank: int
@@ -143,13 +144,16 @@ class LogsRequest(_message.Message):
     since_at: float
     tail: int
     follow: bool
-    def __init__(self, run: _Optional[str] = ..., project: _Optional[str] = ..., rank: _Optional[int] = ..., attempt: _Optional[int] = ..., since_at: _Optional[float] = ..., tail: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
+    after: str
+    def __init__(self, run: _Optional[str] = ..., project: _Optional[str] = ..., rank: _Optional[int] = ..., attempt: _Optional[int] = ..., since_at: _Optional[float] = ..., tail: _Optional[int] = ..., follow: _Optional[bool] = ..., after: _Optional[str] = ...) -> None: ...
 
 class LogChunk(_message.Message):
-    __slots__ = ("lines",)
+    __slots__ = ("lines", "cursor")
     LINES_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
     lines: _containers.RepeatedCompositeFieldContainer[LogLine]
-    def __init__(self, lines: _Optional[_Iterable[_Union[LogLine, _Mapping]]] = ...) -> None: ...
+    cursor: str
+    def __init__(self, lines: _Optional[_Iterable[_Union[LogLine, _Mapping]]] = ..., cursor: _Optional[str] = ...) -> None: ...
 
 class EventsRequest(_message.Message):
     __slots__ = ("run", "project", "after", "limit")
@@ -192,10 +196,12 @@ class CheckpointsResponse(_message.Message):
     def __init__(self, checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ..., next_page: _Optional[str] = ...) -> None: ...
 
 class BundleChunk(_message.Message):
-    __slots__ = ("data",)
+    __slots__ = ("data", "project")
     DATA_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
     data: bytes
-    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+    project: str
+    def __init__(self, data: _Optional[bytes] = ..., project: _Optional[str] = ...) -> None: ...
 
 class Bundle(_message.Message):
     __slots__ = ("sha256",)
@@ -502,18 +508,22 @@ class Checkpoint(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., attempt: _Optional[int] = ..., incarnation: _Optional[int] = ..., step: _Optional[int] = ..., url: _Optional[str] = ..., size_bytes: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., best: _Optional[bool] = ..., sealed_at: _Optional[float] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
-    __slots__ = ("project", "name")
+    __slots__ = ("project", "name", "page")
     PROJECT_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
+    PAGE_FIELD_NUMBER: _ClassVar[int]
     project: str
     name: str
-    def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+    page: str
+    def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ..., page: _Optional[str] = ...) -> None: ...
 
 class ListModelsResponse(_message.Message):
-    __slots__ = ("versions",)
+    __slots__ = ("versions", "next_page")
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_FIELD_NUMBER: _ClassVar[int]
     versions: _containers.RepeatedCompositeFieldContainer[ModelVersion]
-    def __init__(self, versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ...) -> None: ...
+    next_page: str
+    def __init__(self, versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., next_page: _Optional[str] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
     __slots__ = ("project", "name", "version")
@@ -585,16 +595,20 @@ class CreateTokenResponse(_message.Message):
     def __init__(self, secret: _Optional[str] = ..., token: _Optional[_Union[Token, _Mapping]] = ...) -> None: ...
 
 class ListTokensRequest(_message.Message):
-    __slots__ = ("project",)
+    __slots__ = ("project", "page")
     PROJECT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_FIELD_NUMBER: _ClassVar[int]
     project: str
-    def __init__(self, project: _Optional[str] = ...) -> None: ...
+    page: str
+    def __init__(self, project: _Optional[str] = ..., page: _Optional[str] = ...) -> None: ...
 
 class ListTokensResponse(_message.Message):
-    __slots__ = ("tokens",)
+    __slots__ = ("tokens", "next_page")
     TOKENS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_FIELD_NUMBER: _ClassVar[int]
     tokens: _containers.RepeatedCompositeFieldContainer[Token]
-    def __init__(self, tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ...) -> None: ...
+    next_page: str
+    def __init__(self, tokens: _Optional[_Iterable[_Union[Token, _Mapping]]] = ..., next_page: _Optional[str] = ...) -> None: ...
 
 class RevokeTokenRequest(_message.Message):
     __slots__ = ("id", "project")
