@@ -42,7 +42,7 @@ class Archive:
         self._hold_fence()
         for directory in {name for each in (*self._launch.admitted, self._ours) for name in self._directories(each)}:
             for name in self._storage.names(directory):
-                listed = self._find(f"{directory}/{name}")
+                listed = self.find(f"{directory}/{name}")
                 if listed is not None:
                     self._known[listed.checkpoint] = listed
 
@@ -67,13 +67,9 @@ class Archive:
                 if Admitted(listed.attempt, listed.incarnation) == self._ours:
                     self._storage.remove(path, first=MANIFEST_NAME)
 
-    def manifest(self, path: str) -> Manifest:
-        """Of one seal."""
-        listed = self._find(path)
-        if listed is None or listed.manifest is None:
-            why = listed.problem if listed is not None else "it is no checkpoint of this run"
-            raise StorageError(f"cannot load {self._storage.url(path)}: {why}")
-        return listed.manifest
+    def find(self, path: str) -> Listed | None:
+        """What is at `path` now; None when that is not a checkpoint's path."""
+        return found(path, self._storage.read_text(f"{path}/{MANIFEST_NAME}"))
 
     def seal(self, path: str, manifest: Manifest, problems: list[str]) -> None:
         """Commit, or undo what every rank has written by now and tell why. Raises Fenced, too."""
@@ -96,9 +92,6 @@ class Archive:
                 del self._known[drop.listed.checkpoint]
             except StorageError as error:
                 _log.warning("a checkpoint that was to go (%s) stays: %s", drop.why, error)
-
-    def _find(self, path: str) -> Listed | None:
-        return found(path, self._storage.read_text(f"{path}/{MANIFEST_NAME}"))
 
     def _hold_fence(self) -> None:
         """Raise the fence to our attempt, unless it is higher already, which raises Fenced."""

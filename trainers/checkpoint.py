@@ -144,20 +144,24 @@ class Checkpoints:
         self._archive.prune()
         return _account(self._storage.url(path), manifest, seconds, stall_s=time.monotonic() - started_s)
 
-    def load_weights(self, engine: DeepSpeedEngine, checkpoint: str) -> None:
+    def load_weights(self, engine: DeepSpeedEngine, checkpoint: str) -> str | None:
         """Put the weights of one seal of this run, by its URL, into the engine; random state and schedule stay.
 
-        Raises StorageError when the seal does not verify and BadConfig when it was made for another layout.
+        Returns what is wrong with the seal, the same on every rank; then the engine is as it was. Raises StorageError
+        when the storage cannot be read and BadConfig when the seal was made for another layout.
         """
         self._adopt(engine)
         path = checkpoint.removeprefix(self._storage.url("")).strip("/")
-        manifest = Manifest.from_json(self._exchange.decided(lambda: self._archive.manifest(path).to_json()))
+        found = self._exchange.decided(lambda: self._described(path))
+        if found["problem"] is not None:
+            return str(found["problem"])
+        manifest = Manifest.from_json(found["manifest"])
         self._insist_on_layout(path, manifest, engine)
         directory, problem = self._fetch(path, manifest)
-        if problem is not None:
-            raise StorageError(f"cannot load {checkpoint}: {problem}")
-        self._load(engine, directory, restart=False)
+        if problem is None:
+            self._load(engine, directory, restart=False)
         self._give_back()
+        return problem
 
     def _adopt(self, engine: DeepSpeedEngine) -> WeightsOnlyEngine:
         """The engine's own reader and writer of files gives way to one that runs nothing."""
@@ -199,6 +203,14 @@ class Checkpoints:
             "manifest": choice.undecided.manifest.to_json(),
             "skipped": skipped,
         }
+
+    def _described(self, path: str) -> dict[str, Any]:
+        """Rank 0: the manifest of one seal, or why there is none to believe."""
+        listed = self._archive.find(path)
+        if listed is None or listed.manifest is None:
+            why = listed.problem if listed is not None else "it is no checkpoint of this run"
+            return {"manifest": None, "problem": why}
+        return {"manifest": listed.manifest.to_json(), "problem": None}
 
     def _insist_on_layout(self, path: str, manifest: Manifest, engine: DeepSpeedEngine) -> None:
         """DeepSpeed's partitions fit only the world size and the ZeRO stage that made them; ZeRO 0 has none."""

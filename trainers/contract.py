@@ -182,8 +182,9 @@ class Done:
     kind: ClassVar[str] = "done"
     step: int
     metrics: Mapping[str, float] = field(default_factory=dict)  # e.g. test_accuracy
-    checkpoint: str | None = None  # the best sealed checkpoint
+    checkpoint: str | None = None  # the best sealed checkpoint, or the last one where `note` says why
     stopped_early: str | None = None  # the reason, where early stopping ended the run
+    note: str | None = None  # what else whoever uses the result must know: why it is not the best checkpoint's
 
 
 Message = Hello | PhaseChanged | Step | EpochEnded | Restored | Sealed | Failed | Done

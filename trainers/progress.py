@@ -261,7 +261,8 @@ def text_of(message: Message) -> str | None:
             return f"{message.traceback}failed at step {message.step}: {message.message}"
         case Done():
             why = f" early: {message.stopped_early}" if message.stopped_early else ""
-            return f"done at step {message.step}{why}  {_figures(message.metrics)}"
+            note = f"\n{message.note}" if message.note else ""
+            return f"done at step {message.step}{why}  {_figures(message.metrics)}{note}"
         case _:
             return None
 

@@ -130,7 +130,8 @@ class GangStory:
         step = done.step if done else self.furthest_step
         result = Result(step, done.metrics, done.checkpoint, done.stopped_early) if done else Result(step, {}, None)
         why = f", stopped early: {result.stopped_early}" if result.stopped_early else ""
-        self.end("succeeded", Reason(ReasonCode.COMPLETED, f"finished at step {step}{why}"), result=result)
+        note = f"; {done.note}" if done and done.note else ""
+        self.end("succeeded", Reason(ReasonCode.COMPLETED, f"finished at step {step}{why}{note}"), result=result)
 
     def stopped(self, stop: StopOrder) -> None:
         outcome, code = STOP_ENDS[stop.kind]

@@ -235,6 +235,7 @@ def test_people_read_what_rank_0_says_and_why_others_failed() -> None:
         (Restored(0, None), "starting afresh"),
         (Sealed("c5", 5, 9, 0.1, 0.2, best=True), "sealed c5 (best)  9 bytes in 0.20 s"),
         (Done(9, {"test_loss": 1.0}, stopped_early="enough"), "done at step 9 early: enough  test_loss 1.0000"),
+        (Done(9, {"test_loss": 1.0}, note="of the last"), "done at step 9  test_loss 1.0000\nof the last"),
     ],
 )
 def test_lines_for_people(message: Message, words: str) -> None:
