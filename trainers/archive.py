@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from trainers.contract import (
     FENCE_NAME,
@@ -28,12 +28,16 @@ _log = logging.getLogger(__name__)
 
 
 class Archive:
-    """Not collective: one rank calls it. Every method raises StorageError unless it says otherwise."""
+    """Not collective: one rank calls it. Every method raises StorageError unless it says otherwise.
 
-    def __init__(self, storage: Storage, launch: Launch, keep: int) -> None:
+    `alive` is called for each checkpoint that was looked at or removed.
+    """
+
+    def __init__(self, storage: Storage, launch: Launch, keep: int, alive: Callable[[], None]) -> None:
         self._storage = storage
         self._launch = launch
         self._keep = keep
+        self._alive = alive
         self._ours = Admitted(launch.attempt, launch.incarnation)
         self._known: dict[str, Listed] = {}
 
@@ -69,7 +73,9 @@ class Archive:
 
     def find(self, path: str) -> Listed | None:
         """What is at `path` now; None when that is not a checkpoint's path."""
-        return found(path, self._storage.read_text(f"{path}/{MANIFEST_NAME}"))
+        listed = found(path, self._storage.read_text(f"{path}/{MANIFEST_NAME}"))
+        self._alive()
+        return listed
 
     def seal(self, path: str, manifest: Manifest, problems: list[str]) -> None:
         """Commit, or undo what every rank has written by now and tell why. Raises Fenced, too."""
@@ -90,6 +96,7 @@ class Archive:
             try:
                 self._storage.remove(drop.listed.checkpoint, first=MANIFEST_NAME)
                 del self._known[drop.listed.checkpoint]
+                self._alive()
             except StorageError as error:
                 _log.warning("a checkpoint that was to go (%s) stays: %s", drop.why, error)
 

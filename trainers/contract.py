@@ -99,7 +99,7 @@ class Hello:
 
 @dataclass(frozen=True)
 class PhaseChanged:
-    """From `at_ns` on, the rank's time belongs to `phase`."""
+    """From `at_ns` on, the rank's time belongs to `phase`. Told again, it is a sign of life from within."""
 
     kind: ClassVar[str] = "phase"
     phase: Phase

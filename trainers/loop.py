@@ -116,7 +116,8 @@ class Loop:
     def _end_epoch(self, *, save: bool) -> None:
         epoch = self.sampler.epoch_of(self.samples - 1)
         with self.progress.during("evaluating"):
-            judged = evaluate(self.engine, self.task, self.loader, self.task.splits.validation, "val_")
+            validation = self.task.splits.validation
+            judged = evaluate(self.engine, self.task, self.loader, validation, "val_", self.progress.alive)
         self.metrics = {"train_loss": self.epoch_loss_sum / self.epoch_steps, **judged}
         self.epoch_loss_sum, self.epoch_steps = 0.0, 0
         if self.rank == 0:

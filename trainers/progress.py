@@ -34,6 +34,7 @@ from trainers.contract import (
 
 STEP_INTERVAL_S = 0.25  # steps are told no more often: each telling wakes a host on the cores that train
 TEXT_INTERVAL_S = 1.0
+SIGN_INTERVAL_S = 1.0  # between two signs of life
 CLOSE_S = 2.0  # how long an ending rank waits for its host to take the last messages
 _RECONNECT_S = 0.5
 _QUEUE_LIMIT = 1000
@@ -64,8 +65,9 @@ class Progress:
         self._sink = sink
         self._clock_ns = clock_ns
         self._hold = hold
-        self._phase: Phase | None = None
+        self._phase: PhaseChanged | None = None
         self._told = Step(step=0, epoch=0, at_ns=clock_ns())
+        self._said_ns = clock_ns()
         self._first = True  # no step of this incarnation was told yet
         self._outside_ns = 0  # spent in `during` since the last step that was told
 
@@ -75,14 +77,23 @@ class Progress:
         return self._sink.interval_s
 
     def send(self, message: Message) -> None:
+        self._said_ns = self._clock_ns()
         with self._hold():
             self._sink.put(message)
 
     def phase(self, phase: Phase) -> None:
         """From now on the rank's time belongs to `phase`."""
-        if phase != self._phase:
-            self._phase = phase
-            self.send(PhaseChanged(phase, self._clock_ns()))
+        if self._phase is None or phase != self._phase.phase:
+            self._phase = PhaseChanged(phase, self._clock_ns())
+            self.send(self._phase)
+
+    def alive(self) -> None:
+        """A sign of life from inside a long phase, by telling it again: to its host a silent rank is one that hangs.
+
+        Call it as often as something got done; it speaks once a second at most.
+        """
+        if self._phase is not None and self._clock_ns() - self._said_ns >= SIGN_INTERVAL_S * 1e9:
+            self.send(self._phase)
 
     @contextlib.contextmanager
     def during(self, phase: Phase) -> Iterator[None]:
@@ -92,7 +103,7 @@ class Progress:
         yield
         self._outside_ns += self._clock_ns() - began_ns
         if before is not None:
-            self.phase(before)
+            self.phase(before.phase)
 
     def begin(self, step: int, epoch: int, samples: int) -> None:
         """Training goes on after `step`: speed is measured from here."""
@@ -154,12 +165,14 @@ class SocketSink:
     def put(self, message: Message) -> None:
         if isinstance(message, PhaseChanged):
             self._phase = message
+            if message in self._queue:  # a sign of life, and not even the one before was taken
+                return self._flush()
         if isinstance(message, Step):  # the newest says it all
             self._queue = deque(each for each in self._queue if not isinstance(each, Step))
         if len(self._queue) >= _QUEUE_LIMIT:
             self._drop_one()
         self._queue.append(message)
-        self._flush()
+        return self._flush()
 
     def close(self) -> None:
         deadline_s = time.monotonic() + CLOSE_S

@@ -46,7 +46,9 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
     seed_generators(settings.train.seed, world.rank)
 
     progress.phase("restoring")
-    checkpoints = Checkpoints(launch, rank=world.rank, world_size=world.size, keep=settings.checkpoint.keep)
+    checkpoints = Checkpoints(
+        launch, rank=world.rank, world_size=world.size, keep=settings.checkpoint.keep, alive=progress.alive
+    )
     state = checkpoints.restore(engine)
     if world.rank == 0:
         progress.send(Restored(state.step, state.checkpoint, state.skipped))
@@ -70,7 +72,7 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
 
     progress.phase("evaluating")
     chosen, note = take_best(loop, checkpoints, Exchange(world.rank, world.size))
-    tested = evaluate(engine, task, loader, task.splits.test, "test_")
+    tested = evaluate(engine, task, loader, task.splits.test, "test_", progress.alive)
     if world.rank == 0:
         metrics = {**loop.metrics, **tested}
         progress.send(Done(loop.step, metrics, chosen, stopped_early=loop.judgement.stop_reason, note=note))

@@ -269,16 +269,18 @@ class GangIncarnation:
                 await self._dump(host, view)
                 failure = failures.never_started(view.rank, host.host, self._limits.start_s)
                 return Broken(failure, time.monotonic_ns())
-        silent = [(view, host) for view, host in living if view.greeted and self._counts(view)]
-        if silent:
-            view, host = max(silent, key=lambda each: each[0].silent_s)
-            if view.silent_s > self._limits.hang_s:
-                stack = await self._dump(host, view)
-                step = view.step.step if view.step else 0
-                return Broken(
-                    failures.hung(view.rank, host.host, self._limits.hang_s, step, stack), time.monotonic_ns()
-                )
+        counted = [view for view, _ in living if view.greeted and self._counts(view)]
+        # As long as one speaks, the others may be waiting for it: it reads, writes or uploads what they need.
+        if counted and all(view.silent_s > self._limits.hang_s for view in counted):
+            return await self._hung(max(counted, key=lambda view: view.silent_s).rank, living)
         return self._early_exit([view for view, _ in living])
+
+    async def _hung(self, rank: int, living: Sequence[tuple[RankView, GangHost]]) -> IncarnationEnd:
+        """`rank` has been silent longest. In a collective any of them may be the one that the others wait for."""
+        stacks = await asyncio.gather(*(self._dump(host, view) for view, host in living))
+        place, (view, host) = next((at, each) for at, each in enumerate(living) if each[0].rank == rank)
+        step = view.step.step if view.step else 0
+        return Broken(failures.hung(rank, host.host, self._limits.hang_s, step, stacks[place]), time.monotonic_ns())
 
     def _counts(self, view: RankView) -> bool:
         return view.stepping or self._limits.hang_before_steps

@@ -113,6 +113,18 @@ def test_phases_follow_one_another_without_repetition() -> None:
     ]
 
 
+def test_a_sign_of_life_is_the_phase_told_again_once_a_second() -> None:
+    recorder, clock = Recorder(), Clock()
+    progress = Progress(recorder, clock)
+    progress.alive()  # nothing to repeat yet
+    clock.go(1)
+    with progress.during("evaluating"):
+        for _ in range(25):
+            clock.go(0.1)
+            progress.alive()
+    assert recorder.said == [PhaseChanged("evaluating", 1_000_000_000)] * 3
+
+
 def test_an_exception_leaves_the_phase_it_came_from() -> None:
     recorder = Recorder()
     progress = Progress(recorder, Clock())
@@ -196,6 +208,17 @@ def test_of_waiting_steps_only_the_newest_is_kept(sink: SocketSink, tmp_path: Pa
     sink.put(EpochEnded(0, 4))
     host.accept()
     assert host.read_all(sink) == [Hello(3, 77), step(4), EpochEnded(0, 4)]
+    host.close()
+
+
+def test_signs_of_life_do_not_pile_up_while_the_host_is_away(sink: SocketSink, tmp_path: Path) -> None:
+    sink.put(EpochEnded(0, 4))
+    for _ in range(5000):
+        sink.put(PhaseChanged("checkpoint", 7))
+    host = Host(tmp_path / "p.sock")
+    sink.put(Done(4))
+    host.accept()
+    assert host.read_all(sink) == [Hello(3, 77), EpochEnded(0, 4), PhaseChanged("checkpoint", 7), Done(4)]
     host.close()
 
 
