@@ -39,6 +39,23 @@ def test_the_best_epoch_is_the_lowest_or_the_highest() -> None:
     assert judged([3, 1, 2], mode="max").best_step == 10
 
 
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("value", [NAN, INFINITY, -INFINITY])
+def test_what_is_no_number_is_never_the_best(value: float, mode: str) -> None:
+    state = judged([value, 0.5, value], mode=mode)
+    assert (state.best, state.best_step) == (0.5, 20)
+    assert judged([value, 0.5, 0.1, 0.7], mode=mode, patience=9).best == (0.1 if mode == "min" else 0.7)
+
+
+def test_patience_ends_a_run_whose_metric_is_never_a_number() -> None:
+    state = judged([NAN, NAN])
+    assert (state.best, state.best_step) == (None, None)
+    assert state.stop_reason == "val_loss has been no finite number for 2 epochs"
+
+
 def test_patience_counts_epochs_without_improvement() -> None:
     assert judged([3, 1, 2]).stop_reason is None
     assert judged([3, 1, 2, 0.5, 2]).stop_reason is None
