@@ -22,6 +22,9 @@ from typing import Any, ClassVar, Literal
 LAUNCH_ENV = "EVERTRAIN_LAUNCH"
 """Environment variable that holds the path of the launch document (JSON, mode 0600)."""
 
+MESSAGE_BYTES = 2**20
+"""Longest line of a message: the host closes a connection that sends a longer one."""
+
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = 1
 FENCE_NAME = "fence.json"  # in `Launch.checkpoint_root` from the first restore on: names the newest attempt

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from trainers.config import Schedule
-from trainers.contract import ExitCode
-from trainers.errors import BadConfig, BadLoss, Stopped, account
+from trainers.contract import MESSAGE_BYTES, ExitCode, encode
+from trainers.errors import BadConfig, BadLoss, Stopped, StorageError, account
 from trainers.judgement import Judgement
 from trainers.schedule import learning_rate_factor
 
@@ -102,3 +102,22 @@ def test_every_end_has_its_exit_code(error: BaseException, code: ExitCode) -> No
     assert failed.secondary == (code == ExitCode.LOST_PEER)
     assert failed.message
     assert "\n" not in failed.message
+
+
+@pytest.mark.parametrize("text", ["x", "\n", "\N{PILE OF POO}"])
+def test_an_account_fits_into_a_message_however_much_an_error_says(text: str) -> None:
+    """The host closes a connection that sends more, and with it everything that waits behind."""
+    for error in (
+        RuntimeError("head " + text * 3_000_000 + " tail"),
+        StorageError("head " + text * 3_000_000 + " tail"),
+    ):
+        failed = account(error, step=1)
+        assert len(encode(failed)) < MESSAGE_BYTES
+    failed = account(RuntimeError("head " + "x" * 3_000_000 + " tail"), step=1)
+    assert failed.traceback.startswith("RuntimeError: head xxx")
+    assert failed.traceback.endswith("xxx tail\n")
+    assert " characters cut ...]" in failed.traceback
+    told = account(StorageError("head " + "x" * 3_000_000 + " tail"), step=1).message
+    assert told.startswith("head xxx")
+    assert told.endswith("xxx tail")
+    assert "[... 2995914 characters cut ...]" in told
