@@ -42,13 +42,25 @@ class Archive:
         self._known: dict[str, Listed] = {}
 
     def open(self) -> None:
-        """Take the checkpoints over from older attempts, and see what there is. Raises Fenced, too."""
+        """Take the checkpoints over from older attempts, and see what there is. Raises Fenced, too.
+
+        Raises StorageError when something was sealed and nothing of it is here: a disk that is not mounted lists as
+        empty, and to start from nothing would throw the work away.
+        """
         self._hold_fence()
         for directory in {name for each in (*self._launch.admitted, self._ours) for name in self._directories(each)}:
             for name in self._storage.names(directory):
                 listed = self.find(f"{directory}/{name}")
                 if listed is not None:
                     self._known[listed.checkpoint] = listed
+        sealed_step = self._launch.sealed_step
+        if sealed_step is not None and all(each.unsealed for each in self._known.values()):
+            what = f"step {sealed_step} was sealed" if sealed_step else "earlier attempts sealed checkpoints"
+            raise StorageError(
+                f"{what}, but there is no checkpoint in {self._launch.checkpoint_root} any more: see that the file "
+                "system is mounted on this host and that no rule deletes from the bucket. To start from nothing, submit "
+                "the run again"
+            )
 
     def _directories(self, admitted: Admitted) -> list[str]:
         if admitted.incarnation:

@@ -75,6 +75,7 @@ class Launch:
     threads: int = 1  # intra-op threads of this rank
     admitted: tuple[Admitted, ...] = ()  # whose seals may be resumed from
     furthest_step: int = 0  # highest optimizer step that any earlier incarnation reached; up to it work is recomputed
+    sealed_step: int | None = None  # newest step known to be sealed, 0: some step; None: as far as known, nothing is
     progress_socket: str | None = None  # unix stream socket; None: progress goes to standard output
 
     def to_json(self) -> str:

@@ -130,10 +130,12 @@ class GangIncarnation:
             self._stop_asked.set()
             self._queue.put_nowait(order)
 
-    async def live(self, admitted: tuple[contract.Admitted, ...], furthest_step: int) -> IncarnationEnd:
+    async def live(
+        self, admitted: tuple[contract.Admitted, ...], furthest_step: int, sealed_step: int | None = None
+    ) -> IncarnationEnd:
         """Everything between the start and the end. When this returns, no rank that can be reached lives."""
         try:
-            end = await self._start(admitted, furthest_step)
+            end = await self._start(admitted, furthest_step, sealed_step)
             if end is None:
                 end = await self._watch()
         finally:
@@ -148,8 +150,10 @@ class GangIncarnation:
 
     # ---- start ----------------------------------------------------------------------------------------------------
 
-    async def _start(self, admitted: tuple[contract.Admitted, ...], furthest_step: int) -> IncarnationEnd | None:
-        starting = asyncio.create_task(self._fork_all(admitted, furthest_step))
+    async def _start(
+        self, admitted: tuple[contract.Admitted, ...], furthest_step: int, sealed_step: int | None
+    ) -> IncarnationEnd | None:
+        starting = asyncio.create_task(self._fork_all(admitted, furthest_step, sealed_step))
         stopping = asyncio.create_task(self._stop_asked.wait())
         try:
             await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -162,11 +166,13 @@ class GangIncarnation:
                 task.cancel()
             await asyncio.gather(starting, stopping, return_exceptions=True)
 
-    async def _fork_all(self, admitted: tuple[contract.Admitted, ...], furthest_step: int) -> IncarnationEnd | None:
+    async def _fork_all(
+        self, admitted: tuple[contract.Admitted, ...], furthest_step: int, sealed_step: int | None
+    ) -> IncarnationEnd | None:
         address = LOOPBACK if len(self._hosts) == 1 else self._hosts[0].ip
         try:
             port = await self._hosts[0].open_store(self.number, address)
-            start = StartRanks(self.number, address, port, admitted, furthest_step)
+            start = StartRanks(self.number, address, port, admitted, furthest_step, sealed_step)
             results = await asyncio.gather(*(host.start(start) for host in self._hosts), return_exceptions=True)
             pids: list[int] = []
             for result in results:

@@ -35,9 +35,11 @@ class Told:
         """`silent_s`: by rank."""
         self._events, self._survivor, self._silent_s = events, survivor, silent_s
         self.looks = 0
+        self.asked: list[StartRanks] = []
         self.dumped: list[int] = []
 
     async def start(self, start: StartRanks) -> tuple[int, ...]:
+        self.asked.append(start)
         return (101, 102)
 
     async def open_store(self, incarnation: int, address: str) -> int:
@@ -88,7 +90,7 @@ def end_of(host: Told, *, script: bool = False) -> IncarnationEnd:
             ticked=lambda snapshots: None,
         )
         async with asyncio.timeout(20):
-            return await incarnation.live((), 0)
+            return await incarnation.live((), 8, 6)
 
     return asyncio.run(story())
 
@@ -97,6 +99,12 @@ def test_ranks_that_all_exit_with_0_and_tell_a_result_have_finished() -> None:
     end = end_of(Told(DONE, ended(0, code=0), ended(1, code=0)))
     assert isinstance(end, Finished)
     assert end.result == DONE.message
+
+
+def test_ranks_are_told_how_far_the_run_was_and_what_is_sealed() -> None:
+    host = Told(DONE, ended(0, code=0), ended(1, code=0))
+    end_of(host)
+    assert host.asked == [StartRanks(1, "127.0.0.1", 29500, (), furthest_step=8, sealed_step=6)]
 
 
 def test_ranks_of_a_recipe_that_all_exit_with_0_and_tell_no_result_ended_early() -> None:
