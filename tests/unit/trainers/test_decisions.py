@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 
@@ -19,12 +21,27 @@ from trainers.schedule import learning_rate_factor
         (Schedule("linear"), {0: 1.0, 5: 0.5, 10: 0.0, 11: 0.0}),
         (Schedule("cosine"), {0: 1.0, 5: 0.5, 10: 0.0}),
         (Schedule("linear", final_ratio=0.2), {0: 1.0, 5: 0.6, 10: 0.2}),
+        (Schedule("cosine", final_ratio=0.2), {0: 1.0, 5: 0.6, 10: 0.2, 11: 0.2}),
         (Schedule("linear", warmup_steps=4), {0: 0.2, 3: 0.8, 4: 1.0, 7: 0.5, 10: 0.0}),
+        (Schedule("linear", warmup_steps=10), {0: 1 / 11, 9: 10 / 11, 10: 1.0}),
+        (Schedule("linear", warmup_steps=20), {0: 1 / 21, 10: 11 / 21}),
     ],
 )
 def test_the_learning_rate_follows_its_schedule(schedule: Schedule, factors: dict[int, float]) -> None:
-    told = {step: learning_rate_factor(step, schedule, total_steps=10) for step in factors}
+    """Of a run of eleven updates: the first follows no update, the last ten."""
+    told = {step: learning_rate_factor(step, schedule, total_steps=11) for step in factors}
     assert told == pytest.approx(factors)
+
+
+@pytest.mark.parametrize("total_steps", [2, 10, 11, 1000])
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_the_last_update_of_a_run_has_the_final_ratio(kind: Literal["linear", "cosine"], total_steps: int) -> None:
+    factor = learning_rate_factor(total_steps - 1, Schedule(kind, final_ratio=0.2), total_steps)
+    assert factor == pytest.approx(0.2)
+
+
+def test_a_run_of_one_update_makes_it_at_the_peak() -> None:
+    assert learning_rate_factor(0, Schedule("linear"), total_steps=1) == 1.0
 
 
 def judged(values: list[float], *, mode: str = "min", patience: int | None = 2) -> Judgement:
