@@ -39,6 +39,7 @@ CLOSE_S = 2.0  # how long an ending rank waits for its host to take the last mes
 _RECONNECT_S = 0.5
 _QUEUE_LIMIT = 1000
 _NEVER_DROPPED = (Failed, Done, Sealed)
+_MILESTONES = (Restored, EpochEnded, Sealed, Done)  # what a log is read for; never steps, which are too many
 
 
 class Sink(Protocol):
@@ -139,12 +140,15 @@ class Progress:
 def open_progress(
     launch: Launch, rank: int, *, every_step: bool, hold: Callable[[], AbstractContextManager[None]]
 ) -> Progress:
-    """To the host's socket where there is one, else to standard output."""
+    """To the host's socket where there is one, and the milestones to the log, where no script has the word; else to
+    standard output."""
     sink: Sink
     if launch.progress_socket is None:
         sink = TextSink(rank, sys.stdout, 0.0 if every_step else TEXT_INTERVAL_S)
     else:
         sink = SocketSink(launch.progress_socket, Hello(rank, os.getpid()), 0.0 if every_step else STEP_INTERVAL_S)
+        if launch.kind != "script":
+            sink = LoggedSink(sink, TextSink(rank, sys.stdout, TEXT_INTERVAL_S))
     return Progress(sink, hold=hold)
 
 
@@ -253,6 +257,24 @@ class TextSink:
 
     def close(self) -> None:
         self._stream.flush()
+
+
+class LoggedSink:
+    """Tells the host everything, and leaves a line in the rank's log for each milestone of the run."""
+
+    def __init__(self, host: Sink, log: TextSink) -> None:
+        self.interval_s = host.interval_s
+        self._host = host
+        self._log = log
+
+    def put(self, message: Message) -> None:
+        self._host.put(message)
+        if isinstance(message, _MILESTONES):
+            with contextlib.suppress(OSError, ValueError):  # the task's own code may have closed standard output
+                self._log.put(message)
+
+    def close(self) -> None:
+        self._host.close()
 
 
 def text_of(message: Message) -> str | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -16,6 +18,7 @@ from trainers.contract import (
     EpochEnded,
     Failed,
     Hello,
+    Launch,
     Message,
     PhaseChanged,
     Restored,
@@ -24,7 +27,7 @@ from trainers.contract import (
     Step,
     decode,
 )
-from trainers.progress import Progress, SocketSink, TextSink, text_of
+from trainers.progress import LoggedSink, Progress, SocketSink, TextSink, open_progress, text_of
 
 
 class Recorder:
@@ -248,6 +251,35 @@ def test_people_read_what_rank_0_says_and_why_others_failed() -> None:
     TextSink(1, out, 1.0).put(EpochEnded(0, 9, {"val_loss": 0.5}))
     TextSink(1, out, 1.0).put(Failed(1, "no luck", step=9))
     assert out.getvalue() == "epoch 0 ended at step 9  val_loss 0.5000\nfailed at step 9: no luck\n"
+
+
+def test_the_log_of_a_rank_that_has_a_host_tells_the_milestones_of_the_run() -> None:
+    host, out = Recorder(), io.StringIO()
+    sink = LoggedSink(host, TextSink(0, out, 1.0))
+    sent = [PhaseChanged("training", 1), Restored(0, None), step(1), EpochEnded(0, 9), Failed(1, "why"), Done(9)]
+    for each in sent:
+        sink.put(each)
+    assert host.said == sent
+    assert sink.interval_s == host.interval_s
+    assert out.getvalue().splitlines() == ["starting afresh", "epoch 0 ended at step 9  ", "done at step 9  "]
+
+
+def test_a_closed_standard_output_holds_no_message_up() -> None:
+    host, out = Recorder(), io.StringIO()
+    out.close()
+    LoggedSink(host, TextSink(0, out, 1.0)).put(Done(9))
+    assert host.said == [Done(9)]
+
+
+@pytest.mark.parametrize("kind", ["recipe", "script"])
+def test_a_script_keeps_its_log_to_itself(
+    kind: Literal["recipe", "script"], host: Host, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    launch = Launch("run", "run", 1, 1, kind, "target", {}, "/c", "/s", progress_socket=str(tmp_path / "p.sock"))
+    progress = open_progress(launch, 0, every_step=False, hold=contextlib.nullcontext)
+    progress.send(Done(9))
+    progress.close()
+    assert capfd.readouterr().out == ("done at step 9  \n" if kind == "recipe" else "")
 
 
 @pytest.mark.parametrize(
