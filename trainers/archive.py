@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from trainers.contract import (
     FENCE_NAME,
@@ -28,23 +28,39 @@ _log = logging.getLogger(__name__)
 
 
 class Archive:
-    """Not collective: one rank calls it. Every method raises StorageError unless it says otherwise."""
+    """Not collective: one rank calls it. Every method raises StorageError unless it says otherwise.
 
-    def __init__(self, storage: Storage, launch: Launch, keep: int) -> None:
+    `alive` is called for each checkpoint that was looked at or removed.
+    """
+
+    def __init__(self, storage: Storage, launch: Launch, keep: int, alive: Callable[[], None]) -> None:
         self._storage = storage
         self._launch = launch
         self._keep = keep
+        self._alive = alive
         self._ours = Admitted(launch.attempt, launch.incarnation)
         self._known: dict[str, Listed] = {}
 
     def open(self) -> None:
-        """Take the checkpoints over from older attempts, and see what there is. Raises Fenced, too."""
+        """Take the checkpoints over from older attempts, and see what there is. Raises Fenced, too.
+
+        Raises StorageError when something was sealed and nothing of it is here: a disk that is not mounted lists as
+        empty, and to start from nothing would throw the work away.
+        """
         self._hold_fence()
         for directory in {name for each in (*self._launch.admitted, self._ours) for name in self._directories(each)}:
             for name in self._storage.names(directory):
-                listed = self._find(f"{directory}/{name}")
+                listed = self.find(f"{directory}/{name}")
                 if listed is not None:
                     self._known[listed.checkpoint] = listed
+        sealed_step = self._launch.sealed_step
+        if sealed_step is not None and all(each.unsealed for each in self._known.values()):
+            what = f"step {sealed_step} was sealed" if sealed_step else "earlier attempts sealed checkpoints"
+            raise StorageError(
+                f"{what}, but there is no checkpoint in {self._launch.checkpoint_root} any more: see that the file "
+                "system is mounted on this host and that no rule deletes from the bucket. To start from nothing, submit "
+                "the run again"
+            )
 
     def _directories(self, admitted: Admitted) -> list[str]:
         if admitted.incarnation:
@@ -67,13 +83,11 @@ class Archive:
                 if Admitted(listed.attempt, listed.incarnation) == self._ours:
                     self._storage.remove(path, first=MANIFEST_NAME)
 
-    def manifest(self, path: str) -> Manifest:
-        """Of one seal."""
-        listed = self._find(path)
-        if listed is None or listed.manifest is None:
-            why = listed.problem if listed is not None else "it is no checkpoint of this run"
-            raise StorageError(f"cannot load {self._storage.url(path)}: {why}")
-        return listed.manifest
+    def find(self, path: str) -> Listed | None:
+        """What is at `path` now; None when that is not a checkpoint's path."""
+        listed = found(path, self._storage.read_text(f"{path}/{MANIFEST_NAME}"))
+        self._alive()
+        return listed
 
     def seal(self, path: str, manifest: Manifest, problems: list[str]) -> None:
         """Commit, or undo what every rank has written by now and tell why. Raises Fenced, too."""
@@ -94,11 +108,9 @@ class Archive:
             try:
                 self._storage.remove(drop.listed.checkpoint, first=MANIFEST_NAME)
                 del self._known[drop.listed.checkpoint]
+                self._alive()
             except StorageError as error:
                 _log.warning("a checkpoint that was to go (%s) stays: %s", drop.why, error)
-
-    def _find(self, path: str) -> Listed | None:
-        return found(path, self._storage.read_text(f"{path}/{MANIFEST_NAME}"))
 
     def _hold_fence(self) -> None:
         """Raise the fence to our attempt, unless it is higher already, which raises Fenced."""

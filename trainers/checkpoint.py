@@ -16,7 +16,7 @@ import platform
 import posixpath
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -60,15 +60,21 @@ class Resume:
 
 
 class Checkpoints:
-    """One rank's hand on its run's checkpoints. `keep`: how many of the last seals are kept, beside the best."""
+    """One rank's hand on its run's checkpoints. `keep`: how many of the last seals are kept, beside the best.
 
-    def __init__(self, launch: Launch, *, rank: int, world_size: int, keep: int) -> None:
+    `alive` is called whenever a part of a file was written, read, hashed or carried.
+    """
+
+    def __init__(
+        self, launch: Launch, *, rank: int, world_size: int, keep: int, alive: Callable[[], None] = lambda: None
+    ) -> None:
         self._launch = launch
         self._rank = rank
         self._world_size = world_size
         self._local_rank = int(os.environ.get("LOCAL_RANK", rank))
-        self._storage = open_storage(launch.checkpoint_root)
-        self._archive = Archive(self._storage, launch, keep)  # rank 0's alone
+        self._alive = alive
+        self._storage = open_storage(launch.checkpoint_root, alive)
+        self._archive = Archive(self._storage, launch, keep, alive)  # rank 0's alone
         self._exchange = Exchange(rank, world_size)
         self._staging = Path(launch.staging_dir) / f"rank-{rank:05d}"
         self._fetched = Path(launch.staging_dir) / "fetched"  # files from an object store, for all ranks of the host
@@ -144,25 +150,29 @@ class Checkpoints:
         self._archive.prune()
         return _account(self._storage.url(path), manifest, seconds, stall_s=time.monotonic() - started_s)
 
-    def load_weights(self, engine: DeepSpeedEngine, checkpoint: str) -> None:
+    def load_weights(self, engine: DeepSpeedEngine, checkpoint: str) -> str | None:
         """Put the weights of one seal of this run, by its URL, into the engine; random state and schedule stay.
 
-        Raises StorageError when the seal does not verify and BadConfig when it was made for another layout.
+        Returns what is wrong with the seal, the same on every rank; then the engine is as it was. Raises StorageError
+        when the storage cannot be read and BadConfig when the seal was made for another layout.
         """
         self._adopt(engine)
         path = checkpoint.removeprefix(self._storage.url("")).strip("/")
-        manifest = Manifest.from_json(self._exchange.decided(lambda: self._archive.manifest(path).to_json()))
+        found = self._exchange.decided(lambda: self._described(path))
+        if found["problem"] is not None:
+            return str(found["problem"])
+        manifest = Manifest.from_json(found["manifest"])
         self._insist_on_layout(path, manifest, engine)
         directory, problem = self._fetch(path, manifest)
-        if problem is not None:
-            raise StorageError(f"cannot load {checkpoint}: {problem}")
-        self._load(engine, directory, restart=False)
+        if problem is None:
+            self._load(engine, directory, restart=False)
         self._give_back()
+        return problem
 
     def _adopt(self, engine: DeepSpeedEngine) -> WeightsOnlyEngine:
         """The engine's own reader and writer of files gives way to one that runs nothing."""
         if not isinstance(engine.checkpoint_engine, WeightsOnlyEngine):
-            engine.checkpoint_engine = WeightsOnlyEngine(self._rank)
+            engine.checkpoint_engine = WeightsOnlyEngine(self._rank, self._alive)
             # A script to be run has no place among data, and copying it may fail on rank 0 alone.
             setattr(engine, "_copy_recovery_script", lambda _: None)  # noqa: B010
         writer: WeightsOnlyEngine = engine.checkpoint_engine
@@ -200,6 +210,14 @@ class Checkpoints:
             "skipped": skipped,
         }
 
+    def _described(self, path: str) -> dict[str, Any]:
+        """Rank 0: the manifest of one seal, or why there is none to believe."""
+        listed = self._archive.find(path)
+        if listed is None or listed.manifest is None:
+            why = listed.problem if listed is not None else "it is no checkpoint of this run"
+            return {"manifest": None, "problem": why}
+        return {"manifest": listed.manifest.to_json(), "problem": None}
+
     def _insist_on_layout(self, path: str, manifest: Manifest, engine: DeepSpeedEngine) -> None:
         """DeepSpeed's partitions fit only the world size and the ZeRO stage that made them; ZeRO 0 has none."""
         zero, stage = manifest.layout["zero"], int(engine.zero_optimization_stage())
@@ -220,7 +238,8 @@ class Checkpoints:
         try:
             for each in manifest.files:
                 if problem is None and self._is_mine(each):
-                    problem = _problem(each, self._storage.fetch(f"{path}/{each.path}", self._fetched))
+                    file = self._storage.fetch(f"{path}/{each.path}", self._fetched)
+                    problem = _problem(each, file, self._alive)
         except StorageError as caught:
             error = str(caught)
         reports = self._exchange.all({"problem": problem, "error": error})
@@ -251,13 +270,15 @@ class Checkpoints:
                 shutil.rmtree(self._fetched, ignore_errors=True)
 
 
-def _problem(expected: ManifestFile, file: Path | None) -> str | None:
+def _problem(expected: ManifestFile, file: Path | None, alive: Callable[[], None]) -> str | None:
     """What is wrong with a file, size first: it costs nothing."""
     if file is None:
         return file_problem(expected, None, None)
     try:
         size_bytes = file.stat().st_size
-        problem = file_problem(expected, size_bytes, None) or file_problem(expected, size_bytes, digest(file))
+        problem = file_problem(expected, size_bytes, None)
+        if problem is None:
+            problem = file_problem(expected, size_bytes, digest(file, alive))
     except OSError as error:
         return f"{expected.path} cannot be read: {error.strerror}"
     return problem or stranger_in(file)

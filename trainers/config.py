@@ -29,8 +29,8 @@ class Schedule:
     """The learning rate as a factor over optimizer steps."""
 
     type: Literal["constant", "cosine", "linear"] = "constant"
-    warmup_steps: int = 0  # linear from 0
-    final_ratio: float = 0.0  # of the peak, at the last step
+    warmup_steps: int = 0  # updates before the peak: the first of n gets 1/(n+1) of it, the last n/(n+1)
+    final_ratio: float = 0.0  # of the peak, at the last update
 
 
 @dataclass(frozen=True)

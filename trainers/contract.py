@@ -22,6 +22,9 @@ from typing import Any, ClassVar, Literal
 LAUNCH_ENV = "EVERTRAIN_LAUNCH"
 """Environment variable that holds the path of the launch document (JSON, mode 0600)."""
 
+MESSAGE_BYTES = 2**20
+"""Longest line of a message: the host closes a connection that sends a longer one."""
+
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = 1
 FENCE_NAME = "fence.json"  # in `Launch.checkpoint_root` from the first restore on: names the newest attempt
@@ -72,6 +75,7 @@ class Launch:
     threads: int = 1  # intra-op threads of this rank
     admitted: tuple[Admitted, ...] = ()  # whose seals may be resumed from
     furthest_step: int = 0  # highest optimizer step that any earlier incarnation reached; up to it work is recomputed
+    sealed_step: int | None = None  # newest step known to be sealed, 0: some step; None: as far as known, nothing is
     progress_socket: str | None = None  # unix stream socket; None: progress goes to standard output
 
     def to_json(self) -> str:
@@ -99,7 +103,7 @@ class Hello:
 
 @dataclass(frozen=True)
 class PhaseChanged:
-    """From `at_ns` on, the rank's time belongs to `phase`."""
+    """From `at_ns` on, the rank's time belongs to `phase`. Told again, it is a sign of life from within."""
 
     kind: ClassVar[str] = "phase"
     phase: Phase
@@ -182,8 +186,9 @@ class Done:
     kind: ClassVar[str] = "done"
     step: int
     metrics: Mapping[str, float] = field(default_factory=dict)  # e.g. test_accuracy
-    checkpoint: str | None = None  # the best sealed checkpoint
+    checkpoint: str | None = None  # the best sealed checkpoint, or the last one where `note` says why
     stopped_early: str | None = None  # the reason, where early stopping ended the run
+    note: str | None = None  # what else whoever uses the result must know: why it is not the best checkpoint's
 
 
 Message = Hello | PhaseChanged | Step | EpochEnded | Restored | Sealed | Failed | Done

@@ -91,6 +91,15 @@ def _scheduler(
 
 
 def _refuse_owned(passed: Mapping[str, Any]) -> None:
+    if (
+        "checkpoint" in passed
+    ):  # its load_universal would unpickle whatever lies in the bucket; its other keys move files
+        raise BadConfig(
+            "deepspeed.checkpoint",
+            passed["checkpoint"],
+            "cannot be passed through: checkpoints are written, verified and read by Evertrain alone. Say when to save "
+            "and how many to keep in the run file's own checkpoint section",
+        )
     for key, where in _OWNED.items():
         head, _, tail = key.partition(".")
         inner = passed.get(head)

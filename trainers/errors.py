@@ -38,6 +38,10 @@ _LOST_PEER_WORDS = (
 _OUT_OF_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory")
 
 
+_TRACEBACK_CHARS = 48 * 1024  # as JSON a character takes twelve bytes at most: the contract's `MESSAGE_BYTES` holds it
+_MESSAGE_CHARS = 4 * 1024
+
+
 class TrainerError(Exception):
     """An end that a rank of ours chose itself."""
 
@@ -85,8 +89,8 @@ def account(error: BaseException, step: int) -> Failed:
     code = exit_code_of(error)
     return Failed(
         code=code,
-        message=_sentence(error, code),
-        traceback="" if isinstance(error, (TrainerError, Stopped)) else _trace(error),
+        message=_cut(_sentence(error, code), _MESSAGE_CHARS, " "),
+        traceback="" if isinstance(error, (TrainerError, Stopped)) else _cut(_trace(error), _TRACEBACK_CHARS, "\n"),
         step=step,
         secondary=code == ExitCode.LOST_PEER,
     )
@@ -120,6 +124,14 @@ def _sentence(error: BaseException, code: ExitCode) -> str:
             return f"out of memory: lower train.micro_batch or raise resources.memory ({text[:300]})"
         case _:
             return f"{type(error).__name__}: {text[:500]}{_where(error)}"
+
+
+def _cut(text: str, limit: int, space: str) -> str:
+    """The head and the tail of a long text, which say where an error came from and what it was."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}{space}[... {len(text) - 2 * half} characters cut ...]{space}{text[-half:]}"
 
 
 def _where(error: BaseException) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.distributed
 
@@ -10,8 +12,13 @@ from trainers.engine import Engine
 from trainers.tasks.task import Task
 
 
-def evaluate(engine: Engine, task: Task, loader: Loader, examples: Examples, prefix: str) -> dict[str, float]:
-    """Collective. The mean of each metric over all examples, as `prefix` + its name; nothing for no examples."""
+def evaluate(
+    engine: Engine, task: Task, loader: Loader, examples: Examples, prefix: str, alive: Callable[[], None]
+) -> dict[str, float]:
+    """Collective. The mean of each metric over all examples, as `prefix` + its name; nothing for no examples.
+
+    `alive` is called after each batch.
+    """
     if len(examples) == 0:
         return {}
     sums: dict[str, torch.Tensor] = {}
@@ -21,6 +28,7 @@ def evaluate(engine: Engine, task: Task, loader: Loader, examples: Examples, pre
             weight = batch["weight"].double()
             for name, values in task.measure(engine, batch).items():
                 sums[name] = sums.get(name, weight.new_zeros(())) + (values.double() * weight).sum()
+            alive()
     engine.train()
     totals = torch.stack(list(sums.values()))
     torch.distributed.all_reduce(totals)

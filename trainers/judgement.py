@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -19,8 +20,10 @@ class Judgement:
     stale_epochs: int = 0  # since the best one
 
     def after_epoch(self, value: float, step: int) -> Judgement:
-        """Ties are no improvement."""
-        better = self.best is None or (value < self.best if self.mode == "min" else value > self.best)
+        """Ties are no improvement, and what is no finite number is never the best."""
+        better = math.isfinite(value) and (
+            self.best is None or (value < self.best if self.mode == "min" else value > self.best)
+        )
         if better:
             return replace(self, best=value, best_step=step, best_checkpoint=None, stale_epochs=0)
         return replace(self, stale_epochs=self.stale_epochs + 1)
@@ -34,6 +37,8 @@ class Judgement:
         """Why the run should end now, or None."""
         if self.patience is None or self.stale_epochs < self.patience:
             return None
+        if self.best is None:
+            return f"{self.metric} has been no finite number for {self.stale_epochs} epochs"
         return (
             f"{self.metric} has not improved for {self.stale_epochs} epochs: "
             f"best {self.best:.6g} at step {self.best_step}"

@@ -45,6 +45,7 @@ class Loop:
     epoch_steps: int = 0
     last_loss: float | None = None
     sealed_step: int | None = None
+    sealed_checkpoint: str | None = None  # of that step; only rank 0 knows
     sealed_at_s: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -62,6 +63,7 @@ class Loop:
         if state.checkpoint is None:
             return
         self.step = self.sealed_step = state.step
+        self.sealed_checkpoint = state.checkpoint
         self.samples = self.sampler.resume(state.cursor)
         self.metrics = dict(state.extra["metrics"])
         self.epoch_loss_sum = state.extra["epoch_loss_sum"]
@@ -114,7 +116,8 @@ class Loop:
     def _end_epoch(self, *, save: bool) -> None:
         epoch = self.sampler.epoch_of(self.samples - 1)
         with self.progress.during("evaluating"):
-            judged = evaluate(self.engine, self.task, self.loader, self.task.splits.validation, "val_")
+            validation = self.task.splits.validation
+            judged = evaluate(self.engine, self.task, self.loader, validation, "val_", self.progress.alive)
         self.metrics = {"train_loss": self.epoch_loss_sum / self.epoch_steps, **judged}
         self.epoch_loss_sum, self.epoch_steps = 0.0, 0
         if self.rank == 0:
@@ -155,6 +158,7 @@ class Loop:
 
     def _tell_sealed(self, sealed: Sealed, best: bool) -> None:
         self.progress.send(sealed)
+        self.sealed_checkpoint = sealed.checkpoint
         if best:
             self.judgement = self.judgement.sealed(sealed.checkpoint)
 

@@ -34,10 +34,12 @@ from trainers.contract import (
 
 STEP_INTERVAL_S = 0.25  # steps are told no more often: each telling wakes a host on the cores that train
 TEXT_INTERVAL_S = 1.0
+SIGN_INTERVAL_S = 1.0  # between two signs of life
 CLOSE_S = 2.0  # how long an ending rank waits for its host to take the last messages
 _RECONNECT_S = 0.5
 _QUEUE_LIMIT = 1000
 _NEVER_DROPPED = (Failed, Done, Sealed)
+_MILESTONES = (Restored, EpochEnded, Sealed, Done)  # what a log is read for; never steps, which are too many
 
 
 class Sink(Protocol):
@@ -64,8 +66,9 @@ class Progress:
         self._sink = sink
         self._clock_ns = clock_ns
         self._hold = hold
-        self._phase: Phase | None = None
+        self._phase: PhaseChanged | None = None
         self._told = Step(step=0, epoch=0, at_ns=clock_ns())
+        self._said_ns = clock_ns()
         self._first = True  # no step of this incarnation was told yet
         self._outside_ns = 0  # spent in `during` since the last step that was told
 
@@ -75,14 +78,23 @@ class Progress:
         return self._sink.interval_s
 
     def send(self, message: Message) -> None:
+        self._said_ns = self._clock_ns()
         with self._hold():
             self._sink.put(message)
 
     def phase(self, phase: Phase) -> None:
         """From now on the rank's time belongs to `phase`."""
-        if phase != self._phase:
-            self._phase = phase
-            self.send(PhaseChanged(phase, self._clock_ns()))
+        if self._phase is None or phase != self._phase.phase:
+            self._phase = PhaseChanged(phase, self._clock_ns())
+            self.send(self._phase)
+
+    def alive(self) -> None:
+        """A sign of life from inside a long phase, by telling it again: to its host a silent rank is one that hangs.
+
+        Call it as often as something got done; it speaks once a second at most.
+        """
+        if self._phase is not None and self._clock_ns() - self._said_ns >= SIGN_INTERVAL_S * 1e9:
+            self.send(self._phase)
 
     @contextlib.contextmanager
     def during(self, phase: Phase) -> Iterator[None]:
@@ -92,7 +104,7 @@ class Progress:
         yield
         self._outside_ns += self._clock_ns() - began_ns
         if before is not None:
-            self.phase(before)
+            self.phase(before.phase)
 
     def begin(self, step: int, epoch: int, samples: int) -> None:
         """Training goes on after `step`: speed is measured from here."""
@@ -128,12 +140,15 @@ class Progress:
 def open_progress(
     launch: Launch, rank: int, *, every_step: bool, hold: Callable[[], AbstractContextManager[None]]
 ) -> Progress:
-    """To the host's socket where there is one, else to standard output."""
+    """To the host's socket where there is one, and the milestones to the log, where no script has the word; else to
+    standard output."""
     sink: Sink
     if launch.progress_socket is None:
         sink = TextSink(rank, sys.stdout, 0.0 if every_step else TEXT_INTERVAL_S)
     else:
         sink = SocketSink(launch.progress_socket, Hello(rank, os.getpid()), 0.0 if every_step else STEP_INTERVAL_S)
+        if launch.kind != "script":
+            sink = LoggedSink(sink, TextSink(rank, sys.stdout, TEXT_INTERVAL_S))
     return Progress(sink, hold=hold)
 
 
@@ -154,12 +169,14 @@ class SocketSink:
     def put(self, message: Message) -> None:
         if isinstance(message, PhaseChanged):
             self._phase = message
+            if message in self._queue:  # a sign of life, and not even the one before was taken
+                return self._flush()
         if isinstance(message, Step):  # the newest says it all
             self._queue = deque(each for each in self._queue if not isinstance(each, Step))
         if len(self._queue) >= _QUEUE_LIMIT:
             self._drop_one()
         self._queue.append(message)
-        self._flush()
+        return self._flush()
 
     def close(self) -> None:
         deadline_s = time.monotonic() + CLOSE_S
@@ -242,6 +259,24 @@ class TextSink:
         self._stream.flush()
 
 
+class LoggedSink:
+    """Tells the host everything, and leaves a line in the rank's log for each milestone of the run."""
+
+    def __init__(self, host: Sink, log: TextSink) -> None:
+        self.interval_s = host.interval_s
+        self._host = host
+        self._log = log
+
+    def put(self, message: Message) -> None:
+        self._host.put(message)
+        if isinstance(message, _MILESTONES):
+            with contextlib.suppress(OSError, ValueError):  # the task's own code may have closed standard output
+                self._log.put(message)
+
+    def close(self) -> None:
+        self._host.close()
+
+
 def text_of(message: Message) -> str | None:
     """One line for a person, or None for what only machines need."""
     match message:
@@ -261,7 +296,8 @@ def text_of(message: Message) -> str | None:
             return f"{message.traceback}failed at step {message.step}: {message.message}"
         case Done():
             why = f" early: {message.stopped_early}" if message.stopped_early else ""
-            return f"done at step {message.step}{why}  {_figures(message.metrics)}"
+            note = f"\n{message.note}" if message.note else ""
+            return f"done at step {message.step}{why}  {_figures(message.metrics)}{note}"
         case _:
             return None
 

@@ -8,10 +8,13 @@ from trainers.config import Schedule
 
 
 def learning_rate_factor(step: int, schedule: Schedule, total_steps: int) -> float:
-    """What the peak learning rate is multiplied by for the update after `step` updates."""
+    """What the peak learning rate is multiplied by for the update after `step` updates.
+
+    It is 1 at the first update after the warm-up and the final ratio at the last one; where they are the same, it is 1.
+    """
     if step < schedule.warmup_steps:
         return (step + 1) / (schedule.warmup_steps + 1)
-    decaying_steps = max(1, total_steps - schedule.warmup_steps)
+    decaying_steps = max(1, total_steps - 1 - schedule.warmup_steps)
     done = min(1.0, (step - schedule.warmup_steps) / decaying_steps)
     match schedule.type:
         case "constant":

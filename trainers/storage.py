@@ -1,7 +1,8 @@
 """Where checkpoints live: a directory of a file system, or an object store that fsspec knows.
 
 Both keep the same promise: `write_text` and a published file are there wholly or not at all, and are durable when the
-call returns. Paths are relative to the root. Every failure is a StorageError that names the path.
+call returns. Paths are relative to the root. Every failure is a StorageError that names the path. While a file is on its
+way, `alive` is called for as long as parts of it arrive.
 """
 
 from __future__ import annotations
@@ -9,17 +10,21 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any, Protocol
 
 import xxhash
+from fsspec.callbacks import Callback
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from trainers.errors import StorageError
 
 _BLOCK_BYTES = 4 * 2**20
+_LOOK_S = 1.0  # how often a transfer is asked whether it moved
 
 
 class Storage(Protocol):
@@ -60,13 +65,13 @@ class Storage(Protocol):
         ...
 
 
-def open_storage(root: str) -> Storage:
+def open_storage(root: str, alive: Callable[[], None]) -> Storage:
     """`root` is a local path, a file:// URL, or a URL of an object store."""
     with _told("open", root):
         filesystem, path = url_to_fs(root, use_listings_cache=False)  # type: ignore[no-untyped-call]
     if isinstance(filesystem, LocalFileSystem):
-        return LocalStorage(Path(path))
-    return ObjectStorage(root, filesystem, path)
+        return LocalStorage(Path(path), alive)
+    return ObjectStorage(root, filesystem, path, alive)
 
 
 class LocalStorage:
@@ -74,8 +79,9 @@ class LocalStorage:
 
     is_local = True
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, alive: Callable[[], None]) -> None:
         self._root = root
+        self._alive = alive
 
     def url(self, path: str) -> str:
         return str(self._root / path)
@@ -117,8 +123,11 @@ class LocalStorage:
                 os.rename(source, target)
                 return
             try:
-                shutil.copyfile(source, target)
-                with open(target, "rb") as file:
+                with open(source, "rb", buffering=0) as read, open(target, "wb") as file:
+                    while block := read.read(_BLOCK_BYTES):
+                        file.write(block)
+                        self._alive()
+                    file.flush()
                     os.fsync(file.fileno())
             except OSError:
                 target.unlink(missing_ok=True)
@@ -152,8 +161,9 @@ class ObjectStorage:
 
     is_local = False
 
-    def __init__(self, root: str, filesystem: Any, path: str) -> None:
+    def __init__(self, root: str, filesystem: Any, path: str, alive: Callable[[], None]) -> None:
         self._url = root.rstrip("/")
+        self._alive = alive
         self._filesystem = filesystem
         self._root = path.rstrip("/")
 
@@ -182,7 +192,7 @@ class ObjectStorage:
 
     def publish(self, source: Path, path: str) -> None:
         with _told("write", self.url(path)):
-            self._filesystem.put_file(str(source), self._at(path))
+            self._carry(self._filesystem.put_file, str(source), self._at(path))
             source.unlink()
 
     def fetch(self, path: str, directory: Path) -> Path | None:
@@ -190,7 +200,7 @@ class ObjectStorage:
         with _told("read", self.url(path)):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                self._filesystem.get_file(self._at(path), str(target))
+                self._carry(self._filesystem.get_file, self._at(path), str(target))
             except FileNotFoundError:
                 return None
         return target
@@ -206,16 +216,40 @@ class ObjectStorage:
             if names:
                 self._filesystem.rm([self._at(f"{path}/{each}") for each in names if each != first])
 
+    def _carry(self, transfer: Callable[..., object], source: str, target: str) -> None:
+        """Move a file, with a sign of life for as long as bytes move.
+
+        It is given here: the thread of the client library that counts them must not speak for the rank.
+        """
+        count, end = Callback(), Future[None]()  # type: ignore[no-untyped-call]
+
+        def move() -> None:
+            try:
+                transfer(source, target, callback=count)
+                end.set_result(None)
+            except BaseException as error:
+                end.set_exception(error)
+
+        threading.Thread(target=move, daemon=True).start()
+        seen = 0
+        while not wait([end], timeout=_LOOK_S).done:
+            if count.value != seen:
+                seen = count.value
+                self._alive()
+        end.result()
+        self._alive()
+
     def _at(self, path: str) -> str:
         return f"{self._root}/{path}"
 
 
-def digest(file: Path) -> str:
+def digest(file: Path, alive: Callable[[], None]) -> str:
     """XXH3 (64 bit) of a file's content, 16 hex digits."""
     hasher = xxhash.xxh3_64()
     with open(file, "rb", buffering=0) as source:
         while block := source.read(_BLOCK_BYTES):
             hasher.update(block)
+            alive()
     return hasher.hexdigest()
 
 

@@ -46,7 +46,9 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
     seed_generators(settings.train.seed, world.rank)
 
     progress.phase("restoring")
-    checkpoints = Checkpoints(launch, rank=world.rank, world_size=world.size, keep=settings.checkpoint.keep)
+    checkpoints = Checkpoints(
+        launch, rank=world.rank, world_size=world.size, keep=settings.checkpoint.keep, alive=progress.alive
+    )
     state = checkpoints.restore(engine)
     if world.rank == 0:
         progress.send(Restored(state.step, state.checkpoint, state.skipped))
@@ -69,13 +71,26 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
         loop.run()
 
     progress.phase("evaluating")
-    best = Exchange(world.rank, world.size).decided(lambda: loop.judgement.best_checkpoint)  # only rank 0 knows
-    if best is not None and loop.judgement.best_step != loop.step:
-        checkpoints.load_weights(engine, best)
-    tested = evaluate(engine, task, loader, task.splits.test, "test_")
+    chosen, note = take_best(loop, checkpoints, Exchange(world.rank, world.size))
+    tested = evaluate(engine, task, loader, task.splits.test, "test_", progress.alive)
     if world.rank == 0:
         metrics = {**loop.metrics, **tested}
-        progress.send(Done(loop.step, metrics, best, stopped_early=loop.judgement.stop_reason))
+        progress.send(Done(loop.step, metrics, chosen, stopped_early=loop.judgement.stop_reason, note=note))
+
+
+def take_best(loop: Loop, checkpoints: Checkpoints, exchange: Exchange) -> tuple[str | None, str | None]:
+    """Put the best epoch's weights into the engine. Returns the checkpoint that they are of, and what to say of it.
+
+    A best seal that was damaged since cannot come back: the last weights, which are sealed too, are the result then.
+    """
+    judgement = loop.judgement
+    best, last = exchange.decided(lambda: (judgement.best_checkpoint, loop.sealed_checkpoint))  # only rank 0 knows
+    if best is None or judgement.best_step == loop.step:
+        return best, None
+    problem = checkpoints.load_weights(loop.engine, best)
+    if problem is None:
+        return best, None
+    return last, f"the best checkpoint {best} is damaged ({problem}): tested and kept are the last weights, {last}"
 
 
 def make_task(launch: Launch, settings: Settings) -> Task:

@@ -35,13 +35,14 @@ class WeightsOnlyEngine(CheckpointEngine):
     """Replaces an engine's `checkpoint_engine`.
 
     `save` does not raise: the other ranks would wait in DeepSpeed's barriers for ever. It notes the problem, which the
-    ranks then exchange.
+    ranks then exchange. `alive` is called for every part of a file that was written and every file that was read.
     """
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, rank: int, alive: Callable[[], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.name = "WeightsOnlyEngine"
         self._rank = rank
+        self._alive = alive
         self.written: list[ManifestFile] = []
         self.problem: str | None = None
 
@@ -62,21 +63,23 @@ class WeightsOnlyEngine(CheckpointEngine):
         if self.problem is not None:
             return
         try:
-            self.written.append(write_file(Path(path), state_dict, self._rank))
+            self.written.append(write_file(Path(path), state_dict, self._rank, self._alive))
         except OSError as error:
             self.problem = f"cannot write {path}: {error.strerror}"
 
     def load(self, path: str, map_location: Any = None) -> Any:
-        return read_file(Path(path), map_location)
+        state = read_file(Path(path), map_location)
+        self._alive()
+        return state
 
     def commit(self, info: CheckpointCommitInfo) -> bool:
         return True
 
 
-def write_file(path: Path, state: Any, rank: int) -> ManifestFile:
+def write_file(path: Path, state: Any, rank: int, alive: Callable[[], None]) -> ManifestFile:
     """Save `state`, synced to disk; the checksum is of what was meant, not of what the disk made of it. Raises OSError."""
     with open(path, "wb") as file:
-        hashing = _HashingFile(file)
+        hashing = _HashingFile(file, alive)
         try:
             torch.save(state, hashing)  # type: ignore[arg-type]
         except RuntimeError:
@@ -115,8 +118,9 @@ def stranger_in(path: Path) -> str | None:
 class _HashingFile:
     """Counts and hashes what is written. An error is kept, not raised: torch's writer calls from C++."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, alive: Callable[[], None]) -> None:
         self._file = file
+        self._alive = alive
         self.hasher = xxhash.xxh3_64()
         self.size_bytes = 0
         self.error: OSError | None = None
@@ -130,6 +134,7 @@ class _HashingFile:
                 self._file.write(data)
             except OSError as error:
                 self.error = error
+            self._alive()
         return length
 
     def flush(self) -> None:

@@ -92,6 +92,7 @@ ENVIRONMENT = {
 }
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _ENDING_S = 5.0  # how long ranks that were killed may take to go when the zygote ends
 
@@ -366,6 +367,7 @@ def become_rank(request: ForkRequest, *, stdout: int, stderr: int) -> Never:
     """Turn a fresh fork into the process that the request describes, run it, and exit with its status."""
     _take_stdio(stdout, stderr)
     _reset_signals()
+    _take_name(f"rank {request.rank}" if request.launch is not None else (request.call or "").rpartition(":")[2])
     os.environ.clear()
     os.environ.update(request.env)
     if request.launch is not None:
@@ -386,6 +388,11 @@ def _die_with(zygote_pid: int) -> None:
         os._exit(1)
     os.setsid()
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _take_name(name: str) -> None:
+    """What `ps` and `top` call the process. Its command line stays the zygote's, by which our processes are found."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
 def _take_stdio(stdout: int, stderr: int) -> None:

@@ -104,7 +104,7 @@ class Coordinator:
         if self._stop is not None:
             self._running.stop(self._stop)
         try:
-            return await self._running.live(story.admitted, story.furthest_step)
+            return await self._running.live(story.admitted, story.furthest_step, story.sealed_step)
         finally:
             self._running = None
 

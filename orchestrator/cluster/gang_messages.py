@@ -41,6 +41,7 @@ class StartRanks:
     master_port: int
     admitted: tuple[contract.Admitted, ...]
     furthest_step: int
+    sealed_step: int | None = None  # newest that is known to be sealed; 0: some step of an earlier attempt
 
 
 @dataclass(frozen=True)

@@ -35,13 +35,17 @@ class Report:
 
 
 class GangStory:
-    """`number` is the present incarnation, 0 before the first one. `ledger` is kept up to date by the owner."""
+    """`number` is the present incarnation, 0 before the first one. `ledger` is kept up to date by the owner.
+
+    `sealed_step` is the newest that was sealed; 0: earlier attempts sealed some, None: nothing was.
+    """
 
     def __init__(self, order: AttemptOrder, outbox: Outbox) -> None:
         self._order, self._outbox = order, outbox
         self.number = max((each.incarnation for each in order.admitted if each.attempt == order.attempt), default=0)
         self.admitted = tuple(contract.Admitted(each.attempt, each.incarnation) for each in order.admitted)
         self.furthest_step = order.furthest_step
+        self.sealed_step = 0 if order.sealed_before else None
         self.spent = order.spent
         self.previous_failure = order.previous_failure
         self.sealed_since_failure = order.sealed_since_failure
@@ -79,6 +83,7 @@ class GangStory:
                 self._outbox.put(seen.RanksRestored(self.number, step, checkpoint, words))
             case contract.Sealed(step=step):
                 self.sealed_since_failure = True
+                self.sealed_step = max(self.sealed_step or 0, step)
                 self._reach(step)
                 self._outbox.put(_sealed(self.number, message))
             case contract.EpochEnded(epoch=epoch, step=step, metrics=metrics) if rank == 0:
@@ -130,7 +135,8 @@ class GangStory:
         step = done.step if done else self.furthest_step
         result = Result(step, done.metrics, done.checkpoint, done.stopped_early) if done else Result(step, {}, None)
         why = f", stopped early: {result.stopped_early}" if result.stopped_early else ""
-        self.end("succeeded", Reason(ReasonCode.COMPLETED, f"finished at step {step}{why}"), result=result)
+        note = f"; {done.note}" if done and done.note else ""
+        self.end("succeeded", Reason(ReasonCode.COMPLETED, f"finished at step {step}{why}{note}"), result=result)
 
     def stopped(self, stop: StopOrder) -> None:
         outcome, code = STOP_ENDS[stop.kind]

@@ -130,10 +130,12 @@ class GangIncarnation:
             self._stop_asked.set()
             self._queue.put_nowait(order)
 
-    async def live(self, admitted: tuple[contract.Admitted, ...], furthest_step: int) -> IncarnationEnd:
+    async def live(
+        self, admitted: tuple[contract.Admitted, ...], furthest_step: int, sealed_step: int | None = None
+    ) -> IncarnationEnd:
         """Everything between the start and the end. When this returns, no rank that can be reached lives."""
         try:
-            end = await self._start(admitted, furthest_step)
+            end = await self._start(admitted, furthest_step, sealed_step)
             if end is None:
                 end = await self._watch()
         finally:
@@ -148,8 +150,10 @@ class GangIncarnation:
 
     # ---- start ----------------------------------------------------------------------------------------------------
 
-    async def _start(self, admitted: tuple[contract.Admitted, ...], furthest_step: int) -> IncarnationEnd | None:
-        starting = asyncio.create_task(self._fork_all(admitted, furthest_step))
+    async def _start(
+        self, admitted: tuple[contract.Admitted, ...], furthest_step: int, sealed_step: int | None
+    ) -> IncarnationEnd | None:
+        starting = asyncio.create_task(self._fork_all(admitted, furthest_step, sealed_step))
         stopping = asyncio.create_task(self._stop_asked.wait())
         try:
             await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -162,11 +166,13 @@ class GangIncarnation:
                 task.cancel()
             await asyncio.gather(starting, stopping, return_exceptions=True)
 
-    async def _fork_all(self, admitted: tuple[contract.Admitted, ...], furthest_step: int) -> IncarnationEnd | None:
+    async def _fork_all(
+        self, admitted: tuple[contract.Admitted, ...], furthest_step: int, sealed_step: int | None
+    ) -> IncarnationEnd | None:
         address = LOOPBACK if len(self._hosts) == 1 else self._hosts[0].ip
         try:
             port = await self._hosts[0].open_store(self.number, address)
-            start = StartRanks(self.number, address, port, admitted, furthest_step)
+            start = StartRanks(self.number, address, port, admitted, furthest_step, sealed_step)
             results = await asyncio.gather(*(host.start(start) for host in self._hosts), return_exceptions=True)
             pids: list[int] = []
             for result in results:
@@ -269,16 +275,18 @@ class GangIncarnation:
                 await self._dump(host, view)
                 failure = failures.never_started(view.rank, host.host, self._limits.start_s)
                 return Broken(failure, time.monotonic_ns())
-        silent = [(view, host) for view, host in living if view.greeted and self._counts(view)]
-        if silent:
-            view, host = max(silent, key=lambda each: each[0].silent_s)
-            if view.silent_s > self._limits.hang_s:
-                stack = await self._dump(host, view)
-                step = view.step.step if view.step else 0
-                return Broken(
-                    failures.hung(view.rank, host.host, self._limits.hang_s, step, stack), time.monotonic_ns()
-                )
+        counted = [view for view, _ in living if view.greeted and self._counts(view)]
+        # As long as one speaks, the others may be waiting for it: it reads, writes or uploads what they need.
+        if counted and all(view.silent_s > self._limits.hang_s for view in counted):
+            return await self._hung(max(counted, key=lambda view: view.silent_s).rank, living)
         return self._early_exit([view for view, _ in living])
+
+    async def _hung(self, rank: int, living: Sequence[tuple[RankView, GangHost]]) -> IncarnationEnd:
+        """`rank` has been silent longest. In a collective any of them may be the one that the others wait for."""
+        stacks = await asyncio.gather(*(self._dump(host, view) for view, host in living))
+        place, (view, host) = next((at, each) for at, each in enumerate(living) if each[0].rank == rank)
+        step = view.step.step if view.step else 0
+        return Broken(failures.hung(rank, host.host, self._limits.hang_s, step, stacks[place]), time.monotonic_ns())
 
     def _counts(self, view: RankView) -> bool:
         return view.stepping or self._limits.hang_before_steps

@@ -20,7 +20,6 @@ from trainers import contract
 
 log = logging.getLogger(__name__)
 
-MESSAGE_BYTES = 2**20
 _LAST_WORDS_S = 0.5  # how long the messages of a dead rank may take out of its socket
 _RESULT_S = 5.0  # ... of one that finished: its last word is the run's result
 _KILL_WAIT_S = 10.0
@@ -55,7 +54,7 @@ class RunningIncarnation:
         """Serve the progress socket. Messages of `ranks` go to `heard`; other connections are closed."""
         self._ranks, self._heard = ranks, heard
         self.socket_path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._serve, str(self.socket_path), limit=MESSAGE_BYTES)
+        self._server = await asyncio.start_unix_server(self._serve, str(self.socket_path), limit=contract.MESSAGE_BYTES)
         self.socket_path.chmod(0o600)
 
     def write_launch(self, text: str) -> Path:

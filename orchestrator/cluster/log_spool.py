@@ -1,14 +1,17 @@
 """Numbered log lines of one source, kept on disk until the server has them.
 
 Lines live in segment files; a segment goes when all of it is acknowledged. Beyond the limit the oldest segment goes
-unacknowledged, and a line in the stream says how many lines went with it. Whoever opens the directory after the writer's
-death reads the same lines.
+unacknowledged, and a line in the stream says how many lines went with it. What a full disk does not take lives in memory
+alone, and where memory had to give lines up, a line in their place says how many. Whoever opens the directory after the
+writer's death reads the same lines.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
+import logging
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -16,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.core.records import LogLine
+
+log = logging.getLogger(__name__)
 
 LIMIT_BYTES = 64 * 2**20
 SEGMENT_BYTES = 2**20
@@ -54,6 +59,8 @@ class LogSpool:
         self._recent: deque[LogLine] = deque(maxlen=IN_MEMORY_LINES)
         self._next = 1
         self._acknowledged = 0
+        self._full = False  # the disk took nothing of the last lines
+        self._dropped_through = 0  # what the limit took is told by a line of its own
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write_header(directory, run_id, attempt, source)
         self._fd = self._open_segment()
@@ -81,16 +88,19 @@ class LogSpool:
 
     def after(self, seq: int, limit: int) -> list[LogLine]:
         """Kept lines above `seq`, oldest first, at most `limit`."""
-        if not self._recent or self._recent[0].seq <= seq + 1:
-            return [line for line in self._recent if line.seq > seq][:limit]
+        after = max(seq, self._acknowledged, self._dropped_through)
+        found: list[LogLine] = []
+        if self._recent and self._recent[0].seq > after + 1:
+            found = self._from_disk(after, self._recent[0].seq, limit)
+        found += [line for line in self._recent if line.seq > after][: limit - len(found)]
+        return _with_gaps_told(found, after)[:limit]
+
+    def _from_disk(self, after: int, before: int, limit: int) -> list[LogLine]:
         found: list[LogLine] = []
         for segment in self._segments:
-            if segment.last > seq:
-                found += [
-                    line for line in _read(segment.path, self._run_id, self._attempt, self._source) if line.seq > seq
-                ]
-            if len(found) >= limit:
-                break
+            if segment.last > after and len(found) < limit:
+                lines = _read(segment.path, self._run_id, self._attempt, self._source)
+                found += [line for line in lines if after < line.seq < before]
         return found[:limit]
 
     def acknowledge(self, seq: int) -> None:
@@ -113,15 +123,25 @@ class LogSpool:
             self._next += 1
             self._recent.append(line)
             raw += json.dumps([line.seq, incarnation, rank, at, text]).encode() + b"\n"
-        segment = self._segments[-1]
+        if self._write(bytes(raw)):
+            self._segments[-1].last = self.last
+
+    def _write(self, record: bytes) -> bool:
+        """All of it or nothing: what follows half a line could not be read."""
+        segment, rest = self._segments[-1], memoryview(record)
         try:
-            written = os.write(self._fd, raw)
-            if written < len(raw):
-                os.write(self._fd, b"\n")  # the torn line must not take the next one with it
-        except OSError:
-            return
-        segment.last = self.last
-        segment.size_bytes += written
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+        except OSError as error:
+            if not self._full:
+                log.warning("log lines of %s/%d are kept in memory alone: %s", self._run_id, self._attempt, error)
+            self._full = True
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, segment.size_bytes)
+            return False
+        self._full = False
+        segment.size_bytes += len(record)
+        return True
 
     def _rotate(self) -> None:
         with contextlib.suppress(OSError):  # no room for another file: the present one goes on
@@ -143,6 +163,7 @@ class LogSpool:
             oldest = self._segments.popleft()
             dropped += max(0, oldest.last - max(oldest.first - 1, self._acknowledged))
             oldest.path.unlink(missing_ok=True)
+            self._dropped_through = max(self._dropped_through, oldest.last)
             while self._recent and self._recent[0].seq <= oldest.last:
                 self._recent.popleft()
         return dropped
@@ -154,11 +175,12 @@ def leftover(directory: Path) -> list[LogLine]:
         header = json.loads((directory / "header.json").read_text())
     except (OSError, ValueError):
         return []
-    return [
+    lines = [
         line
         for path in sorted(directory.glob("*.log"))
         for line in _read(path, header["run_id"], header["attempt"], header["source"])
     ]
+    return _with_gaps_told(lines, lines[0].seq - 1) if lines else []
 
 
 def owner(directory: Path) -> tuple[str, int] | None:
@@ -172,6 +194,19 @@ def owner(directory: Path) -> tuple[str, int] | None:
 
 def _write_header(directory: Path, run_id: str, attempt: int, source: str) -> None:
     (directory / "header.json").write_text(json.dumps({"run_id": run_id, "attempt": attempt, "source": source}))
+
+
+def _with_gaps_told(lines: Sequence[LogLine], after: int) -> list[LogLine]:
+    """`lines` with one in the place of those that are missing above `after`. It takes the number of the last of them."""
+    told = []
+    for line in lines:
+        lost = line.seq - after - 1
+        if lost:
+            text = f"[evertrain] {lost} lines lost: this host's disk was full and the server did not take them in time"
+            told.append(dataclasses.replace(line, rank=COORDINATOR_RANK, text=text, seq=line.seq - 1))
+        told.append(line)
+        after = line.seq
+    return told
 
 
 def _read(path: Path, run_id: str, attempt: int, source: str) -> Iterator[LogLine]:

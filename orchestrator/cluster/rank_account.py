@@ -35,7 +35,7 @@ class RankAccount:
         match message:
             case contract.Hello():
                 self._greeted = True
-            case contract.PhaseChanged(phase=phase, at_ns=at_ns):
+            case contract.PhaseChanged(phase=phase, at_ns=at_ns) if phase != self._phase:  # else only a sign of life
                 self._phase = phase
                 self.clock = self.clock.switch(TimeClass(phase), min(at_ns, now_ns))
             case contract.Step():

@@ -78,6 +78,7 @@ def launch_of(bind: Bind, start: StartRanks, *, staging_dir: str, code_dir: str 
         threads=threads_of(spec),
         admitted=start.admitted,
         furthest_step=start.furthest_step,
+        sealed_step=start.sealed_step,
         progress_socket=socket,
     )
 

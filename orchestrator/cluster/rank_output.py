@@ -18,6 +18,7 @@ from trainers import contract
 LINE_BYTES = 16 * 1024
 LINES_PER_S = 2_000
 BURST_LINES = 10_000
+STATE_INTERVAL_S = 1.0  # between two states of a line that its writer overwrites, as progress bars do
 _READ_BYTES = 256 * 1024
 _SHORTEST_SECRET = 4
 # A phase is a word of the contract, a checkpoint's address begins with what the server said: a secret may be part of
@@ -66,20 +67,28 @@ def _redacted(value: Any, redact: Redactor) -> Any:
 
 
 class LineSplitter:
-    """Bytes in, whole redacted lines out, none longer than `LINE_BYTES`."""
+    """Bytes in, whole redacted lines out, none longer than `LINE_BYTES`.
 
-    def __init__(self, redact: Redactor) -> None:
+    A carriage return goes back to the line's beginning: of the states that are overwritten so, the newest is a line
+    about once a second, and the last one is what the line ends as.
+    """
+
+    def __init__(self, redact: Redactor, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._redact = redact
+        self._clock_s = clock_s
         self._buffer = b""
         self._skipping = False  # the rest of a line that was too long
+        self._state_at_s = -STATE_INTERVAL_S  # when the last overwritten state was passed on
 
     def feed(self, data: bytes) -> list[str]:
         *whole, self._buffer = (self._buffer + data).split(b"\n")
         lines = []
         for raw in whole:
-            if not self._skipping:
-                lines.append(self._text(raw))
+            overwritten, last = _states(raw)
+            if not self._skipping or overwritten:
+                lines.append(self._text(last))
             self._skipping = False
+        lines += self._overwritten()
         if self._skipping:
             self._buffer = b""
         # A secret that lies across the limit must still be whole when it is looked for.
@@ -91,13 +100,35 @@ class LineSplitter:
     def rest(self) -> list[str]:
         """The last line, where it had no end."""
         raw, self._buffer = self._buffer, b""
-        return [self._text(raw)] if raw and not self._skipping else []
+        return [self._text(_states(raw)[1])] if raw and not self._skipping else []
+
+    def _overwritten(self) -> list[str]:
+        """The newest state of the unfinished line that another one has begun to overwrite, where it is time for one."""
+        overwritten, last = _states(self._buffer)
+        if not overwritten:
+            return []
+        if self._skipping:
+            overwritten[0] = b""
+            self._skipping = False
+        end = b"\r" if self._buffer.endswith(b"\r") else b""  # the line's end may follow
+        self._buffer = last + end
+        state, now_s = overwritten[-1], self._clock_s()
+        if not state.strip() or now_s - self._state_at_s < STATE_INTERVAL_S:
+            return []
+        self._state_at_s = now_s
+        return [self._text(state)]
 
     def _text(self, raw: bytes) -> str:
-        text = self._redact(raw.rstrip(b"\r").decode("utf-8", "backslashreplace"))
+        text = self._redact(raw.decode("utf-8", "backslashreplace"))
         if len(text) > LINE_BYTES:
             return f"{text[:LINE_BYTES]} [evertrain: line cut at {LINE_BYTES} bytes]"
         return text
+
+
+def _states(raw: bytes) -> tuple[list[bytes], bytes]:
+    """What the carriage returns in a line overwrote, and what it shows. One at its end has overwritten nothing yet."""
+    *overwritten, last = raw.rstrip(b"\r").split(b"\r")
+    return overwritten, last
 
 
 class RateLimit:

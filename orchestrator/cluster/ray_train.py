@@ -96,7 +96,8 @@ class RayTrainJob:
         self._accounts[rank].pid = pid
         if len(self._joined) == self._bind.world_size:
             self._story.started(tuple(pid for _, pid in sorted(self._joined.items())))
-        start = StartRanks(self._story.number, "", _NO_PORT, self._story.admitted, self._story.furthest_step)
+        story = self._story
+        start = StartRanks(story.number, "", _NO_PORT, story.admitted, story.furthest_step, story.sealed_step)
         return launch_of(self._bind, start, staging_dir=staging_dir, code_dir=code_dir, socket=socket).to_json()
 
     def said(self, rank: int, line: bytes) -> None:

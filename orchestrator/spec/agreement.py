@@ -25,6 +25,7 @@ _OWNED_BY_US = {
     "bf16": "train.precision",
     "fp16": "train.precision",
     "elasticity": "elastic",
+    "checkpoint": "checkpoint (its seals are written, verified and read by Evertrain alone)",
 }
 _SCHEMES = ("sklearn", "text", "file")
 

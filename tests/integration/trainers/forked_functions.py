@@ -48,6 +48,8 @@ def describe() -> None:
     say(
         fds=sorted(int(each) for each in os.listdir("/proc/self/fd") if _is_open(int(each))),
         session=os.getsid(0) == os.getpid(),
+        name=Path("/proc/self/comm").read_text().strip(),
+        is_the_zygotes_by_command="trainers.zygote" in Path("/proc/self/cmdline").read_text(),
         environment=sorted(os.environ),
         cwd=os.getcwd(),
         cpus=sorted(os.sched_getaffinity(0)),

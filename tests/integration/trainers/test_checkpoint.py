@@ -234,6 +234,27 @@ def test_the_best_weights_come_back_at_the_end(tmp_path: Path) -> None:
     assert done.metrics["test_loss"] == pytest.approx(expected.metrics["test_loss"], rel=1e-12)
 
 
+def test_a_best_checkpoint_that_was_damaged_gives_way_to_the_last_weights(tmp_path: Path) -> None:
+    """A restart would find it damaged again, and the training is done: the run must not fail for it."""
+
+    def spoil_the_best(gang: Gang, rank: int, message: Message) -> None:
+        if isinstance(message, Sealed) and message.best:
+            truncate(Path(message.checkpoint))
+
+    stopping = {"metric": "val_accuracy", "mode": "min", "patience": 9}
+    train = {"epochs": 3, "early_stopping": stopping}
+    gang = run_gang(digits_launch(tmp_path / "spoilt", model={"width": 4}, train=train), watch=spoil_the_best)
+    assert gang.codes == [0, 0], gang.of(Failed)
+    done, (best, last) = gang.one(Done), gang.of(Sealed)
+    assert best.best
+    assert done.checkpoint == last.checkpoint
+    assert done.note is not None
+    assert f"{best.checkpoint} is damaged ({OPTIMIZER_OF_1} has 1000 bytes" in done.note
+    plain = run_gang(digits_launch(tmp_path / "plain", model={"width": 4}, train={"epochs": 3})).one(Done)
+    assert (plain.step, plain.note) == (done.step, None)
+    assert done.metrics["test_loss"] == pytest.approx(plain.metrics["test_loss"], rel=1e-12)
+
+
 # ---- what is kept ---------------------------------------------------------------------------------------------------
 
 

@@ -168,7 +168,10 @@ def test_a_launch_document_is_lived_by_two_ranks(lease: Lease, tmp_path: Path) -
             )
             for rank in (0, 1)
         ]
-        lease.fork(requests)
+        forked = lease.fork(requests)
+    for each in forked:
+        name, expected = Path(f"/proc/{each.pid}/comm"), f"rank {each.rank}\n"
+        until(lambda name=name, expected=expected: name.read_text() == expected, "no name")  # type: ignore[misc]
     exited = Gang(lease, tmp_path).wait(2)
     text = (tmp_path / "output").read_text()
     assert [exited[rank].returncode for rank in (0, 1)] == [0, 0], text
@@ -200,6 +203,7 @@ def test_a_rank_has_only_what_its_request_names(gang: Gang, shared: ZygoteProces
     assert said["fds"] == [0, 1, 2]
     assert said["environment"] == ["EXTRA", "LOCAL_RANK", "PYTHONPATH", "RANK", "WORLD_SIZE"]
     assert said["cwd"] == str(gang.directory)
+    assert (said["name"], said["is_the_zygotes_by_command"]) == ("describe", True)
     assert (said["cpus"], said["torch_threads"]) == ([0], 2)
     assert (said["session"], said["interruptible"], said["terminable"], said["blocked"]) == (True, True, True, 0)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster.gang_messages import Ended, HostEvent, HostGone, HostSnapshot, Said, StartRanks
+from orchestrator.cluster.gang_messages import Ended, HostEvent, HostGone, HostSnapshot, RankView, Said, StartRanks
 from orchestrator.cluster.gang_watch import (
     Broken,
     Finished,
@@ -31,22 +31,35 @@ class Told:
 
     host, ip = "host-1", "10.0.0.1"
 
-    def __init__(self, *events: HostEvent, survivor: HostGone | None = None) -> None:
-        self._events, self._survivor = events, survivor
+    def __init__(self, *events: HostEvent, survivor: HostGone | None = None, silent_s: tuple[float, ...] = ()) -> None:
+        """`silent_s`: by rank."""
+        self._events, self._survivor, self._silent_s = events, survivor, silent_s
+        self.looks = 0
+        self.asked: list[StartRanks] = []
+        self.dumped: list[int] = []
 
     async def start(self, start: StartRanks) -> tuple[int, ...]:
+        self.asked.append(start)
         return (101, 102)
 
     async def open_store(self, incarnation: int, address: str) -> int:
         return 29500
 
     async def events(self, after: int, timeout_s: float) -> list[tuple[int, HostEvent]]:
+        if self._silent_s:
+            while self.looks < 2:
+                await asyncio.sleep(0.01)
         if after >= len(self._events):
             await asyncio.Event().wait()
         return list(enumerate(self._events, 1))[after:]
 
     async def snapshot(self) -> HostSnapshot:
-        return HostSnapshot(1, (), Ledger())
+        self.looks += 1
+        views = (
+            RankView(rank, True, True, "evaluating", silent_s, False, None)
+            for rank, silent_s in enumerate(self._silent_s)
+        )
+        return HostSnapshot(1, tuple(views), Ledger())
 
     async def signal_ranks(self, incarnation: int, number: int, *, stopping: bool) -> None:
         pass
@@ -56,7 +69,8 @@ class Told:
             raise self._survivor
 
     async def dump(self, rank: int) -> str:
-        return ""
+        self.dumped.append(rank)
+        return f"stack of {rank}"
 
 
 def ended(rank: int, **facts: Any) -> Ended:
@@ -76,7 +90,7 @@ def end_of(host: Told, *, script: bool = False) -> IncarnationEnd:
             ticked=lambda snapshots: None,
         )
         async with asyncio.timeout(20):
-            return await incarnation.live((), 0)
+            return await incarnation.live((), 8, 6)
 
     return asyncio.run(story())
 
@@ -85,6 +99,12 @@ def test_ranks_that_all_exit_with_0_and_tell_a_result_have_finished() -> None:
     end = end_of(Told(DONE, ended(0, code=0), ended(1, code=0)))
     assert isinstance(end, Finished)
     assert end.result == DONE.message
+
+
+def test_ranks_are_told_how_far_the_run_was_and_what_is_sealed() -> None:
+    host = Told(DONE, ended(0, code=0), ended(1, code=0))
+    end_of(host)
+    assert host.asked == [StartRanks(1, "127.0.0.1", 29500, (), furthest_step=8, sealed_step=6)]
 
 
 def test_ranks_of_a_recipe_that_all_exit_with_0_and_tell_no_result_ended_early() -> None:
@@ -110,3 +130,18 @@ def test_nothing_follows_an_incarnation_of_which_a_rank_lives_on(code: int) -> N
     assert isinstance(end, Lost)
     assert "did not end" in end.failure.message
     assert end.fence_s == 20.0
+
+
+def test_ranks_that_are_all_silent_hang_and_each_ones_stack_is_taken() -> None:
+    """In a collective all but one wait: which of them is the one, their stacks must tell."""
+    host = Told(silent_s=(61.0, 62.0, 61.5))
+    end = end_of(host)
+    assert isinstance(end, Broken)
+    assert (end.failure.kind, end.failure.rank, end.failure.traceback) == (FailureKind.HUNG, 1, "stack of 1")
+    assert sorted(host.dumped) == [0, 1, 2]
+
+
+def test_a_rank_that_waits_for_one_that_is_at_work_does_not_hang() -> None:
+    host = Told(DONE, ended(0, code=0), ended(1, code=0), silent_s=(0.5, 61.0))
+    assert isinstance(end_of(host), Finished)
+    assert host.dumped == []

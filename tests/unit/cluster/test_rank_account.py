@@ -36,6 +36,22 @@ def test_only_the_first_step_of_an_incarnation_must_be_heard() -> None:
     assert account.hear(contract.Step(step=2, epoch=0, at_ns=0), 4)
 
 
+def test_a_phase_told_again_is_a_sign_of_life_and_moves_no_time() -> None:
+    account = RankAccount(0, since_ns=0)
+    account.begin(0)
+    evaluating = contract.PhaseChanged("evaluating", 1 * S)
+    account.hear(evaluating, 1 * S)
+    account.hear(evaluating, 9 * S)
+    assert account.view(10 * S).silent_s == 1.0
+    account.stop(10 * S)
+    account.hear(evaluating, 11 * S)
+    assert {name: ns // S for name, ns in account.clock.at(12 * S).ns.items()} == {
+        TimeClass.STARTING: 1,
+        TimeClass.EVALUATING: 9,
+        TimeClass.STOPPING: 2,
+    }
+
+
 def test_a_hung_worker_lost_its_time_from_its_last_sign_on() -> None:
     account = RankAccount(0, since_ns=0)
     account.begin(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from orchestrator.cluster.gang_messages import Bind, StartRanks
 from orchestrator.cluster.rank_env import Place, launch_of, rank_env
 from orchestrator.core.orders import AttemptOrder
@@ -33,6 +35,11 @@ def test_what_the_run_file_says_about_threads_holds() -> None:
     env = env_of(bound)
     assert (env["OMP_NUM_THREADS"], env["MKL_NUM_THREADS"], env["PYTHONUNBUFFERED"]) == ("1", "3", "")
     assert threads_of(bound) == 1
+
+
+def test_ranks_know_what_must_be_there_to_resume_from() -> None:
+    start = replace(START, sealed_step=300)
+    assert launch_of(bind(), start, staging_dir="/s", code_dir=None, socket="/p").sealed_step == 300
 
 
 def test_nobody_overrules_where_the_gang_meets() -> None:

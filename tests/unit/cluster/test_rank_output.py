@@ -17,6 +17,53 @@ def test_bytes_that_are_no_utf8_are_shown_by_their_numbers() -> None:
     line.encode()
 
 
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_a_progress_bar_is_a_line_about_once_a_second_and_one_at_its_end() -> None:
+    clock = Clock()
+    splitter = LineSplitter(Redactor(()), clock)
+    told = []
+    for percent in range(101):
+        told += splitter.feed(f"\r{percent:3}%".encode())
+        clock.now_s += 0.125
+    told += splitter.feed(b"\ndone\n")
+    assert told == [f"{percent:3}%" for percent in range(0, 100, 8)] + ["100%", "done"]
+
+
+def test_a_bar_that_ends_its_states_with_the_carriage_return_is_told_as_well() -> None:
+    splitter = LineSplitter(Redactor(()), Clock())
+    assert splitter.feed(b"10%\r20%\r") == ["10%"]
+    assert splitter.feed(b"30%\r") == []
+    assert splitter.feed(b"\nnext") == ["30%"]
+    assert splitter.rest() == ["next"]
+
+
+def test_of_the_states_that_come_at_once_only_the_newest_is_told() -> None:
+    splitter = LineSplitter(Redactor(()), Clock())
+    assert splitter.feed(b"before\n" + b"".join(b"\r%d" % number for number in range(50_000))) == ["before", "49998"]
+    assert splitter.rest() == ["49999"]
+
+
+def test_a_bar_that_is_wiped_leaves_no_empty_lines() -> None:
+    splitter = LineSplitter(Redactor(()), Clock())
+    assert splitter.feed(b"\r    \rtext") == []
+    assert splitter.rest() == ["text"]
+
+
+def test_a_bar_after_a_line_that_was_too_long_is_told() -> None:
+    splitter = LineSplitter(Redactor(()), Clock())
+    (line,) = splitter.feed(b"x" * (LINE_BYTES + 1))
+    assert splitter.feed(b"yy\r50%") == []
+    assert splitter.feed(b"\r51%\n") == ["51%"]
+    assert line.startswith("xxx")
+
+
 def test_a_secret_is_redacted_even_across_the_place_where_a_line_is_cut() -> None:
     secret = "s3cr3t-value"
     splitter = LineSplitter(Redactor((secret,)))

@@ -131,6 +131,7 @@ def test_a_dumped_run_file_has_the_sections_and_keys_that_ranks_read() -> None:
         ({"elastic": {"min_workers": 0, "max_workers": 2}}, "elastic.min_workers", "at least 1"),
         ({"elastic": {"min_workers": 1, "max_workers": 4}}, "elastic", "not yet"),
         ({"deepspeed": {"train_batch_size": 8}}, "deepspeed.train_batch_size", "train.global_batch"),
+        ({"deepspeed": {"checkpoint": {"load_universal": True}}}, "deepspeed.checkpoint", "by Evertrain alone"),
         ({"deepspeed": {"zero_optimization": {"stage": 1}}}, "deepspeed.zero_optimization.stage", "parallelism.zero"),
         ({"deepspeed": "ds.json"}, "deepspeed", "evertrain submit"),
         ({"entrypoint": "nonsense", "recipe": None}, "entrypoint", "package.module:make_task"),

@@ -141,6 +141,8 @@ def test_deepspeed_gets_our_settings_and_its_own_keys() -> None:
         ({"zero_optimization": {"stage": 3}}, "deepspeed.zero_optimization.stage", "parallelism.zero"),
         ({"bf16": {"enabled": True}}, "deepspeed.bf16", "train.precision"),
         ({"optimizer": {"type": "Lamb"}}, "deepspeed.optimizer", "train.optimizer"),
+        ({"checkpoint": {"load_universal": True}}, "deepspeed.checkpoint", "the run file's own checkpoint section"),
+        ({"checkpoint": {"use_node_local_storage": True}}, "deepspeed.checkpoint", "by Evertrain alone"),
     ],
 )
 def test_keys_that_evertrain_sets_are_refused(passed: dict[str, Any], path: str, instead: str) -> None:

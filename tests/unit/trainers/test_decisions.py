@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 
 from trainers.config import Schedule
-from trainers.contract import ExitCode
-from trainers.errors import BadConfig, BadLoss, Stopped, account
+from trainers.contract import MESSAGE_BYTES, ExitCode, encode
+from trainers.errors import BadConfig, BadLoss, Stopped, StorageError, account
 from trainers.judgement import Judgement
 from trainers.schedule import learning_rate_factor
 
@@ -19,12 +21,27 @@ from trainers.schedule import learning_rate_factor
         (Schedule("linear"), {0: 1.0, 5: 0.5, 10: 0.0, 11: 0.0}),
         (Schedule("cosine"), {0: 1.0, 5: 0.5, 10: 0.0}),
         (Schedule("linear", final_ratio=0.2), {0: 1.0, 5: 0.6, 10: 0.2}),
+        (Schedule("cosine", final_ratio=0.2), {0: 1.0, 5: 0.6, 10: 0.2, 11: 0.2}),
         (Schedule("linear", warmup_steps=4), {0: 0.2, 3: 0.8, 4: 1.0, 7: 0.5, 10: 0.0}),
+        (Schedule("linear", warmup_steps=10), {0: 1 / 11, 9: 10 / 11, 10: 1.0}),
+        (Schedule("linear", warmup_steps=20), {0: 1 / 21, 10: 11 / 21}),
     ],
 )
 def test_the_learning_rate_follows_its_schedule(schedule: Schedule, factors: dict[int, float]) -> None:
-    told = {step: learning_rate_factor(step, schedule, total_steps=10) for step in factors}
+    """Of a run of eleven updates: the first follows no update, the last ten."""
+    told = {step: learning_rate_factor(step, schedule, total_steps=11) for step in factors}
     assert told == pytest.approx(factors)
+
+
+@pytest.mark.parametrize("total_steps", [2, 10, 11, 1000])
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_the_last_update_of_a_run_has_the_final_ratio(kind: Literal["linear", "cosine"], total_steps: int) -> None:
+    factor = learning_rate_factor(total_steps - 1, Schedule(kind, final_ratio=0.2), total_steps)
+    assert factor == pytest.approx(0.2)
+
+
+def test_a_run_of_one_update_makes_it_at_the_peak() -> None:
+    assert learning_rate_factor(0, Schedule("linear"), total_steps=1) == 1.0
 
 
 def judged(values: list[float], *, mode: str = "min", patience: int | None = 2) -> Judgement:
@@ -37,6 +54,23 @@ def judged(values: list[float], *, mode: str = "min", patience: int | None = 2) 
 def test_the_best_epoch_is_the_lowest_or_the_highest() -> None:
     assert judged([3, 1, 2]).best_step == 20
     assert judged([3, 1, 2], mode="max").best_step == 10
+
+
+NAN, INFINITY = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize("value", [NAN, INFINITY, -INFINITY])
+def test_what_is_no_number_is_never_the_best(value: float, mode: str) -> None:
+    state = judged([value, 0.5, value], mode=mode)
+    assert (state.best, state.best_step) == (0.5, 20)
+    assert judged([value, 0.5, 0.1, 0.7], mode=mode, patience=9).best == (0.1 if mode == "min" else 0.7)
+
+
+def test_patience_ends_a_run_whose_metric_is_never_a_number() -> None:
+    state = judged([NAN, NAN])
+    assert (state.best, state.best_step) == (None, None)
+    assert state.stop_reason == "val_loss has been no finite number for 2 epochs"
 
 
 def test_patience_counts_epochs_without_improvement() -> None:
@@ -85,3 +119,22 @@ def test_every_end_has_its_exit_code(error: BaseException, code: ExitCode) -> No
     assert failed.secondary == (code == ExitCode.LOST_PEER)
     assert failed.message
     assert "\n" not in failed.message
+
+
+@pytest.mark.parametrize("text", ["x", "\n", "\N{PILE OF POO}"])
+def test_an_account_fits_into_a_message_however_much_an_error_says(text: str) -> None:
+    """The host closes a connection that sends more, and with it everything that waits behind."""
+    for error in (
+        RuntimeError("head " + text * 3_000_000 + " tail"),
+        StorageError("head " + text * 3_000_000 + " tail"),
+    ):
+        failed = account(error, step=1)
+        assert len(encode(failed)) < MESSAGE_BYTES
+    failed = account(RuntimeError("head " + "x" * 3_000_000 + " tail"), step=1)
+    assert failed.traceback.startswith("RuntimeError: head xxx")
+    assert failed.traceback.endswith("xxx tail\n")
+    assert " characters cut ...]" in failed.traceback
+    told = account(StorageError("head " + "x" * 3_000_000 + " tail"), step=1).message
+    assert told.startswith("head xxx")
+    assert told.endswith("xxx tail")
+    assert "[... 2995914 characters cut ...]" in told

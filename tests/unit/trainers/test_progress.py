@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -16,6 +18,7 @@ from trainers.contract import (
     EpochEnded,
     Failed,
     Hello,
+    Launch,
     Message,
     PhaseChanged,
     Restored,
@@ -24,7 +27,7 @@ from trainers.contract import (
     Step,
     decode,
 )
-from trainers.progress import Progress, SocketSink, TextSink, text_of
+from trainers.progress import LoggedSink, Progress, SocketSink, TextSink, open_progress, text_of
 
 
 class Recorder:
@@ -113,6 +116,18 @@ def test_phases_follow_one_another_without_repetition() -> None:
     ]
 
 
+def test_a_sign_of_life_is_the_phase_told_again_once_a_second() -> None:
+    recorder, clock = Recorder(), Clock()
+    progress = Progress(recorder, clock)
+    progress.alive()  # nothing to repeat yet
+    clock.go(1)
+    with progress.during("evaluating"):
+        for _ in range(25):
+            clock.go(0.1)
+            progress.alive()
+    assert recorder.said == [PhaseChanged("evaluating", 1_000_000_000)] * 3
+
+
 def test_an_exception_leaves_the_phase_it_came_from() -> None:
     recorder = Recorder()
     progress = Progress(recorder, Clock())
@@ -199,6 +214,17 @@ def test_of_waiting_steps_only_the_newest_is_kept(sink: SocketSink, tmp_path: Pa
     host.close()
 
 
+def test_signs_of_life_do_not_pile_up_while_the_host_is_away(sink: SocketSink, tmp_path: Path) -> None:
+    sink.put(EpochEnded(0, 4))
+    for _ in range(5000):
+        sink.put(PhaseChanged("checkpoint", 7))
+    host = Host(tmp_path / "p.sock")
+    sink.put(Done(4))
+    host.accept()
+    assert host.read_all(sink) == [Hello(3, 77), EpochEnded(0, 4), PhaseChanged("checkpoint", 7), Done(4)]
+    host.close()
+
+
 def test_a_new_connection_is_told_the_phase_again(host: Host, sink: SocketSink) -> None:
     sink.put(PhaseChanged("training", 5))
     host.accept()
@@ -227,6 +253,35 @@ def test_people_read_what_rank_0_says_and_why_others_failed() -> None:
     assert out.getvalue() == "epoch 0 ended at step 9  val_loss 0.5000\nfailed at step 9: no luck\n"
 
 
+def test_the_log_of_a_rank_that_has_a_host_tells_the_milestones_of_the_run() -> None:
+    host, out = Recorder(), io.StringIO()
+    sink = LoggedSink(host, TextSink(0, out, 1.0))
+    sent = [PhaseChanged("training", 1), Restored(0, None), step(1), EpochEnded(0, 9), Failed(1, "why"), Done(9)]
+    for each in sent:
+        sink.put(each)
+    assert host.said == sent
+    assert sink.interval_s == host.interval_s
+    assert out.getvalue().splitlines() == ["starting afresh", "epoch 0 ended at step 9  ", "done at step 9  "]
+
+
+def test_a_closed_standard_output_holds_no_message_up() -> None:
+    host, out = Recorder(), io.StringIO()
+    out.close()
+    LoggedSink(host, TextSink(0, out, 1.0)).put(Done(9))
+    assert host.said == [Done(9)]
+
+
+@pytest.mark.parametrize("kind", ["recipe", "script"])
+def test_a_script_keeps_its_log_to_itself(
+    kind: Literal["recipe", "script"], host: Host, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    launch = Launch("run", "run", 1, 1, kind, "target", {}, "/c", "/s", progress_socket=str(tmp_path / "p.sock"))
+    progress = open_progress(launch, 0, every_step=False, hold=contextlib.nullcontext)
+    progress.send(Done(9))
+    progress.close()
+    assert capfd.readouterr().out == ("done at step 9  \n" if kind == "recipe" else "")
+
+
 @pytest.mark.parametrize(
     ("message", "words"),
     [
@@ -235,6 +290,7 @@ def test_people_read_what_rank_0_says_and_why_others_failed() -> None:
         (Restored(0, None), "starting afresh"),
         (Sealed("c5", 5, 9, 0.1, 0.2, best=True), "sealed c5 (best)  9 bytes in 0.20 s"),
         (Done(9, {"test_loss": 1.0}, stopped_early="enough"), "done at step 9 early: enough  test_loss 1.0000"),
+        (Done(9, {"test_loss": 1.0}, note="of the last"), "done at step 9  test_loss 1.0000\nof the last"),
     ],
 )
 def test_lines_for_people(message: Message, words: str) -> None:
