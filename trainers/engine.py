@@ -91,9 +91,8 @@ def _scheduler(
 
 
 def _refuse_owned(passed: Mapping[str, Any]) -> None:
-    if (
-        "checkpoint" in passed
-    ):  # its load_universal would unpickle whatever lies in the bucket; its other keys move files
+    # Its load_universal would unpickle whatever lies in the bucket; its other keys move files.
+    if "checkpoint" in passed:
         raise BadConfig(
             "deepspeed.checkpoint",
             passed["checkpoint"],
