@@ -35,6 +35,7 @@ from orchestrator.cluster.host import Host, HostIdentity
 from orchestrator.cluster.keeper import Keeper, Leftover
 from orchestrator.cluster.local_dirs import NodeDirs
 from orchestrator.cluster.outbox import Outbox
+from orchestrator.cluster.rank_env import Accelerator, accelerator_of
 from orchestrator.cluster.ray_train import RayTrainJob, uses_ray_train
 from orchestrator.core.observations import Placed
 from orchestrator.core.records import LogLine
@@ -109,8 +110,15 @@ class KeeperActor:
     async def epoch(self) -> int:
         return self._keeper.epoch
 
-    async def zygote(self, environment: Mapping[str, object]) -> str:
-        return await self._keeper.zygote(environment)
+    async def zygote(self, environment: Mapping[str, object], accelerator: Accelerator) -> str:
+        return await self._keeper.zygote(environment, accelerator)
+
+    async def warm(self) -> None:
+        """Have the zygote ready that the next run here will most likely ask for: GPUs are not bought to lie idle."""
+        nodes: Sequence[Mapping[str, Any]] = await asyncio.to_thread(ray.nodes)
+        here = ray.get_runtime_context().get_node_id()
+        gpus = sum(node["Resources"].get("GPU", 0) for node in nodes if node["NodeID"] == here)
+        await self._keeper.zygote({}, accelerator_of({"resources": {"gpu": gpus}}))
 
     async def seize_cpus(self, owner: str, count: int) -> tuple[int, ...] | None:
         return self._keeper.seize_cpus(owner, count)
@@ -143,8 +151,8 @@ class RemoteKeeper:
         self._name = keeper_name(node_id)
         self._handle: ActorHandle[Any] | None = None
 
-    async def zygote(self, environment: Mapping[str, object]) -> str:
-        return await self._call(lambda keeper: keeper.zygote.remote(environment))
+    async def zygote(self, environment: Mapping[str, object], accelerator: Accelerator) -> str:
+        return await self._call(lambda keeper: keeper.zygote.remote(environment, accelerator))
 
     async def seize_cpus(self, owner: str, count: int) -> tuple[int, ...] | None:
         return await self._call(lambda keeper: keeper.seize_cpus.remote(owner, count))

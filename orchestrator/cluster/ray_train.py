@@ -23,7 +23,7 @@ from orchestrator.cluster.gang_messages import Bind, StartRanks
 from orchestrator.cluster.gang_story import GangStory
 from orchestrator.cluster.host import Host
 from orchestrator.cluster.rank_account import RankAccount
-from orchestrator.cluster.rank_env import launch_of, resources_of
+from orchestrator.cluster.rank_env import accelerator_env, launch_of, resources_of
 from orchestrator.cluster.rank_output import Redactor, redact_message
 from orchestrator.core.ledger import add
 from orchestrator.core.observations import Placed
@@ -160,6 +160,7 @@ class RayTrainJob:
             "placement": "SPREAD" if resources.get("placement") == "spread" else "PACK",
             "max_failures": budgets.application + budgets.infrastructure,
             "bundle": order.bundle is not None,
+            "accelerator_env": accelerator_env(order.spec),
             "env": {**(order.spec.get("env") or {}), **order.secrets},
         }
 

@@ -29,8 +29,7 @@ def main() -> int:
 
     failure_config: Any = ray.train.FailureConfig  # typed as its first version, which lacks the limit
     on_gpu = bool(job["resources"]["GPU"])
-    env = {"DS_ACCELERATOR": "cuda" if on_gpu else "cpu", "OMP_NUM_THREADS": "1"}
-    ray.init(namespace=NAMESPACE, runtime_env={"env_vars": env})
+    ray.init(namespace=NAMESPACE, runtime_env={"env_vars": {**job["accelerator_env"], "OMP_NUM_THREADS": "1"}})
     trainer = TorchTrainer(
         train_rank,
         train_loop_config=job,
