@@ -331,6 +331,8 @@ class HostActor:
     def _fence(self, why: str) -> None:
         """Nobody can reach us: end the ranks before somebody starts others. Their leases close with this process."""
         logging.getLogger(__name__).error("host %s ends itself and its ranks: %s", self._name, why)
+        if isinstance(self._leader, RayTrainJob):
+            self._leader.kill()
         os._exit(1)
 
     def _keep(self, work: Any) -> None:

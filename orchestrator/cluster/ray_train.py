@@ -77,6 +77,10 @@ class RayTrainJob:
             self._stop = order
         for account in self._accounts.values():
             account.stop(time.monotonic_ns())
+        self.kill()
+
+    def kill(self) -> None:
+        """End the driver at once, and all that it has started."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -118,7 +122,7 @@ class RayTrainJob:
 
     async def _drive(self) -> int:
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "orchestrator.cluster.ray_train_driver"),
+            *(sys.executable, "-m", "orchestrator.cluster.ray_train_driver", str(os.getpid())),
             env=self._driver_env(),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

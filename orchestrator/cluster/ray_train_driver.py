@@ -1,13 +1,17 @@
 """The Ray driver of one attempt under `launcher: ray_train`: reads its job as one line of JSON, runs a TorchTrainer.
 
-python -m orchestrator.cluster.ray_train_driver < job
+python -m orchestrator.cluster.ray_train_driver LEADER_PID < job
+
+It lives no longer than the process that leads the attempt, and Ray ends the workers of a driver that is gone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -18,9 +22,11 @@ from typing import Any
 NAMESPACE = "evertrain"
 CONTROLLER_FAILURES = 3  # Ray's default is for ever
 _LINE_BYTES = 2**20
+_PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
+    die_with(int(sys.argv[1]))
     job = json.loads(sys.stdin.readline())
     import ray
     import ray.train
@@ -50,6 +56,13 @@ def main() -> int:
     )
     trainer.fit()
     return 0
+
+
+def die_with(leader_pid: int) -> None:
+    """Be killed with the leader, whose child this process is: nobody else would end it, or hear of it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != leader_pid:  # it died before the kernel knew of our wish
+        os._exit(1)
 
 
 def train_rank(job: dict[str, Any]) -> None:

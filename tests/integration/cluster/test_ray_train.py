@@ -29,3 +29,14 @@ def test_a_cancelled_run_under_ray_train_leaves_no_driver(stage: Stage) -> None:
     stage.server.stop(key, "cancel")
     assert stage.server.wait_ended(key).outcome == "cancelled"
     stage.server.wait("no driver", lambda: not stage.train_drivers())
+
+
+def test_a_lost_leader_takes_its_driver_along(stage: Stage) -> None:
+    """Workers may live on until Ray has missed their driver: no other attempt may start before."""
+    key = stage.run({**DIGITS, "launcher": "ray_train"})
+    (driver,) = stage.server.wait("the driver", stage.train_drivers)
+    driver.parent().kill()
+    ended = stage.server.wait_ended(key)
+    assert ended.outcome == "lost", ended
+    assert ended.fence_s > 0
+    stage.server.wait("no driver", lambda: not stage.train_drivers())
