@@ -10,29 +10,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from orchestrator.cluster.fencing import FENCE_S
 from orchestrator.cluster.gang import deadline_of
 from orchestrator.cluster.gang_messages import Bind, StartRanks
 from orchestrator.cluster.gang_story import GangStory
 from orchestrator.cluster.host import Host
 from orchestrator.cluster.rank_account import RankAccount
 from orchestrator.cluster.rank_env import accelerator_env, launch_of, resources_of
-from orchestrator.cluster.rank_output import Redactor, redact_message
+from orchestrator.cluster.rank_output import LineSplitter, RateLimit, Redactor, redact_message
 from orchestrator.core.ledger import add
 from orchestrator.core.observations import Placed
 from orchestrator.core.runs import Failure, FailureKind, Reason, ReasonCode, StopOrder
 from trainers import contract
 
+log = logging.getLogger(__name__)
+
 LAUNCHER = "ray_train"
+DRIVER = (sys.executable, "-m", "orchestrator.cluster.ray_train_driver")
 TICK_S = 0.5
-_OUTPUT_BYTES = 2**20
+_READ_BYTES = 256 * 1024
 _TAIL_LINES = 20
 _NO_PORT = 0
 
@@ -55,14 +60,22 @@ class RayTrainJob:
         self._tail: list[str] = []
 
     async def run(self) -> None:
-        """Live the attempt."""
+        """Live the attempt. Never raises: an error of our own ends the attempt as lost, so that the run goes on."""
         tasks = [asyncio.create_task(self._tick()), asyncio.create_task(self._keep_deadline())]
         self._story.placed(self._placed)
         try:
-            code = await self._drive() if self._stop is None else 0
+            await self._live()
+        except Exception as error:
+            log.exception("leading %s/%d through Ray Train failed", self._bind.order.run_id, self._bind.order.attempt)
+            failure = Failure(FailureKind.HOST_LOST, f"its leader failed: {type(error).__name__}: {error}")
+            self._story.end("lost", Reason(ReasonCode.RESCHEDULED, failure.message), failure=failure, fence_s=FENCE_S)
         finally:
+            self.kill()
             for task in tasks:
                 task.cancel()
+
+    async def _live(self) -> None:
+        code = await self._drive() if self._stop is None else 0
         self._look()
         if self._stop is not None:
             self._story.stopped(self._stop)
@@ -122,25 +135,33 @@ class RayTrainJob:
 
     async def _drive(self) -> int:
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "orchestrator.cluster.ray_train_driver", str(os.getpid())),
+            *(*DRIVER, str(os.getpid())),
             env=self._driver_env(),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            limit=_OUTPUT_BYTES,
             start_new_session=True,
         )
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps(self._job()).encode() + b"\n")  # it holds secrets: never an argument or a file
-        await process.stdin.drain()
-        with contextlib.suppress(ValueError):  # a line beyond the limit
-            while line := await process.stdout.readline():
-                text = line.decode(errors="backslashreplace").rstrip()
-                self._tail = [*self._tail[1 - _TAIL_LINES :], self._redact(text)]
-                self._host.say(self._story.number, text)
+        with contextlib.suppress(ConnectionError):  # it has ended already: its exit code says so
+            process.stdin.write(json.dumps(self._job()).encode() + b"\n")  # secrets: never an argument or a file
+            await process.stdin.drain()
+        await self._read(process.stdout)
         return await process.wait()
+
+    async def _read(self, output: asyncio.StreamReader) -> None:
+        """All that it prints: a driver whose output nobody takes would wait for ever."""
+        splitter, limit = LineSplitter(self._redact), RateLimit(time.monotonic())
+        while data := await output.read(_READ_BYTES):
+            self._say(limit.admit(splitter.feed(data), time.monotonic()))
+        self._say([*limit.admit(splitter.rest(), time.monotonic()), *limit.flush()])
+
+    def _say(self, lines: Sequence[str]) -> None:
+        self._tail = [*self._tail, *lines][-_TAIL_LINES:]
+        for line in lines:
+            self._host.say(self._story.number, line)
 
     def _driver_env(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
