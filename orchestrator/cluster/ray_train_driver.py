@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 NAMESPACE = "evertrain"
-CONTROLLER_FAILURES = 3  # Ray's default is for ever
+_WHY_LENGTH = 500
 _LINE_BYTES = 2**20
 _PR_SET_PDEATHSIG = 1
 
@@ -32,10 +32,13 @@ def main() -> int:
     import ray.train
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.exceptions import WorkerGroupError
 
     failure_config: Any = ray.train.FailureConfig  # typed as its first version, which lacks the limit
     on_gpu = bool(job["resources"]["GPU"])
-    ray.init(namespace=NAMESPACE, runtime_env={"env_vars": {**job["accelerator_env"], "OMP_NUM_THREADS": "1"}})
+    # Ray Train's own actors look for Ray's address: with two clusters on a host they would find neither.
+    env = {**job["accelerator_env"], "OMP_NUM_THREADS": "1", "RAY_ADDRESS": os.environ["RAY_ADDRESS"]}
+    ray.init(namespace=NAMESPACE, runtime_env={"env_vars": env})
     trainer = TorchTrainer(
         train_rank,
         train_loop_config=job,
@@ -49,13 +52,22 @@ def main() -> int:
         run_config=RunConfig(
             name=job["name"],
             storage_path=job["storage"],
-            failure_config=failure_config(
-                max_failures=job["max_failures"], controller_failure_limit=CONTROLLER_FAILURES
-            ),
+            # The gang's coordinator judges each failure, within the run's budgets; Ray's own limits default to for ever.
+            failure_config=failure_config(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),
         ),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except WorkerGroupError as error:
+        leader: Any = ray.get_actor(job["leader"], NAMESPACE)
+        why = {rank: _shorten(each) for rank, each in error.worker_failures.items()}
+        ray.get(leader.train_failed.remote(job["incarnation"], why))
+        raise
     return 0
+
+
+def _shorten(error: Exception) -> str:
+    return " ".join(str(error).split())[:_WHY_LENGTH]
 
 
 def die_with(leader_pid: int) -> None:
@@ -76,6 +88,8 @@ def train_rank(job: dict[str, Any]) -> None:
 
     os.environ.update(job["env"])
     rank = ray.train.get_context().get_world_rank()
+    incarnation = job["incarnation"]
+    node_id = ray.get_runtime_context().get_node_id()
     leader: Any = ray.get_actor(job["leader"], NAMESPACE)
     with tempfile.TemporaryDirectory(prefix="et-") as directory:
         code_dir = None
@@ -84,10 +98,13 @@ def train_rank(job: dict[str, Any]) -> None:
             code_dir = str(Path(directory) / "code")
             unpack(bundle, Path(code_dir))
         path = os.path.join(directory, "p")
-        forwarding = Forwarder(path, lambda line: ray.get(leader.train_said.remote(rank, line)))
-        document: str = ray.get(leader.train_join.remote(rank, os.getpid(), directory, path, code_dir))
+        forwarding = Forwarder(path, lambda line: ray.get(leader.train_said.remote(incarnation, rank, line)))
+        document: str = ray.get(
+            leader.train_join.remote(incarnation, rank, os.getpid(), node_id, directory, path, code_dir)
+        )
         code = run_rank(Launch.from_json(document))
         forwarding.close()
+        ray.get(leader.train_left.remote(incarnation, rank, int(code)))
     if code != 0:
         raise RuntimeError(f"rank {rank} ended with exit code {code}")
 

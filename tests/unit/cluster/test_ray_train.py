@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
-import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,25 @@ from typing import Any
 import pytest
 
 from orchestrator.cluster import ray_train
-from orchestrator.cluster.gang_messages import Bind
+from orchestrator.cluster.gang import Coordinator
+from orchestrator.cluster.gang_messages import Bind, StartRanks
 from orchestrator.cluster.gang_story import GangStory
 from orchestrator.cluster.host import Host, HostIdentity
 from orchestrator.cluster.local_dirs import NodeDirs
 from orchestrator.cluster.outbox import Outbox
-from orchestrator.cluster.ray_train import RayTrainJob
-from orchestrator.core.observations import AttemptEnded, Happening, Placed
+from orchestrator.cluster.ray_train import RayTrainRanks
+from orchestrator.core.observations import AttemptEnded, Happening, IncarnationFailed, Placed
 from orchestrator.core.orders import AttemptOrder
-from orchestrator.core.runs import NodeShare
+from orchestrator.core.runs import Budgets, FailureKind, NodeShare, ReasonCode, Spent
+from trainers import contract
+from trainers.contract import ExitCode
 
 PATIENCE_S = 60.0  # a bound for hanging, not a measurement
 SHARE = NodeShare("node-1", "host-1", "127.0.0.1", 2)
 PLACED = Placed((SHARE,), 0.0)
+WAITS = "import time; time.sleep(600)"
+DIES = "raise SystemExit('no such image')"
+NOWHERE = 4_000_000  # above every process id
 
 
 class NoServices:
@@ -52,6 +58,10 @@ class Led:
         assert isinstance(self.happened[-1], AttemptEnded)
         return self.happened[-1]
 
+    @property
+    def failures(self) -> list[IncarnationFailed]:
+        return [each for each in self.happened if isinstance(each, IncarnationFailed)]
+
 
 def order(**changes: Any) -> AttemptOrder:
     values: dict[str, Any] = {
@@ -66,25 +76,71 @@ def order(**changes: Any) -> AttemptOrder:
     return AttemptOrder(**{**values, **changes})
 
 
+Play = Callable[[RayTrainRanks, int], Coroutine[Any, Any, None]]
+
+
+class Played(RayTrainRanks):
+    """Whose workers do what `play` says, given the incarnation."""
+
+    def __init__(self, play: Play, bind: Bind, host: Host) -> None:
+        super().__init__(bind, host, leader="gang-1/0", gcs_address="127.0.0.1:1")
+        self._play = play
+
+    async def start(self, start: StartRanks) -> tuple[int, ...]:
+        playing = asyncio.create_task(self._play(self, start.incarnation))
+        try:
+            return await super().start(start)
+        finally:
+            await asyncio.wait({playing}, timeout=PATIENCE_S)
+
+
+async def idle(ranks: RayTrainRanks, incarnation: int) -> None:
+    """No worker ever begins."""
+
+
+async def join(ranks: RayTrainRanks, incarnation: int) -> None:
+    """Both workers begin, as soon as they may."""
+    for rank in (0, 1):
+        joined = False
+        while not joined:
+            with contextlib.suppress(RuntimeError):
+                ranks.join(incarnation, rank, NOWHERE + rank, "node-1", "/s", "/p", None)
+                joined = True
+            await asyncio.sleep(0.01)
+
+
+def fail(ranks: RayTrainRanks, incarnation: int, rank: int, code: int, *, secondary: bool = False) -> None:
+    said = contract.Failed(code=code, message="no such column", traceback="line 1", step=7, secondary=secondary)
+    ranks.said(incarnation, rank, contract.encode(said))
+    ranks.left(incarnation, rank, code)
+
+
 class Lead:
     """Leads one attempt to its end; the driver is `driver`, a Python script."""
 
-    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch, driver: str) -> None:
-        script = directory / "driver.py"
-        script.write_text(textwrap.dedent(driver))
-        monkeypatch.setattr(ray_train, "DRIVER", (sys.executable, str(script)))
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._directory, self._monkeypatch = directory, monkeypatch
         self._dirs = NodeDirs(str(directory / "n"), "node-1")
 
-    def __call__(self, the_order: AttemptOrder) -> Led:
-        return asyncio.run(asyncio.wait_for(self._lead(the_order), PATIENCE_S))
+    def __call__(
+        self,
+        driver: str,
+        play: Play = idle,
+        python: str = sys.executable,
+        **changes: Any,
+    ) -> Led:
+        script = self._directory / "driver.py"
+        script.write_text(driver)
+        self._monkeypatch.setattr(ray_train, "DRIVER", (python, str(script)))
+        return asyncio.run(asyncio.wait_for(self._lead(order(**changes), play), PATIENCE_S))
 
-    async def _lead(self, the_order: AttemptOrder) -> Led:
+    async def _lead(self, the_order: AttemptOrder, play: Play) -> Led:
         host = Host(HostIdentity("gang-1/0", SHARE.host, SHARE.ip), self._dirs, NoServices(), unpack=lambda *_: None)
         bind = Bind(the_order, 0)
         await host.bind(bind)
         outbox = Outbox(self._dirs.attempt(the_order.run_id, the_order.attempt), the_order.run_id, the_order.attempt)
         story = GangStory(the_order, outbox)
-        await RayTrainJob(bind, host, story, PLACED, leader="gang-1/0", gcs_address="127.0.0.1:1").run()
+        await Coordinator(the_order, [Played(play, bind, host)], story, PLACED).run()
         report = await story.report(0, 0, 0.0)
         lines = await host.log_lines(0, 0, 1000, 0.0)
         outbox.close()
@@ -92,19 +148,86 @@ class Lead:
         return Led([each.what for each in report.observations], [line.text for line in lines])
 
 
-def test_a_line_of_any_length_is_cut_and_hinders_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    led = Lead(tmp_path, monkeypatch, "print('x' * 3_000_000); print('after'); raise SystemExit(3)")(order())
+@pytest.fixture
+def lead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lead:
+    return Lead(tmp_path, monkeypatch)
+
+
+def test_a_line_of_any_length_is_cut_and_hinders_nobody(lead: Lead) -> None:
+    led = lead("print('x' * 3_000_000); print('after'); raise SystemExit(3)", budgets=Budgets(infrastructure=0))
     assert [line[:5] for line in led.log] == ["xxxxx", "after"]
     assert led.log[0].endswith("line cut at 16384 bytes]")
     assert led.ended.outcome == "failed"
 
 
-def test_an_error_of_our_own_ends_the_attempt_as_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_our_own_ends_the_attempt_as_lost(lead: Lead) -> None:
     """Nobody awaits the leader's task: an error that it raised would leave an attempt that never ends."""
-    lead = Lead(tmp_path, monkeypatch, "")
-    monkeypatch.setattr(ray_train, "DRIVER", (str(tmp_path / "nothing-there"),))
-    ended = lead(order()).ended
+    ended = lead(WAITS, python="/nothing-there").ended
     assert ended.outcome == "lost"
-    assert ended.fence_s > 0
     assert ended.failure is not None
     assert "nothing-there" in ended.failure.message
+
+
+def test_a_fit_that_never_starts_spends_what_is_left_of_the_budget(lead: Lead) -> None:
+    led = lead(DIES, budgets=Budgets(infrastructure=4), spent=Spent(application=1, infrastructure=3))
+    assert [each.restarting for each in led.failures] == [True, False]
+    assert led.ended.spent == Spent(application=1, infrastructure=4)
+    assert led.ended.reason.code == ReasonCode.BUDGET_SPENT
+    assert led.ended.failure is not None
+    assert led.ended.failure.kind == FailureKind.NEVER_STARTED
+    assert "no such image" in led.ended.failure.message
+
+
+def test_what_can_never_work_is_not_tried_again(lead: Lead) -> None:
+    async def play(ranks: RayTrainRanks, incarnation: int) -> None:
+        await join(ranks, incarnation)
+        fail(ranks, incarnation, 0, ExitCode.BAD_CONFIG)
+
+    led = lead(WAITS, play)
+    assert [each.restarting for each in led.failures] == [False]
+    assert led.ended.reason.code == ReasonCode.NOT_RETRIABLE
+    assert led.ended.spent == Spent()
+
+
+def test_the_same_failure_twice_ends_the_run_and_is_booked_as_the_users(lead: Lead) -> None:
+    async def play(ranks: RayTrainRanks, incarnation: int) -> None:
+        await join(ranks, incarnation)
+        fail(ranks, incarnation, 1, ExitCode.LOST_PEER, secondary=True)
+        fail(ranks, incarnation, 0, ExitCode.APPLICATION)
+
+    led = lead(WAITS, play)
+    assert [each.restarting for each in led.failures] == [True, False]
+    assert led.ended.reason.code == ReasonCode.REPEATED_FAILURE
+    assert led.ended.spent == Spent(application=1)
+    assert led.ended.failure is not None
+    assert (led.ended.failure.rank, led.ended.failure.host) == (0, "host-1")
+
+
+def test_a_rank_that_said_nothing_is_the_cause_when_ray_train_names_it(lead: Lead, tmp_path: Path) -> None:
+    async def play(ranks: RayTrainRanks, incarnation: int) -> None:
+        await join(ranks, incarnation)
+        fail(ranks, incarnation, 0, ExitCode.LOST_PEER, secondary=True)
+        ranks.failed(incarnation, {0: "RuntimeError", 1: "The actor died unexpectedly"})
+        (tmp_path / "over").touch()
+
+    over = (
+        f"import os, time\nwhile not os.path.exists({str(tmp_path / 'over')!r}): time.sleep(0.02)\nraise SystemExit(1)"
+    )
+    led = lead(over, play, budgets=Budgets(infrastructure=0))
+    failure = led.ended.failure
+    assert failure is not None
+    assert (failure.kind, failure.rank) == (FailureKind.KILLED, 1)
+    assert "The actor died unexpectedly" in failure.message
+
+
+def test_ranks_that_finish_are_a_success(lead: Lead) -> None:
+    async def play(ranks: RayTrainRanks, incarnation: int) -> None:
+        await join(ranks, incarnation)
+        ranks.said(incarnation, 0, contract.encode(contract.Done(step=9, metrics={"accuracy": 1.0})))
+        for rank in (0, 1):
+            ranks.left(incarnation, rank, 0)
+
+    led = lead("", play)
+    assert led.ended.outcome == "succeeded"
+    assert led.ended.result is not None
+    assert led.ended.result.step == 9
