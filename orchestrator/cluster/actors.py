@@ -310,7 +310,7 @@ class HostActor:
 
     async def train_join(
         self, incarnation: int, rank: int, pid: int, node_id: str, staging_dir: str, socket: str, code_dir: str | None
-    ) -> str:
+    ) -> tuple[str, dict[str, str]]:
         return self._train_ranks.join(incarnation, rank, pid, node_id, staging_dir, socket, code_dir)
 
     async def train_said(self, incarnation: int, rank: int, line: bytes) -> None:

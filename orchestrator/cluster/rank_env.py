@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from orchestrator.cluster.gang_messages import Bind, StartRanks
+from orchestrator.core.orders import AttemptOrder
 from trainers.contract import Launch
 
 CONFIG_SECTIONS = ("data", "model", "train", "parallelism", "deepspeed", "checkpoint")
@@ -32,8 +33,7 @@ def rank_env(base: Mapping[str, str], bind: Bind, start: StartRanks, place: Plac
     env = {name: value for name, value in base.items() if not name.startswith(_WITHHELD_PREFIXES)}
     threads = str(threads_of(order.spec))
     env.update({"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"})
-    env.update({str(name): str(value) for name, value in (order.spec.get("env") or {}).items()})
-    env.update(order.secrets)
+    env.update(run_env(order))
     env.update(
         {
             **accelerator_env(order.spec),
@@ -55,6 +55,11 @@ def rank_env(base: Mapping[str, str], bind: Bind, start: StartRanks, place: Plac
         env.setdefault("GLOO_SOCKET_IFNAME", place.interface)
         env.setdefault("NCCL_SOCKET_IFNAME", place.interface)
     return env
+
+
+def run_env(order: AttemptOrder) -> dict[str, str]:
+    """What the run file and its secrets put into the environment of every rank."""
+    return {str(name): str(value) for name, value in (order.spec.get("env") or {}).items()} | dict(order.secrets)
 
 
 def launch_of(bind: Bind, start: StartRanks, *, staging_dir: str, code_dir: str | None, socket: str) -> Launch:

@@ -37,7 +37,7 @@ from orchestrator.cluster.gang_messages import (
 )
 from orchestrator.cluster.host import Host
 from orchestrator.cluster.rank_account import RankAccount
-from orchestrator.cluster.rank_env import accelerator_env, launch_of, resources_of
+from orchestrator.cluster.rank_env import accelerator_env, launch_of, resources_of, run_env
 from orchestrator.cluster.rank_output import LineSplitter, RateLimit, Redactor, redact_message
 from orchestrator.cluster.stack_dump import dump_stack
 from orchestrator.core.failure import RankExit
@@ -191,8 +191,10 @@ class RayTrainRanks:
 
     def join(
         self, incarnation: int, rank: int, pid: int, node_id: str, staging_dir: str, socket: str, code_dir: str | None
-    ) -> str:
-        """A rank begins; answers its launch document. Raises RuntimeError when it must not."""
+    ) -> tuple[str, dict[str, str]]:
+        """A rank begins; answers its launch document, and the run's environment with its secrets: those are for ranks
+        alone, and Ray Train keeps its own settings where everybody can read them. Raises RuntimeError when it must not.
+        """
         fit = self._present(incarnation)
         if fit is None or rank in fit.pids:
             raise RuntimeError(
@@ -206,7 +208,8 @@ class RayTrainRanks:
         self._accounts[rank].pid = pid
         if len(fit.pids) == len(self._accounts):
             fit.begun.set()
-        return launch_of(self._bind, fit.start, staging_dir=staging_dir, code_dir=code_dir, socket=socket).to_json()
+        launch = launch_of(self._bind, fit.start, staging_dir=staging_dir, code_dir=code_dir, socket=socket)
+        return launch.to_json(), run_env(self._bind.order)
 
     def said(self, incarnation: int, rank: int, line: bytes) -> None:
         """A message of a rank. Raises ValueError for what is none."""
@@ -252,7 +255,7 @@ class RayTrainRanks:
         assert process.stdout is not None
         try:
             with contextlib.suppress(ConnectionError):  # it has ended already: its exit code says so
-                process.stdin.write(json.dumps(self._job(fit.start)).encode() + b"\n")  # never an argument or a file
+                process.stdin.write(json.dumps(self._job(fit.start)).encode() + b"\n")
                 await process.stdin.drain()
             await self._read(fit, process.stdout)
         except Exception as error:
@@ -337,7 +340,6 @@ class RayTrainRanks:
             "placement": "SPREAD" if resources.get("placement") == "spread" else "PACK",
             "bundle": order.bundle is not None,
             "accelerator_env": accelerator_env(order.spec),
-            "env": {**(order.spec.get("env") or {}), **order.secrets},
         }
 
 

@@ -86,7 +86,6 @@ def train_rank(job: dict[str, Any]) -> None:
     from trainers.contract import Launch
     from trainers.train import run_rank
 
-    os.environ.update(job["env"])
     rank = ray.train.get_context().get_world_rank()
     incarnation = job["incarnation"]
     node_id = ray.get_runtime_context().get_node_id()
@@ -99,9 +98,10 @@ def train_rank(job: dict[str, Any]) -> None:
             unpack(bundle, Path(code_dir))
         path = os.path.join(directory, "p")
         forwarding = Forwarder(path, lambda line: ray.get(leader.train_said.remote(incarnation, rank, line)))
-        document: str = ray.get(
+        document, env = ray.get(
             leader.train_join.remote(incarnation, rank, os.getpid(), node_id, directory, path, code_dir)
         )
+        os.environ.update(env)
         code = run_rank(Launch.from_json(document))
         forwarding.close()
         ray.get(leader.train_left.remote(incarnation, rank, int(code)))

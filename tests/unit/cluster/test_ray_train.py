@@ -98,14 +98,16 @@ async def idle(ranks: RayTrainRanks, incarnation: int) -> None:
     """No worker ever begins."""
 
 
-async def join(ranks: RayTrainRanks, incarnation: int) -> None:
-    """Both workers begin, as soon as they may."""
+async def join(ranks: RayTrainRanks, incarnation: int, given: list[dict[str, str]] | None = None) -> None:
+    """Both workers begin, as soon as they may; `given` takes the environment of each."""
     for rank in (0, 1):
         joined = False
         while not joined:
             with contextlib.suppress(RuntimeError):
-                ranks.join(incarnation, rank, NOWHERE + rank, "node-1", "/s", "/p", None)
+                _, env = ranks.join(incarnation, rank, NOWHERE + rank, "node-1", "/s", "/p", None)
                 joined = True
+                if given is not None:
+                    given.append(env)
             await asyncio.sleep(0.01)
 
 
@@ -231,3 +233,20 @@ def test_ranks_that_finish_are_a_success(lead: Lead) -> None:
     assert led.ended.outcome == "succeeded"
     assert led.ended.result is not None
     assert led.ended.result.step == 9
+
+
+def test_secrets_reach_the_ranks_and_nothing_that_ray_train_keeps(lead: Lead, tmp_path: Path) -> None:
+    given: list[dict[str, str]] = []
+    job = tmp_path / "job"
+
+    async def play(ranks: RayTrainRanks, incarnation: int) -> None:
+        await join(ranks, incarnation, given)
+        while not job.exists() or not job.read_text().endswith("\n"):
+            await asyncio.sleep(0.02)
+        fail(ranks, incarnation, 0, ExitCode.BAD_CONFIG)
+
+    spec = {**order().spec, "env": {"LEVEL": 3}}
+    keeps = f"import sys, time; open({str(job)!r}, 'w').write(sys.stdin.readline()); time.sleep(600)"
+    lead(keeps, play, spec=spec, secrets={"TOKEN": "hush-hush"})
+    assert given == [{"LEVEL": "3", "TOKEN": "hush-hush"}] * 2
+    assert "hush" not in job.read_text()
