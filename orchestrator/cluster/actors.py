@@ -319,6 +319,9 @@ class HostActor:
     async def train_left(self, incarnation: int, rank: int, code: int) -> None:
         self._train_ranks.left(incarnation, rank, code)
 
+    async def train_over_memory(self, incarnation: int, rank: int, evidence: str) -> None:
+        self._train_ranks.over_memory(incarnation, rank, evidence)
+
     async def train_failed(self, incarnation: int, why: Mapping[int, str]) -> None:
         self._train_ranks.failed(incarnation, why)
 

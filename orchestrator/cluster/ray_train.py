@@ -3,8 +3,8 @@
 To the coordinator they are one host. An incarnation is one `fit()`, in a driver process of its own (`ray_train_driver`)
 whose workers run the same `trainers/train.py`. Ray Train itself restarts nothing: which failure was the cause, and whether
 there is another start out of which budget, is judged where it is for every gang. Told more coarsely than of our own ranks:
-all output is one source without rank numbers, how a rank that said nothing died is not seen, and a stop kills without a
-last checkpoint.
+all output is one source without rank numbers, `start_timeout` counts what Ray Train takes to start as well, how a rank that
+said nothing died is not seen, and a stop kills without a last checkpoint.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from orchestrator.cluster.gang_messages import (
 )
 from orchestrator.cluster.host import Host
 from orchestrator.cluster.rank_account import RankAccount
-from orchestrator.cluster.rank_env import accelerator_env, launch_of, resources_of, run_env
+from orchestrator.cluster.rank_env import accelerator_env, launch_of, memory_of, resources_of, run_env
 from orchestrator.cluster.rank_output import LineSplitter, RateLimit, Redactor, redact_message
 from orchestrator.cluster.stack_dump import dump_stack
 from orchestrator.core.failure import RankExit
@@ -235,6 +235,16 @@ class RayTrainRanks:
         else:
             self._events.put(Ended(incarnation, told))
 
+    def over_memory(self, incarnation: int, rank: int, evidence: str) -> None:
+        """A rank has used more than it may, and is about to end itself for it."""
+        fit = self._present(incarnation)
+        if fit is not None and rank not in fit.left:
+            fit.left.add(rank)
+            fit.failed = True
+            self._events.put(
+                Ended(incarnation, self._end(fit, rank, signal=int(signal.SIGKILL), oom_evidence=evidence))
+            )
+
     def failed(self, incarnation: int, why: Mapping[int, str]) -> None:
         """Ray Train gives up and says why, by rank."""
         fit = self._present(incarnation)
@@ -337,6 +347,8 @@ class RayTrainRanks:
                 "GPU": resources.get("gpu") or 0,
                 "memory": resources.get("memory") or 0,
             },
+            "memory_limit": memory_of(order.spec),
+            "accelerator": resources.get("accelerator"),
             "placement": "SPREAD" if resources.get("placement") == "spread" else "PACK",
             "bundle": order.bundle is not None,
             "accelerator_env": accelerator_env(order.spec),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import signal
@@ -16,8 +17,12 @@ import socket
 import sys
 import tempfile
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from orchestrator.cluster import memory_watch
 
 NAMESPACE = "evertrain"
 _WHY_LENGTH = 500
@@ -48,6 +53,7 @@ def main() -> int:
             use_gpu=on_gpu,
             resources_per_worker={name: amount for name, amount in job["resources"].items() if amount},
             placement_strategy=job["placement"],
+            accelerator_type=job["accelerator"],
         ),
         run_config=RunConfig(
             name=job["name"],
@@ -102,11 +108,28 @@ def train_rank(job: dict[str, Any]) -> None:
             leader.train_join.remote(incarnation, rank, os.getpid(), node_id, directory, path, code_dir)
         )
         os.environ.update(env)
+        if job["memory_limit"]:
+            over = functools.partial(leader.train_over_memory.remote, incarnation, rank)
+            hold_to_memory(job["memory_limit"], lambda evidence: ray.get(over(evidence)))
         code = run_rank(Launch.from_json(document))
         forwarding.close()
         ray.get(leader.train_left.remote(incarnation, rank, int(code)))
     if code != 0:
         raise RuntimeError(f"rank {rank} ended with exit code {code}")
+
+
+def hold_to_memory(limit_bytes: int, tell: Callable[[str], None]) -> None:
+    """End this process, once told why, when it uses more: to Ray the limit is only a number to place workers by."""
+
+    def watch() -> None:
+        while not (found := memory_watch.over_limit({0: os.getpid()}, limit_bytes)):
+            time.sleep(memory_watch.INTERVAL_S)
+        try:
+            tell(found[0])
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="memory", daemon=True).start()
 
 
 class Forwarder:

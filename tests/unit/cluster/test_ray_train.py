@@ -250,3 +250,34 @@ def test_secrets_reach_the_ranks_and_nothing_that_ray_train_keeps(lead: Lead, tm
     lead(keeps, play, spec=spec, secrets={"TOKEN": "hush-hush"})
     assert given == [{"LEVEL": "3", "TOKEN": "hush-hush"}] * 2
     assert "hush" not in job.read_text()
+
+
+def test_ranks_that_do_not_begin_in_time_are_given_up(lead: Lead) -> None:
+    failure = lead(WAITS, spec={**order().spec, "start_timeout": 0.5}, budgets=Budgets(infrastructure=0)).ended.failure
+    assert failure is not None
+    assert failure.kind == FailureKind.NEVER_STARTED
+    assert "0 of 2 ranks within 0.5 s (start_timeout)" in failure.message
+
+
+def test_a_rank_without_progress_is_hung(lead: Lead) -> None:
+    async def play(ranks: RayTrainRanks, incarnation: int) -> None:
+        await join(ranks, incarnation)
+        for rank in (0, 1):
+            ranks.said(incarnation, rank, contract.encode(contract.Hello(rank=rank, pid=NOWHERE + rank)))
+
+    failure = lead(
+        WAITS, play, spec={**order().spec, "hang_timeout": 0.5}, budgets=Budgets(infrastructure=0)
+    ).ended.failure
+    assert failure is not None
+    assert failure.kind == FailureKind.HUNG
+
+
+def test_a_rank_that_ended_itself_for_its_memory_ran_out_of_it(lead: Lead) -> None:
+    async def play(ranks: RayTrainRanks, incarnation: int) -> None:
+        await join(ranks, incarnation)
+        fail(ranks, incarnation, 0, ExitCode.LOST_PEER, secondary=True)
+        ranks.over_memory(incarnation, 1, "2.10 GiB used of 2.00 GiB allowed")
+
+    failure = lead(WAITS, play, budgets=Budgets(application=0)).ended.failure
+    assert failure is not None
+    assert (failure.kind, failure.rank) == (FailureKind.OUT_OF_MEMORY, 1)

@@ -19,6 +19,14 @@ print(driver.pid, flush=True)
 time.sleep(600)
 """
 
+GREEDY = """
+import time
+from orchestrator.cluster.ray_train_driver import hold_to_memory
+hold_to_memory(256 * 2**20, lambda evidence: print(evidence, flush=True))
+kept = bytearray(b"x") * (512 * 2**20)
+time.sleep(600)
+"""
+
 
 def test_the_driver_dies_with_its_leader() -> None:
     """Nobody is left who could end it: its job's pipe stays open here, so it is not that which it notices."""
@@ -35,3 +43,9 @@ def test_the_driver_dies_with_its_leader() -> None:
             signal.pidfd_send_signal(driver, signal.SIGKILL)
         for descriptor in (driver, reading, writing):
             os.close(descriptor)
+
+
+def test_a_worker_that_uses_more_memory_than_it_may_says_so_and_ends() -> None:
+    worker = subprocess.run([sys.executable, "-c", GREEDY], stdout=subprocess.PIPE, text=True, timeout=60)
+    assert worker.returncode == -signal.SIGKILL
+    assert "GiB used of 0.25 GiB allowed" in worker.stdout
