@@ -32,7 +32,7 @@ from orchestrator.control.runs import RunRecords
 from orchestrator.control.startup import fill_board
 from orchestrator.control.wakeups import LocalWakeups
 from orchestrator.errors import EvertrainError
-from orchestrator.ports import Store
+from orchestrator.ports import Clock, Store
 from orchestrator.settings import Settings, load_settings
 from orchestrator.store.store import open_store
 from orchestrator.telemetry.logging import set_up_logging
@@ -57,9 +57,9 @@ class Server:
     http: HttpServer
 
 
-def build(settings: Settings, store: Store) -> Server:
-    """Put the server together; nothing listens and nothing runs yet."""
-    clock, wakeups, metrics = SystemClock(), LocalWakeups(), Metrics(settings)
+def build(settings: Settings, store: Store, clock: Clock) -> Server:
+    """Put the server together; nothing listens and nothing runs yet. Call it on the event loop that will serve."""
+    wakeups, metrics = LocalWakeups(), Metrics(settings)
     board = Board(clock)
     records = RunRecords(store, board, wakeups)
     fill_board(board, store, records, clock)
@@ -149,11 +149,11 @@ async def _main(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    store = open_store(settings.database_url)
+    clock, store = SystemClock(), open_store(settings.database_url, settings.secrets_key)
     try:
-        admin, agent = ensure_first_tokens(store, SystemClock(), settings.data_dir)
+        admin, agent = ensure_first_tokens(store, clock, settings.data_dir)
         log.info("the first tokens are in %s and %s", admin, agent)
-        await serve(build(settings, store), stop)
+        await serve(build(settings, store, clock), stop)
     finally:
         store.close()
 

@@ -107,8 +107,10 @@ class Store(Protocol):
         """In order of seq, those above `after`."""
         ...
 
-    def checkpoints(self, run_id: str) -> list[Checkpoint]:
-        """Newest step first."""
+    def checkpoints(
+        self, run_id: str, *, below: tuple[int, int, int] | None = None, limit: int = 1000
+    ) -> list[Checkpoint]:
+        """Newest step first, those whose key is lower than `below`."""
         ...
 
     def models(self, project: str, name: str = "") -> list[ModelVersion]:

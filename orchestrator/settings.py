@@ -46,6 +46,11 @@ class Settings(BaseSettings):
         description="fsspec URL or path of checkpoints, unless a run file says otherwise; empty: in data_dir.",
     )
 
+    secrets_key_file: Path | None = Field(
+        default=None,
+        description="File with the key that secret values are encrypted with, made at the first start; empty: in data_dir.",
+    )
+
     grpc_host: str = Field(default="127.0.0.1", description="Address that the gRPC API listens on.")
     grpc_port: _Port = Field(default=DEFAULT_GRPC_PORT, description="Port of the gRPC API; 0 takes any free one.")
     http_host: str = Field(default="127.0.0.1", description="Address that /metrics, /healthz and /readyz listen on.")
@@ -58,7 +63,9 @@ class Settings(BaseSettings):
         default=None, description="Whether /metrics answers without a token; unset: only while bound to loopback."
     )
 
-    message_bytes: _Bytes = Field(default=8 * MIB, description="Largest gRPC message taken or sent.")
+    message_bytes: _Bytes = Field(
+        default=8 * MIB, description="Largest gRPC message taken; answers are bounded by pages."
+    )
     spec_bytes: _Bytes = Field(default=256 * 1024, description="Largest run file taken.")
     bundle_bytes: _Bytes = Field(default=64 * MIB, description="Largest code bundle taken.")
     concurrent_streams: Annotated[int, Field(gt=0)] = Field(
@@ -119,6 +126,10 @@ class Settings(BaseSettings):
     @property
     def database_url(self) -> str:
         return self.store_url or f"sqlite:///{self.data_dir / 'evertrain.db'}"
+
+    @property
+    def secrets_key(self) -> Path:
+        return self.secrets_key_file or self.data_dir / "secrets.key"
 
     @property
     def storage_root(self) -> str:

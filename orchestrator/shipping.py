@@ -10,7 +10,13 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from orchestrator import bundle, spec
-from orchestrator.errors import InvalidSpec, NotFound, Problem, Refused
+from orchestrator.errors import InvalidSpec, Problem, Refused
+
+_ENVIRONMENT = "env."
+
+
+class Misused(Refused):
+    """The call itself is wrong: a run file that is not there, a change that is none. Nothing was looked at or sent."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,7 @@ class Shipment:
 def prepare(path: Path, overrides: Mapping[str, Any] | None = None) -> Shipment:
     """Read a run file, put in `overrides` (dotted path: value), inline `deepspeed: FILE` and pack `code: DIRECTORY`.
 
-    Relative paths are relative to the run file. Raises NotFound, InvalidSpec, and what `bundle.pack` raises.
+    Relative paths are relative to the run file. Raises Misused, InvalidSpec, and what `bundle.pack` raises.
     """
     return prepare_document(spec.read_mapping(_read(path), source=str(path)), path.parent, str(path), overrides)
 
@@ -46,19 +52,30 @@ def prepare_document(
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """`train.lr=1e-2` as path and value; the value is read as in a run file. Raises Refused."""
+    """`train.lr=1e-2` as path and value; the value is read as in a run file. Raises Misused.
+
+    Environment is text: `env.DEBUG=1` means "1", as it does in every shell, and quotes are needed only to keep quotes.
+    """
     key, separator, value = text.partition("=")
-    if not separator or not key.strip():
-        raise Refused(f"--set {text}: must be KEY=VALUE, such as train.lr=1e-2")
-    return key.strip(), spec.read_mapping(f"value: {value}", source=f"--set {key.strip()}")["value"]
+    key = key.strip()
+    if not separator or not key:
+        raise Misused(f"--set {text}: must be KEY=VALUE, such as train.lr=1e-2")
+    if key.startswith(_ENVIRONMENT) and not value.startswith(("'", '"')):
+        return key, value
+    try:
+        return key, spec.read_mapping(f"value: {value}", source=f"--set {text}")["value"]
+    except InvalidSpec as error:
+        raise Misused(str(error)) from None
 
 
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise NotFound(f"no run file {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
+        raise Misused(f"no run file {path}") from None
+    except OSError as error:
+        raise Misused(f"{path} cannot be read as a run file: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise Refused(f"{path} cannot be read as a run file: {error}") from error
 
 
@@ -68,7 +85,7 @@ def _put(document: dict[str, Any], key: str, value: Any) -> None:
     for section in sections:
         place = place.setdefault(section, {})
         if not isinstance(place, dict):
-            raise Refused(f"--set {key}: {section} is not a section of the run file")
+            raise Misused(f"--set {key}: {section} is not a section of the run file")
     place[last] = value
 
 
@@ -91,6 +108,10 @@ def _code(document: Mapping[str, Any], base: Path) -> bytes | None:
     if not isinstance(code, str) or code.startswith(spec.BUNDLE_PREFIX):
         return None
     directory = base / code
+    if not directory.is_dir():
+        raise InvalidSpec(
+            [Problem("code", code, f"{directory} is not a directory: name one, relative to the run file")]
+        )
     if isinstance(script, str) and not (directory / script).is_file():
         raise InvalidSpec([Problem("script", script, f"is not a file below {directory}")])
     return bundle.pack(directory)

@@ -1,6 +1,6 @@
 """What all ranks must decide alike, between two optimizer steps: to stop, to save, that the loss is still a number.
 
-One small all-reduce carries it, not after each step but about ten times a second: rank 0's clock says after how many
+One small all-reduce carries it, not after each step but about four times a second: rank 0's clock says after how many
 steps the next one is due, and all ranks hear it in the last one.
 """
 

@@ -26,16 +26,17 @@ STAMP_NAME = "evertrain-stamp.json"
 
 
 def build() -> Path:
-    """Build the op if no library fits, and return the library's path.
+    """Build the op if no library fits, and return the library's path. A lock that a killed process left goes.
 
     Raises RuntimeError when the machine has no compiler that can build it.
     """
     directory = build_dir()
     with open(directory / "evertrain.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        clear_stale_lock(directory)
         if misfit(directory) is not None:
-            clear_stale_lock(directory)
             (directory / STAMP_NAME).unlink(missing_ok=True)
+            os.environ["PATH"] = path_with_own_tools(os.environ.get("PATH", os.defpath))
             ShareMemCommBuilder().jit_load(verbose=False)
             (directory / STAMP_NAME).write_text(json.dumps(_fitting_stamp()))
     return _library(directory)
@@ -92,6 +93,13 @@ def _is_open_somewhere(path: Path) -> bool:
         if (held.st_dev, held.st_ino) == (target.st_dev, target.st_ino):
             return True
     return False
+
+
+def path_with_own_tools(path: str) -> str:
+    """`path` headed by this interpreter's directory, where pip has put ninja: a machine may have none of its own, and
+    two versions that take turns compile everything again each time.
+    """
+    return os.pathsep.join((str(Path(sys.executable).parent), path))
 
 
 def _library(directory: Path) -> Path:

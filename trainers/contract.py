@@ -198,9 +198,13 @@ def encode(message: Message) -> bytes:
 
 
 def decode(line: bytes | str) -> Message:
-    """Raises ValueError on anything that `encode` did not write."""
+    """Raises ValueError on anything that `encode` did not write.
+
+    Text is answered so that any wire and any store can keep it: a file name of other bytes than UTF-8, or a NUL, in an
+    exception's words must not take the whole message with it.
+    """
     try:
-        raw = json.loads(line)
+        raw = _keepable(json.loads(line))
         cls = _BY_KIND[raw.pop("kind")]
         if cls is Restored:
             raw["skipped"] = tuple(Skipped(**each) for each in raw.get("skipped", ()))
@@ -208,6 +212,16 @@ def decode(line: bytes | str) -> Message:
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a message of a rank: {line[:200]!r}: {error}") from error
     return message
+
+
+def _keepable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
+    if isinstance(value, dict):
+        return {_keepable(key): _keepable(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_keepable(each) for each in value]
+    return value
 
 
 # ---- sealed checkpoints ---------------------------------------------------------------------------------------------

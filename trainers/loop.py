@@ -19,7 +19,7 @@ from trainers.engine import Engine
 from trainers.errors import BadConfig, BadLoss, Stopped
 from trainers.evaluation import evaluate
 from trainers.judgement import Judgement
-from trainers.progress import Progress
+from trainers.progress import STEP_INTERVAL_S, Progress
 from trainers.tasks.task import Task
 
 
@@ -54,7 +54,8 @@ class Loop:
             if wanted
             else Judgement(self.task.judged_by, self.task.judged_mode)
         )
-        self.agreement = Agreement(self.loader.device, rank=self.rank, interval_s=min(self.progress.interval_s, 0.1))
+        interval_s = min(self.progress.interval_s, STEP_INTERVAL_S)
+        self.agreement = Agreement(self.loader.device, rank=self.rank, interval_s=interval_s)
 
     def resume(self, state: Resume) -> None:
         """Go on where a checkpoint was taken. Raises BadConfig when it was taken over other data."""

@@ -32,7 +32,7 @@ from trainers.contract import (
     encode,
 )
 
-STEP_INTERVAL_S = 0.1  # the contract's: steps are told no more often
+STEP_INTERVAL_S = 0.25  # steps are told no more often: each telling wakes a host on the cores that train
 TEXT_INTERVAL_S = 1.0
 CLOSE_S = 2.0  # how long an ending rank waits for its host to take the last messages
 _RECONNECT_S = 0.5

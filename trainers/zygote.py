@@ -3,7 +3,8 @@
     python -m trainers.zygote --socket PATH --accelerator cpu|cuda
 
 It has one thread, has touched neither CUDA nor a tensor, and never runs user code: that happens in its forks. It ends,
-and ends every rank with it, when its standard input reaches its end (the owner died), on SIGTERM, or when killed.
+and ends every rank with it, when its standard input reaches its end (the owner died), on SIGTERM, or when killed. From
+then on it takes no lease.
 
 The protocol
 ------------
@@ -173,6 +174,9 @@ class Zygote:
         """Return when the owner is gone or SIGTERM came, with no rank left alive."""
         while not self._ending:
             self._turn(timeout_s=None)
+        # First of all: whoever loses a lease below asks for another zygote at once, and must not get this one again.
+        self._unwatch(self._listener.fileno())
+        self._listener.close()
         for lease in list(self._leases.values()):
             self._close_lease(lease)
         deadline = time.monotonic() + _ENDING_S

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 
 from orchestrator.api.parts import Parts, bad_request, parse
+from orchestrator.control.clusters import NewerAgent
 from orchestrator.control.fleet import Session
 from orchestrator.core.observations import Observation, Progress
 from orchestrator.core.scheduling.fit import Node
@@ -24,6 +25,10 @@ log = logging.getLogger(__name__)
 
 QUEUED = 256
 AT_ONCE = 100  # observations made durable together
+
+
+def superseded(by: NewerAgent) -> pb.ServerMessage:
+    return pb.ServerMessage(superseded=pb.Superseded(message=str(by), epoch=by.epoch))
 
 
 class Attachment:
@@ -53,7 +58,7 @@ class Attachment:
                 if task.done():
                     task.result()
             if self._session.superseded is not None:
-                yield pb.ServerMessage(superseded=pb.Superseded(message=self._session.superseded))
+                yield superseded(self._session.superseded)
         finally:
             for task in tasks:
                 task.cancel()
@@ -94,7 +99,12 @@ class Attachment:
 
     async def _tell(self) -> None:
         async for orders in self._session.desired():
-            attempts = [convert.to_proto(each, pb.AttemptOrder) for each in orders]
+            attempts = []
+            for each in orders:
+                try:
+                    attempts.append(convert.to_proto(each, pb.AttemptOrder))
+                except (ValueError, TypeError) as error:  # one run must not cut its cluster off from all others
+                    await self._session.give_up(each, f"{type(error).__name__}: {error}")
             await self._answers.put(pb.ServerMessage(desired=pb.Desired(attempts=attempts)))
 
     async def _is_mine(self, run_id: str, attempt: int) -> bool:

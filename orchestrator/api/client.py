@@ -21,10 +21,8 @@ from typing import Any
 from orchestrator import shipping
 from orchestrator.api.calls import Calls
 from orchestrator.api.views import (
-    ClusterFitView,
     ClusterView,
     NewToken,
-    PlanView,
     RunUpdate,
     RunView,
     SubmitView,
@@ -33,6 +31,7 @@ from orchestrator.api.views import (
 from orchestrator.core.observations import Progress
 from orchestrator.core.records import Checkpoint, LogLine, ModelVersion, Role
 from orchestrator.core.runs import Event
+from orchestrator.core.scheduling.plan import ClusterFit, Plan
 from orchestrator.protocol.convert import from_proto
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
@@ -43,7 +42,6 @@ RunFile = str | Path | Mapping[str, Any]
 """A path, the text of a run file (a str with a line break or that begins with "{"), or its mapping."""
 
 _CHUNK_BYTES = 256 * 1024
-_EVENTS = 1000
 
 
 class Client:
@@ -107,12 +105,12 @@ class Client:
         answer = self._calls.unary(self._runs.SubmitBatch, pb.SubmitBatchRequest(submissions=submissions))
         return [from_proto(each, SubmitView) for each in answer.results]
 
-    def plan(self, run: RunFile, *, overrides: Mapping[str, Any] | None = None, project: str = "") -> PlanView:
+    def plan(self, run: RunFile, *, overrides: Mapping[str, Any] | None = None, project: str = "") -> Plan:
         """What the run file means, and where its gang would fit now. Nothing is recorded."""
         text = _prepare(run, overrides).text
         answer = self._calls.unary(self._runs.Plan, pb.PlanRequest(spec=text, project=project))
-        fits = tuple(from_proto(each, ClusterFitView) for each in answer.clusters)
-        return PlanView(json.loads(answer.spec_json), fits)
+        fits = tuple(from_proto(each, ClusterFit) for each in answer.clusters)
+        return Plan(json.loads(answer.spec_json), fits)
 
     def get(self, run: str, *, project: str = "") -> RunView:
         """By id, or the newest run of that name."""
@@ -199,19 +197,24 @@ class Client:
     def events(self, run: str, *, after: int = 0, project: str = "") -> Iterator[Event]:
         """The run's history, oldest first."""
         while True:
-            request = pb.EventsRequest(run=run, project=project, after=after, limit=_EVENTS)
-            events = self._calls.unary(self._runs.Events, request).events
-            for event in events:
+            answer = self._calls.unary(self._runs.Events, pb.EventsRequest(run=run, project=project, after=after))
+            for event in answer.events:
                 yield from_proto(event, Event)
-            if len(events) < _EVENTS:
+            after = answer.next_after
+            if not after:
                 return
-            after = events[-1].seq
 
     def checkpoints(self, run: str, *, project: str = "") -> Sequence[Checkpoint]:
         """Newest step first."""
-        request = pb.CheckpointsRequest(run=run, project=project)
-        answer = self._calls.unary(self._runs.Checkpoints, request)
-        return [from_proto(each, Checkpoint) for each in answer.checkpoints]
+        found: list[Checkpoint] = []
+        page = ""
+        while True:
+            request = pb.CheckpointsRequest(run=run, project=project, page=page)
+            answer = self._calls.unary(self._runs.Checkpoints, request)
+            found += [from_proto(each, Checkpoint) for each in answer.checkpoints]
+            page = answer.next_page
+            if not page:
+                return found
 
     # ---- models -----------------------------------------------------------------------------------------------------
 

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from typing import Any
 
-from orchestrator.api.attachment import Attachment
+from orchestrator.api.attachment import Attachment, superseded
 from orchestrator.api.auth import EVERY_PROJECT, caller
 from orchestrator.api.log_intake import LogIntake
 from orchestrator.api.parts import Parts, bad_request
+from orchestrator.control.clusters import NewerAgent
 from orchestrator.core.records import Cluster
 from orchestrator.errors import Denied, NotFound
 from orchestrator.protocol import convert
@@ -34,7 +35,11 @@ class ClustersService(rpc.ClustersServicer):
             )
         hello, project = first.hello, caller().token.project
         living = [(each.run_id, each.attempt) for each in hello.living]
-        session = await self._parts.fleet.attach(hello.cluster, project, hello.epoch, hello.ray_version, living)
+        try:
+            session = await self._parts.fleet.attach(hello.cluster, project, hello.epoch, hello.ray_version, living)
+        except NewerAgent as newer:
+            yield superseded(newer)
+            return
         attachment = Attachment(self._parts, session, project)
         async with aclosing(attachment.converse(request_iterator)) as answers:
             async for answer in answers:

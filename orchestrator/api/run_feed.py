@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from orchestrator.api.parts import Parts
-from orchestrator.core.runs import Event, Run
-from orchestrator.protocol import convert
+from orchestrator.api.run_history import events_page
+from orchestrator.core.runs import Run
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 
 EVENTS_AT_ONCE = 500
@@ -42,13 +42,14 @@ class RunFeed:
         progress, shown = parts.progress(run), self._look(run)
         if shown == self._shown:
             return
-        events: list[Event] = []
+        update = pb.RunUpdate()
         if run.version != self._version:
-            events = await self._events(run.id)
-            while len(events) == EVENTS_AT_ONCE:
-                yield self._update(events, None)
-                events = await self._events(run.id)
-        update = self._update(events, parts.detail(run))
+            page = await self._events(run.id)
+            while page.next_after:
+                yield pb.RunUpdate(events=page.events)
+                page = await self._events(run.id)
+            update.events.extend(page.events)
+        update.run.CopyFrom(parts.detail(run))
         if progress is not None:
             update.progress.CopyFrom(update.run.progress)
         self._version, self._shown = run.version, shown
@@ -59,11 +60,8 @@ class RunFeed:
         parts = self._parts
         return run.version, parts.present(run).state.reason, parts.fleet.liveness(run), parts.progress(run)
 
-    async def _events(self, run_id: str) -> list[Event]:
-        events = await self._parts.blocking(self._parts.store.events, run_id, after=self._after, limit=EVENTS_AT_ONCE)
-        if events:
-            self._after = events[-1].seq
-        return events
-
-    def _update(self, events: list[Event], run: pb.Run | None) -> pb.RunUpdate:
-        return pb.RunUpdate(run=run, events=[convert.to_proto(each, pb.Event) for each in events])
+    async def _events(self, run_id: str) -> pb.EventsResponse:
+        page = await events_page(self._parts, run_id, self._after, EVENTS_AT_ONCE)
+        if page.events:
+            self._after = page.events[-1].seq
+        return page

@@ -11,6 +11,7 @@ from typing import Any
 from orchestrator.api.auth import caller
 from orchestrator.api.parts import Parts, bad_request
 from orchestrator.api.run_feed import RunFeed
+from orchestrator.api.run_history import checkpoints_page, events_page
 from orchestrator.api.run_logs import RunLogs
 from orchestrator.control.commands import MAX_BATCH, SubmitCommand
 from orchestrator.core.records import LogQuery, RunFilter
@@ -53,8 +54,8 @@ class RunsService(rpc.RunsServicer):
         self._check_size(request.spec)
         plan = await parts.blocking(parts.commands.plan, caller().target(request.project), request.spec)
         return pb.PlanResponse(
-            spec_json=convert.dump_spec(plan.document),
-            clusters=[convert.to_proto(each, pb.ClusterFit) for each in plan.fits],
+            spec_json=convert.dump_spec(plan.spec),
+            clusters=[convert.to_proto(each, pb.ClusterFit) for each in plan.clusters],
         )
 
     async def Get(self, request: pb.GetRunRequest, context: Any) -> pb.Run:
@@ -103,15 +104,12 @@ class RunsService(rpc.RunsServicer):
     async def Events(self, request: pb.EventsRequest, context: Any) -> pb.EventsResponse:
         parts = self._parts
         run = await parts.find_run(request.run, request.project)
-        limit = min(max(request.limit, 0) or MAX_PAGE, MAX_PAGE)
-        events = await parts.blocking(parts.store.events, run.id, after=request.after, limit=limit)
-        return pb.EventsResponse(events=[convert.to_proto(each, pb.Event) for each in events])
+        return await events_page(parts, run.id, request.after, _size(request.limit))
 
     async def Checkpoints(self, request: pb.CheckpointsRequest, context: Any) -> pb.CheckpointsResponse:
         parts = self._parts
         run = await parts.find_run(request.run, request.project)
-        checkpoints = await parts.blocking(parts.store.checkpoints, run.id)
-        return pb.CheckpointsResponse(checkpoints=[convert.to_proto(each, pb.Checkpoint) for each in checkpoints])
+        return await checkpoints_page(parts, run.id, request.page, _size(request.page_size))
 
     async def UploadBundle(self, request_iterator: AsyncIterator[pb.BundleChunk], context: Any) -> pb.Bundle:
         limit = self._parts.settings.bundle_bytes
@@ -142,3 +140,8 @@ class RunsService(rpc.RunsServicer):
 
     def _submitted(self, answer: Submitted) -> pb.SubmitResponse:
         return pb.SubmitResponse(run=self._parts.summary(answer.run), created=answer.created)
+
+
+def _size(asked: int) -> int:
+    """How many of a run's events or checkpoints one answer may hold."""
+    return min(max(asked, 0) or MAX_PAGE, MAX_PAGE)

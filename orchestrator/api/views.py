@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from orchestrator.core.observations import Progress
-from orchestrator.core.records import Role
-from orchestrator.core.runs import TERMINAL_NAMES, Event, NodeShare
-from orchestrator.core.scheduling.fit import Node
+from orchestrator.core.records import Cluster, Role
+from orchestrator.core.runs import TERMINAL_NAMES, Event
 from orchestrator.protocol.convert import RunView
 
 __all__ = [
-    "ClusterFitView",
     "ClusterView",
     "NewToken",
-    "PlanView",
     "RunUpdate",
     "RunView",
     "SubmitView",
@@ -43,20 +39,6 @@ class SubmitView:
 
 
 @dataclass(frozen=True)
-class ClusterFitView:
-    cluster: str
-    verdict: str  # fits | waits | never
-    reason: str
-    shares: tuple[NodeShare, ...] = ()
-
-
-@dataclass(frozen=True)
-class PlanView:
-    spec: dict[str, Any]  # the run file with every default filled in
-    clusters: tuple[ClusterFitView, ...]
-
-
-@dataclass(frozen=True)
 class TokenView:
     id: str
     name: str
@@ -74,13 +56,8 @@ class NewToken:
 
 
 @dataclass(frozen=True)
-class ClusterView:
-    name: str
-    project: str
-    epoch: int
-    draining: bool
-    nodes: tuple[Node, ...]
-    last_seen_at: float
-    ray_version: str
-    connected: bool
-    running: int  # attempts that hold resources there
+class ClusterView(Cluster):
+    """As it is kept, with what only the server's memory knows."""
+
+    connected: bool = False
+    running: int = 0  # attempts that hold resources there

@@ -5,7 +5,6 @@ Starting must be quick: ray and torch are never imported, gRPC and the run file'
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import checkpoint, cluster, model, runs, secret, token, up_down
-from orchestrator.cli.session import ExitCode, Output, choose_project, forget_choices
+from orchestrator.cli.session import ExitCode, Format, Output, choose_project, forget_choices, output_format
 from orchestrator.errors import EvertrainError, InvalidSpec, NotFound
 
 app = typer.Typer(
@@ -38,9 +37,11 @@ def _global_options(
 
 def schema(output: Output = None) -> None:
     """The run file's JSON schema, for editors."""
+    from orchestrator.cli import render
     from orchestrator.spec import json_schema
 
-    typer.echo(json.dumps(json_schema(), indent=2))
+    described = json_schema()
+    typer.echo(render.as_yaml(described).rstrip() if output_format() is Format.YAML else render.as_json(described))
 
 
 _VERBS: tuple[tuple[str, Callable[..., None]], ...] = (

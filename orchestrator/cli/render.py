@@ -23,11 +23,13 @@ from orchestrator.core.runs import Attempt, Event, Failure
 
 if TYPE_CHECKING:
     from orchestrator.adapters.checkpoints import Report
-    from orchestrator.api.views import ClusterView, PlanView, RunView, TokenView
+    from orchestrator.api.views import ClusterView, RunView, TokenView
+    from orchestrator.core.scheduling.plan import Plan
 
 _WIDTH_OF_FILES = 240  # what is read by programs should not be folded at the width of a terminal that is not there
 _SENTENCE_CHARS = 300
 _CHECKPOINTS_DESCRIBED = 3
+_FIRST_EVENTS, _LAST_EVENTS = 20, 180  # what a description shows of a history that is longer than both
 _STATE_STYLE = {
     "RUNNING": "green",
     "SUCCEEDED": "bold green",
@@ -67,8 +69,17 @@ def plain(value: Any) -> Any:
     return value
 
 
-def as_json(value: Any) -> str:
-    return json.dumps(plain(value), indent=2)
+def as_json(value: Any, *, indent: int | None = 2) -> str:
+    return json.dumps(_finite(plain(value)), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no word for a loss that is not a number: null, as for one that nobody has measured."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def as_yaml(value: Any) -> str:
@@ -268,7 +279,12 @@ def _attempts(attempts: Sequence[Attempt], now: float) -> RenderableType:
 
 def _timeline(events: Sequence[Event]) -> RenderableType:
     table = Table.grid(padding=(0, 2))
-    for event in events:
+    left_out = len(events) - _FIRST_EVENTS - _LAST_EVENTS
+    for place, event in enumerate(events):
+        if left_out > 0 and place == _FIRST_EVENTS:
+            table.add_row("", "", Text(f"… {left_out} more events: `-o json` has all of them", style="dim"))
+        if _FIRST_EVENTS <= place < _FIRST_EVENTS + left_out:
+            continue
         kind = Text(event.kind, style=_EVENT_STYLE.get(event.kind, "cyan"))
         table.add_row(Text(clock(event.at), style="dim"), kind, Text(sentence(event.message)))
     return table
@@ -459,6 +475,8 @@ def clusters_table(clusters: Sequence[ClusterView], now: float) -> RenderableTyp
 
 
 def tokens_table(tokens: Sequence[TokenView], now: float) -> RenderableType:
+    if not tokens:
+        return Text("no tokens")
     table = _table("NAME", "ID", "PROJECT", "ROLE", "AGE", "STATE", right=("AGE",))
     for each in tokens:
         state = "revoked" if each.revoked_at is not None else "good"
@@ -469,7 +487,7 @@ def tokens_table(tokens: Sequence[TokenView], now: float) -> RenderableType:
     return table
 
 
-def plan(planned: PlanView) -> RenderableType:
+def plan(planned: Plan) -> RenderableType:
     resources = planned.spec["resources"]
     gpu = f", {resources['gpu']} GPU" if resources["gpu"] else ""
     head = Text(f"{planned.spec['name']}: {resources['workers']} workers of {resources['cpu']:g} CPU{gpu}")

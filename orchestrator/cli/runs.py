@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.session import ExitCode, Format, Output, connected, leave, output_format, project, show
+from orchestrator.cli.session import (
+    ExitCode,
+    Format,
+    Output,
+    connected,
+    leave,
+    output_format,
+    project,
+    show,
+    show_one_of_many,
+)
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Id or name; a name means its newest run.")]
 RunFile = Annotated[str, typer.Argument(metavar="FILE", help="The run file; - reads standard input.")]
@@ -35,18 +47,31 @@ def submit(
     from orchestrator.cli import render, watching
 
     with connected() as client:
-        run = client.submit(_source(file), overrides=overrides, idempotency_key=idempotency_key, project=project())
+        with _right_usage():
+            run = client.submit(_source(file), overrides=overrides, idempotency_key=idempotency_key, project=project())
         if not watch_it:
             return show(run, lambda: render.submitted(run))
         render.console(stderr=True).print(render.submitted(run))
-        return leave(watching.watch(client, run.id, run.name))
+        return leave(watching.watch(client, run.id))
 
 
 def _overrides(changes: list[str] | None, name: str | None) -> dict[str, Any]:
     from orchestrator.shipping import parse_override
 
-    overrides = dict(parse_override(each) for each in changes or [])
+    with _right_usage():
+        overrides = dict(parse_override(each) for each in changes or [])
     return {**overrides, "name": name} if name is not None else overrides
+
+
+@contextlib.contextmanager
+def _right_usage() -> Iterator[None]:
+    """A run file that is not there and a change that is none are mistakes of the command line: not a run that is missing."""
+    from orchestrator.shipping import Misused
+
+    try:
+        yield
+    except Misused as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _source(file: str) -> Any:
@@ -58,11 +83,12 @@ def _print_request(file: str, overrides: dict[str, Any]) -> None:
     from orchestrator.cli import render
 
     source = _source(file)
-    if isinstance(source, Path):
-        shipment = shipping.prepare(source, overrides)
-    else:
-        document = spec.read_mapping(source, source="standard input")
-        shipment = shipping.prepare_document(document, Path.cwd(), "standard input", overrides)
+    with _right_usage():
+        if isinstance(source, Path):
+            shipment = shipping.prepare(source, overrides)
+        else:
+            document = spec.read_mapping(source, source="standard input")
+            shipment = shipping.prepare_document(document, Path.cwd(), "standard input", overrides)
     document = spec.dump(spec.parse(shipment.text))
     typer.echo(render.as_json(document) if output_format() is Format.JSON else render.as_yaml(document).rstrip())
 
@@ -71,7 +97,7 @@ def plan(file: RunFile, changes: Overrides = None, output: Output = None) -> Non
     """Check a run file and ask every cluster whether its gang fits. Records nothing."""
     from orchestrator.cli import render
 
-    with connected() as client:
+    with connected() as client, _right_usage():
         planned = client.plan(_source(file), overrides=_overrides(changes, None), project=project())
     show(planned, lambda: render.plan(planned))
     if planned.clusters and all(each.verdict == "never" for each in planned.clusters):
@@ -120,8 +146,6 @@ def logs(
     output: Output = None,
 ) -> None:
     """The lines of the ranks, in the order of their arrival."""
-    import json
-
     from orchestrator.cli import render
 
     since_at = time.time() - _duration(since) if since is not None else None
@@ -134,7 +158,7 @@ def logs(
             if output_format() is Format.TABLE:
                 typer.echo(render.log_line(line, attempts=attempt is None))
             else:
-                typer.echo(json.dumps(render.plain(line)))
+                show_one_of_many(line)
 
 
 def _duration(text: str) -> float:
@@ -152,7 +176,7 @@ def watch(run: RunName, output: Output = None) -> None:
 
     with connected() as client:
         found = client.get(run, project=project())
-        leave(watching.watch(client, found.id, found.name))
+        leave(watching.watch(client, found.id))
 
 
 def cancel(

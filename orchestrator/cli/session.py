@@ -90,6 +90,16 @@ def show(answer: Any, table: Callable[[], RenderableType]) -> None:
             render.console().print(table())
 
 
+def show_one_of_many(answer: Any) -> None:
+    """The next part of an answer that has no end yet: JSON one a line, YAML a document each."""
+    from orchestrator.cli import render
+
+    if output_format() is Format.YAML:
+        typer.echo(f"---\n{render.as_yaml(answer)}", nl=False)
+    else:
+        typer.echo(render.as_json(answer, indent=None))
+
+
 def leave(code: ExitCode) -> None:
     if code is not ExitCode.OK:
         raise typer.Exit(int(code))

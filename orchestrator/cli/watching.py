@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from orchestrator.cli import render
-from orchestrator.cli.session import ExitCode, Format, end_code, output_format, project
+from orchestrator.cli.session import ExitCode, Format, end_code, output_format, project, show_one_of_many
 from orchestrator.core.observations import Progress
 from orchestrator.errors import Unavailable
 
@@ -25,20 +25,26 @@ _RETRY_FOR_S = 120.0
 _RETRY_PAUSE_S = 1.0
 
 
-def watch(client: Client, run_id: str, name: str) -> ExitCode:
+def watch(client: Client, run_id: str) -> ExitCode:
     """Until the run has ended, or Ctrl-C. A server that goes away is waited for."""
     view: View = Screen() if output_format() is Format.TABLE else Lines()
     try:
         with view:
             ended = _follow(client, run_id, view)
     except KeyboardInterrupt:
-        typer.echo(f"\ndetached; the run goes on. Come back with: evertrain watch {name}", err=True)
+        typer.echo(f"\ndetached; the run goes on. Come back with: {_again(run_id)}", err=True)
         return ExitCode.NOT_FINISHED
     except Unavailable as error:
-        typer.echo(f"{error}\nthe run goes on as far as it can. Come back with: evertrain watch {name}", err=True)
+        typer.echo(f"{error}\nthe run goes on as far as it can. Come back with: {_again(run_id)}", err=True)
         return ExitCode.NOT_FINISHED
     view.finish(ended)
     return end_code(ended.state)
+
+
+def _again(run_id: str) -> str:
+    """By id: the name may mean a newer run by then."""
+    words = ("evertrain", *(("--project", project()) if project() else ()), "watch", run_id)
+    return shlex.join(words)
 
 
 def _follow(client: Client, run_id: str, view: View) -> RunView:
@@ -126,7 +132,7 @@ class Screen:
 
 
 class Lines:
-    """For programs: one JSON document a line."""
+    """For programs: one document an update."""
 
     def __enter__(self) -> Lines:
         return self
@@ -135,7 +141,7 @@ class Lines:
         pass
 
     def update(self, update: RunUpdate) -> None:
-        typer.echo(json.dumps(render.plain(update)))
+        show_one_of_many(update)
 
     def note(self, words: str) -> None:
         typer.echo(words, err=True)

@@ -47,6 +47,7 @@ HOST_NICENESS = 10  # what watches the ranks works in the gaps that they leave, 
 _RETIRE_EVERY_S = 60.0
 UNREACHABLE_RETRY_S = 0.5
 ANSWER_S = FENCE_S
+KEEPER_BACK_S = 30.0  # within which Ray has started a dead keeper again
 _STILL_THERE_S = 5.0
 
 T = TypeVar("T")
@@ -104,13 +105,13 @@ class KeeperActor:
 
     async def claim(self, epoch: int) -> None:
         self._keeper.claim(epoch)
-        if self._retiring is None:
-            self._retiring = asyncio.create_task(self._retire_idle())
 
     async def epoch(self) -> int:
         return self._keeper.epoch
 
     async def zygote(self, environment: Mapping[str, object], accelerator: Accelerator) -> str:
+        if self._retiring is None:  # not in `claim`: nobody claims a keeper that Ray has started again
+            self._retiring = asyncio.create_task(self._retire_idle())
         return await self._keeper.zygote(environment, accelerator)
 
     async def warm(self) -> None:
@@ -118,7 +119,7 @@ class KeeperActor:
         nodes: Sequence[Mapping[str, Any]] = await asyncio.to_thread(ray.nodes)
         here = ray.get_runtime_context().get_node_id()
         gpus = sum(node["Resources"].get("GPU", 0) for node in nodes if node["NodeID"] == here)
-        await self._keeper.zygote({}, accelerator_of({"resources": {"gpu": gpus}}))
+        await self.zygote({}, accelerator_of({"resources": {"gpu": gpus}}))
 
     async def seize_cpus(self, owner: str, count: int) -> tuple[int, ...] | None:
         return self._keeper.seize_cpus(owner, count)
@@ -145,7 +146,11 @@ class KeeperActor:
 
 
 class RemoteKeeper:
-    """The node's keeper, called from a host of the same node."""
+    """The node's keeper, called from a host of the same node. All of its methods may run twice.
+
+    A keeper that died took its zygotes along, so whoever is waiting for it here has just lost its ranks: that is one
+    failure, and waiting for the next keeper must not become another one.
+    """
 
     def __init__(self, node_id: str) -> None:
         self._name = keeper_name(node_id)
@@ -161,13 +166,18 @@ class RemoteKeeper:
         await self._call(lambda keeper: keeper.release_cpus.remote(owner))
 
     async def _call(self, method: Callable[[ActorHandle[Any]], Awaitable[T]]) -> T:
-        try:
-            if self._handle is None:
-                self._handle = await asyncio.to_thread(ray.get_actor, self._name, NAMESPACE)
-            return await call(method(self._handle), None)  # it may have to build an environment first
-        except (RayActorError, ValueError) as error:
-            self._handle = None
-            raise StartFailed(f"the keeper of this node does not answer: {error}") from error
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + KEEPER_BACK_S
+        while True:
+            try:
+                if self._handle is None:
+                    self._handle = await asyncio.to_thread(ray.get_actor, self._name, NAMESPACE)
+                return await call(method(self._handle), None)  # it may have to build an environment first
+            except (RayActorError, ValueError) as error:
+                self._handle = None
+                if loop.time() > deadline:
+                    raise StartFailed(f"the keeper of this node does not answer: {_first_line(error)}") from error
+            await asyncio.sleep(UNREACHABLE_RETRY_S)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from orchestrator.core.failure import RankExit
 from orchestrator.core.runs import Failure, FailureKind, StopOrder
 from trainers import contract
 
-TICK_S = 0.5
+TICK_S = 1.0  # each tick is a progress told by host, agent and server, on the cores that train where all is one machine
 COLLECT_S = 0.3  # how long a communication error waits for the exit that explains it
 EXIT_SKEW_S = 30.0  # how long ranks may be silent after another one has finished
 EVENTS_POLL_S = 30.0

@@ -332,6 +332,7 @@ class Host:
             report=account.failed,
             oom_evidence=evidence,
             ended_by_us=account.ended_by_us and evidence is None,
+            with_zygote=exited.with_zygote,
         )
         bound.events.put(Ended(running.number, end))
 

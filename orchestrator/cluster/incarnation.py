@@ -42,7 +42,7 @@ class RunningIncarnation:
         self._outputs: dict[int, RankOutput] = {}
         self._readers: dict[int, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._living: set[int] = set()
+        self._living: dict[int, Forked] = {}  # by rank; their pidfds are open
         self._all_ended = asyncio.Event()
         self._watching = False
         self._closed = False
@@ -70,13 +70,16 @@ class RunningIncarnation:
     async def fork(self, requests: Sequence[RankRequest], ended: Ended) -> list[Forked]:
         """Raises what `Lease.fork` raises. Ends are told only after `watch`."""
         self._ended = ended
-        forked = await asyncio.to_thread(self._lease.fork, requests)
-        self._living = {each.rank for each in forked}
-        for each in forked:
-            os.close(each.pidfd)
-        for output in self._outputs.values():
-            output.forked()
-        return forked
+        forking = asyncio.ensure_future(asyncio.to_thread(self._lease.fork, requests))
+        try:
+            return await asyncio.shield(forking)
+        finally:
+            # A thread cannot be called back: whoever cancels us must know what it forks, to wait for its end.
+            await asyncio.wait({forking})
+            if forking.exception() is None:
+                self._living = {each.rank: each for each in forking.result()}
+                for output in self._outputs.values():
+                    output.forked()
 
     def watch(self) -> None:
         """From now on ends are noticed, by the zygote's word and not by a poll."""
@@ -115,6 +118,9 @@ class RunningIncarnation:
             self._server.close()
         self.socket_path.unlink(missing_ok=True)
         self._launch_path.unlink(missing_ok=True)
+        if not self._closed:
+            for forked in self._living.values():
+                self._close_pidfd(forked)
         self._closed = True
         if self._living:
             who = ", ".join(str(rank) for rank in sorted(self._living))
@@ -153,17 +159,33 @@ class RunningIncarnation:
             await asyncio.wait({self._readers[rank]}, timeout=_LAST_WORDS_S)
 
     def _lose_all(self) -> None:
-        """The zygote died and its ranks with it, by its death signal: nobody is left to tell how each ended."""
-        for rank in sorted(self._living):
-            self._finish(Exited(rank, 0, None, int(signal.SIGKILL), 0, 0))
+        """The zygote is gone and nobody is left to tell how its ranks end: we watch for it ourselves.
+
+        They should, by their death signal. But a rank that changed its user has lost that signal, and it reaches none
+        of what a rank started.
+        """
+        for forked in self._living.values():
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(forked.pidfd, signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                os.killpg(forked.pid, signal.SIGKILL)  # it led this group a moment ago: nobody else can yet
+            asyncio.get_running_loop().add_reader(forked.pidfd, self._ended_with_zygote, forked)
+
+    def _ended_with_zygote(self, forked: Forked) -> None:
+        self._finish(Exited(forked.rank, forked.pid, None, int(signal.SIGKILL), 0, 0, with_zygote=True))
 
     def _finish(self, exited: Exited) -> None:
-        if exited.rank not in self._living:
+        forked = self._living.pop(exited.rank, None)
+        if forked is None:
             return
-        self._living.discard(exited.rank)
+        self._close_pidfd(forked)
         self._ended(exited)
         if not self._living:
             self._all_ended.set()
+
+    def _close_pidfd(self, forked: Forked) -> None:
+        asyncio.get_running_loop().remove_reader(forked.pidfd)
+        os.close(forked.pidfd)
 
     def _unwatch(self) -> None:
         if self._watching:

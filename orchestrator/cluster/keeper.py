@@ -98,7 +98,7 @@ class Keeper:
         return self._epoch
 
     async def zygote(self, environment: Mapping[str, object], accelerator: Accelerator) -> str:
-        """Path of the socket of the zygote of both, which lives. Raises StartFailed.
+        """Path of the socket of the zygote of both, which takes leases. Raises StartFailed.
 
         DeepSpeed chooses its accelerator when it is imported, so what is forked cannot choose any more.
         """
@@ -106,15 +106,18 @@ class Keeper:
         name = f"{key.digest}-{accelerator}"
         async with self._building.setdefault(name, asyncio.Lock()):
             kept = self._zygotes.get(name)
-            if kept is None or kept.zygote.returncode() is not None:
-                kept = await asyncio.to_thread(self._start, key, name, accelerator)
+            if kept is None or not await asyncio.to_thread(kept.zygote.serves):
+                kept = await asyncio.to_thread(self._start, key, accelerator, kept)
                 self._zygotes[name] = kept
             kept.used_s = time.monotonic()
             return str(kept.zygote.socket_path)
 
-    def _start(self, key: EnvironmentKey, name: str, accelerator: Accelerator) -> _Kept:
+    def _start(self, key: EnvironmentKey, accelerator: Accelerator, before: _Kept | None) -> _Kept:
+        if before is not None:
+            before.zygote.close()  # it may be ending still
         python = python_of(key, self._dirs.environments)
-        path = self._dirs.zygotes / name
+        # With our process id: the zygotes of a keeper that died before us end only when they notice.
+        path = self._dirs.zygotes / f"{key.digest}-{accelerator}-{os.getpid()}"
         env = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD_PREFIXES)}
         printed = Printed()
         zygote = ZygoteProcess.start(python, path, accelerator=accelerator, env=env, output=printed.write_fd)

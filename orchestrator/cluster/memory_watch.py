@@ -7,6 +7,7 @@ imported libraries. Reading it is dear, so the resident size, which is cheap and
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ NODE_LIMIT = 0.90
 _OURS_AT_LEAST = 0.10  # of the node's memory: below it our ranks are not what fills the node
 _KERNEL_KILLS_FROM = 0.20  # of the rank's limit or the node's memory: the kernel chooses who uses most
 _CGROUP = Path("/sys/fs/cgroup")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
@@ -92,14 +94,21 @@ def _cgroup_memory(limit: Path, usage: Path, stat: Path, droppable: str) -> Node
         return None
 
 
-def _families(pids: Mapping[int, int]) -> dict[int, list[psutil.Process]]:
-    """Each living rank's process with its descendants."""
-    found = {}
-    for rank, pid in pids.items():
-        with contextlib.suppress(psutil.Error):
-            process = psutil.Process(pid)  # type: ignore[no-untyped-call]
-            found[rank] = [process, *process.children(recursive=True)]  # type: ignore[no-untyped-call]
-    return found
+def _families(pids: Mapping[int, int]) -> dict[int, list[int]]:
+    """Each rank's process with its descendants."""
+    return {rank: _family(pid) for rank, pid in pids.items()}
+
+
+def _family(pid: int) -> list[int]:
+    """Asks the kernel for each process's own children. Looking through every process of the node for them, as psutil
+    does, took two hundredths of a core that the ranks were using.
+    """
+    family = [pid]
+    with contextlib.suppress(OSError):  # ended meanwhile
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                family += _family(int(child))
+    return family
 
 
 def _gib(size_bytes: int) -> str:
@@ -113,15 +122,15 @@ def remove_shared_memory(pid: int, directory: Path = Path("/dev/shm")) -> None:
             path.unlink()
 
 
-def _rss(process: psutil.Process) -> int:
-    with contextlib.suppress(psutil.Error):
-        return int(process.memory_info().rss)
+def _rss(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
     return 0
 
 
-def _pss(process: psutil.Process) -> int:
+def _pss(pid: int) -> int:
     with contextlib.suppress(OSError, ValueError):
-        for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines():
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024
     return 0

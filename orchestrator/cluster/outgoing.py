@@ -7,6 +7,7 @@ newest counts. So a server that is slow, or a long time away, costs no more memo
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 
@@ -14,6 +15,10 @@ from orchestrator.core.observations import Observation, Progress
 from orchestrator.core.scheduling.fit import Node
 from orchestrator.protocol.convert import to_proto
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+_Told = tuple[Node, ...] | Progress | Observation
 
 
 class Outgoing:
@@ -51,19 +56,32 @@ class Outgoing:
         """For ever. What takes them sets the pace."""
         yield pb.AgentMessage(hello=self._hello)
         while True:
-            message = self._next()
-            if message is not None:
-                yield message
-            else:
+            what = self._take()
+            if what is None:
                 self._news.clear()
                 await self._news.wait()
+            elif (message := _encoded(what)) is not None:
+                yield message
 
-    def _next(self) -> pb.AgentMessage | None:
+    def _take(self) -> _Told | None:
         if self._nodes is not None:  # also the heartbeat: it waits for no backlog
             nodes, self._nodes = self._nodes, None
-            return pb.AgentMessage(inventory=pb.Inventory(nodes=[to_proto(node, pb.Node) for node in nodes]))
+            return tuple(nodes)
         if self._progress and not self._observations:
-            return pb.AgentMessage(progress=to_proto(self._progress.pop(next(iter(self._progress))), pb.Progress))
-        if self._observations:
-            return pb.AgentMessage(observation=to_proto(self._observations.popleft(), pb.Observation))
+            return self._progress.pop(next(iter(self._progress)))
+        return self._observations.popleft() if self._observations else None
+
+
+def _encoded(what: _Told) -> pb.AgentMessage | None:
+    """None, and a word in the log, for what the wire cannot hold: to raise would end the line, and the next one as well."""
+    try:
+        match what:
+            case Observation():
+                return pb.AgentMessage(observation=to_proto(what, pb.Observation))
+            case Progress():
+                return pb.AgentMessage(progress=to_proto(what, pb.Progress))
+            case nodes:
+                return pb.AgentMessage(inventory=pb.Inventory(nodes=[to_proto(node, pb.Node) for node in nodes]))
+    except (ValueError, TypeError) as error:
+        log.error("not told to the server, for the wire cannot hold it (%s): %.1000r", error, what)
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,6 @@ _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
-_NEWER = re.compile(r"newer agent \(epoch (\d+)")  # the server's words, in `control.clusters`
 _FINAL = {
     grpc.StatusCode.UNAUTHENTICATED: "the server does not know this token",
     grpc.StatusCode.PERMISSION_DENIED: "this token may not attach the cluster",
@@ -84,8 +82,12 @@ class Uplink:
                 await self._converse()
             except grpc.aio.AioRpcError as error:
                 if error.code() in _FINAL:
-                    raise self._refusal(error.code(), error.details() or "") from None
+                    raise Refused(f"{_FINAL[error.code()]}: {error.details()}") from None
                 log.warning("no line to %s (%s): trying again; the gangs go on", self._server, error.details())
+            except asyncio.CancelledError:
+                if _asked_to_end():
+                    raise
+                log.exception("the line to %s was given up from inside: opening another; the gangs go on", self._server)
             finally:
                 self._outgoing = None
             if asyncio.get_running_loop().time() - began_s > LONGEST_PAUSE_S:
@@ -121,13 +123,6 @@ class Uplink:
     async def close(self) -> None:
         await self.channel.close()
 
-    def _refusal(self, code: grpc.StatusCode, details: str) -> Refused:
-        message = f"{_FINAL[code]}: {details}"
-        newer = _NEWER.search(details) if code is grpc.StatusCode.FAILED_PRECONDITION else None
-        if newer is None:
-            return Refused(message)
-        return Superseded(message) if self._was_welcome else OlderEpoch(message, int(newer[1]))
-
     async def _converse(self) -> None:
         outgoing = Outgoing(self._hello(), self._nodes)
         self._outgoing = outgoing
@@ -149,9 +144,18 @@ class Uplink:
             case "ack":
                 self._acknowledged(message.ack.run_id, message.ack.attempt, message.ack.seq)
             case "superseded":
-                raise Superseded(f"another agent has taken over: {message.superseded.message}")
+                newer = message.superseded
+                if not self._was_welcome:
+                    raise OlderEpoch(newer.message, newer.epoch)
+                raise Superseded(f"another agent has taken over: {newer.message}")
             case _:
                 pass  # of a newer server; what this version needs, it has
+
+
+def _asked_to_end() -> bool:
+    """Whether somebody cancelled this task: grpc.aio raises the same error where a call's own requests failed."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _open(server: str, ca_cert: Path | None) -> grpc.aio.Channel:

@@ -64,6 +64,7 @@ class Exited:
     signal: int | None
     max_rss_bytes: int
     oom_kills: int  # of the kernel, near the rank, during its life: evidence for a SIGKILL
+    with_zygote: bool = False  # the zygote was lost first, so its owner tells this end
 
     @property
     def returncode(self) -> int:
@@ -230,6 +231,16 @@ class ZygoteProcess:
     def returncode(self) -> int | None:
         """None while it lives."""
         return self._process.poll()
+
+    def serves(self) -> bool:
+        """Whether it takes leases. One that is ending takes none, while its process may be there for a while yet."""
+        if self.returncode() is not None:
+            return False
+        try:
+            Lease(self.socket_path).close()
+        except ZygoteLost:
+            return False
+        return True
 
     def close(self, timeout_s: float = 10.0) -> None:
         """End it and all its ranks."""

@@ -11,6 +11,14 @@ from orchestrator.errors import NotFound, Refused
 from orchestrator.ports import Clock, Store
 
 
+class NewerAgent(Refused):
+    """The cluster has an agent of a newer epoch."""
+
+    def __init__(self, cluster: str, epoch: int) -> None:
+        super().__init__(f"cluster {cluster} has a newer agent (epoch {epoch}): this one should end")
+        self.epoch = epoch
+
+
 class Clusters:
     """Safe from several threads: an inventory and a drain may come at the same moment."""
 
@@ -24,13 +32,13 @@ class Clusters:
             return sorted(self._known.values(), key=lambda each: each.name)
 
     def attach(self, name: str, project: str, epoch: int, ray_version: str) -> Cluster:
-        """A new agent speaks for the cluster. Raises Refused when a newer one has, or another project owns the name."""
+        """A new agent speaks for the cluster. Raises NewerAgent, and Refused when another project owns the name."""
         with self._lock:
             old = self._known.get(name)
             if old is not None and old.project != project:
                 raise Refused(f"cluster {name} belongs to another project: give this one another --cluster name")
             if old is not None and old.epoch > epoch:
-                raise Refused(f"cluster {name} has a newer agent (epoch {old.epoch} > {epoch}): this one should end")
+                raise NewerAgent(name, old.epoch)
             fresh = Cluster(name=name, project=project, epoch=epoch)
             changed = replace(old or fresh, epoch=epoch, ray_version=ray_version, last_seen_at=self._clock.now())
             return self._write(changed)

@@ -16,9 +16,10 @@ from orchestrator.control.runs import RunRecords
 from orchestrator.core import lifecycle
 from orchestrator.core.money import NO_PRICES, Prices, cannot_hold
 from orchestrator.core.records import Cluster, Submission
-from orchestrator.core.runs import NodeShare, Run
+from orchestrator.core.runs import Run
 from orchestrator.core.scheduling.admission import ClusterView
-from orchestrator.core.scheduling.fit import Fits, GangShape, NeverFits, Waits, fit
+from orchestrator.core.scheduling.fit import GangShape, NeverFits, fit
+from orchestrator.core.scheduling.plan import Plan, cluster_fit
 from orchestrator.errors import NotFound, Refused
 from orchestrator.ports import BundleStore, Clock, Store, Submitted
 
@@ -31,20 +32,6 @@ class SubmitCommand:
     spec_text: str
     by: str
     idempotency_key: str | None = None
-
-
-@dataclass(frozen=True)
-class ClusterFit:
-    cluster: str
-    verdict: str  # fits | waits | never
-    reason: str
-    shares: tuple[NodeShare, ...] = ()
-
-
-@dataclass(frozen=True)
-class Plan:
-    document: dict[str, object]  # the run file with every default filled in
-    fits: tuple[ClusterFit, ...]
 
 
 class Commands:
@@ -83,7 +70,7 @@ class Commands:
         self._check_cost(parsed)
         shape = spec.gang_shape(parsed)
         mine = [each for each in self._clusters() if each.project in ("*", project)]
-        return Plan(spec.dump(parsed), tuple(_cluster_fit(shape, each) for each in mine))
+        return Plan(spec.dump(parsed), tuple(cluster_fit(shape, each) for each in mine))
 
     def cancel(self, project: str, run: str, *, by: str, message: str = "") -> Run:
         """Idempotent; a run that has ended is answered as it is. Raises NotFound."""
@@ -165,18 +152,3 @@ class Commands:
 
     def _clusters(self) -> list[ClusterView]:
         return views(self._known.all(), self._board, self._connected)
-
-
-def _cluster_fit(shape: GangShape, cluster: ClusterView) -> ClusterFit:
-    if not cluster.connected:
-        return ClusterFit(cluster.name, "waits", "its agent is not connected")
-    answer = fit(shape, cluster.nodes)
-    match answer:
-        case Fits():
-            if cluster.draining:
-                return ClusterFit(cluster.name, "waits", "it is draining")
-            return ClusterFit(cluster.name, "fits", "all workers can start now", answer.shares)
-        case Waits():
-            return ClusterFit(cluster.name, "waits", answer.lacks)
-        case NeverFits():
-            return ClusterFit(cluster.name, "never", answer.why)

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from orchestrator import spec
 from orchestrator.control.board import Board
-from orchestrator.control.clusters import Clusters
+from orchestrator.control.clusters import Clusters, NewerAgent
 from orchestrator.control.runs import RunRecords
 from orchestrator.core import lifecycle, money
 from orchestrator.core.money import NO_PRICES, Prices
@@ -20,7 +20,7 @@ from orchestrator.core.observations import Observation, Progress
 from orchestrator.core.orders import AttemptOrder
 from orchestrator.core.runs import Run
 from orchestrator.core.scheduling.fit import GangShape, Node
-from orchestrator.errors import NotFound, Refused
+from orchestrator.errors import InvalidSpec, NotFound
 from orchestrator.ports import Clock, Store, Wakeups
 from orchestrator.spec import RunSpec
 from orchestrator.spec.quantities import Cost
@@ -58,13 +58,13 @@ class Fleet:
     async def attach(
         self, cluster: str, project: str, epoch: int, ray_version: str, living: Sequence[tuple[str, int]]
     ) -> Session:
-        """The newest agent of a cluster takes over from an older one. Raises Refused for an older agent."""
+        """The newest agent of a cluster takes over from an older one. Raises NewerAgent, Refused."""
         await asyncio.to_thread(self.clusters.attach, cluster, project, epoch, ray_version)
         old = self._sessions.get(cluster)
         if old is not None and old.epoch > epoch:  # it attached while this one was being recorded
-            raise Refused(f"cluster {cluster} has a newer agent (epoch {old.epoch} > {epoch}): this one should end")
+            raise NewerAgent(cluster, old.epoch)
         if old is not None:
-            old.supersede(f"a newer agent for cluster {cluster} attached (epoch {epoch}): this one should end")
+            old.supersede(NewerAgent(cluster, epoch))
         session = Session(self, cluster, epoch)
         self._sessions[cluster] = session
         log.info("cluster %s attached, epoch %d, %d living attempts", cluster, epoch, len(living))
@@ -118,6 +118,10 @@ class Fleet:
                 order = self._order(self.store.run(holding.project, holding.run_id))
             except NotFound:
                 continue
+            except InvalidSpec as error:
+                words = f"the run file cannot be read any more: {error}. Submit it again, corrected"
+                self.records.abandon(holding.project, holding.run_id, words, self.clock.now())
+                continue
             if order is not None:
                 found.append(order)
         return tuple(found)
@@ -133,7 +137,7 @@ class Fleet:
             secrets=self.store.secrets(run.project, parsed.secrets),
             remaining_s=remaining_s,
         )
-        sealed_before = len(run.attempts) > 1 and bool(self.store.checkpoints(run.id))
+        sealed_before = len(run.attempts) > 1 and bool(self.store.checkpoints(run.id, limit=1))
         return order and replace(order, deadline_message=why, sealed_before=sealed_before)
 
     def _limit(self, run: Run, parsed: RunSpec) -> tuple[float | None, str]:
@@ -162,7 +166,7 @@ class Session:
 
     def __init__(self, fleet: Fleet, cluster: str, epoch: int) -> None:
         self._fleet, self.cluster, self.epoch = fleet, cluster, epoch
-        self.superseded: str | None = None
+        self.superseded: NewerAgent | None = None
         self._closed = asyncio.Event()
 
     async def inventory(self, nodes: tuple[Node, ...]) -> None:
@@ -192,8 +196,14 @@ class Session:
                 last = news
                 yield orders
 
-    def supersede(self, message: str) -> None:
-        self.superseded = message
+    async def give_up(self, order: AttemptOrder, why: str) -> None:
+        """End a run whose order the wire cannot carry. The other orders go on."""
+        words = f"the order of attempt {order.attempt} cannot be sent to cluster {self.cluster}: {why}"
+        fleet = self._fleet
+        await asyncio.to_thread(fleet.records.abandon, order.project, order.run_id, words, fleet.clock.now())
+
+    def supersede(self, by: NewerAgent) -> None:
+        self.superseded = by
         self._closed.set()
         self._fleet.wakeups.notify("runs")
 

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from orchestrator.control.board import Board
+from orchestrator.core import lifecycle
 from orchestrator.core.lifecycle import Ignored, Transition
-from orchestrator.core.runs import Run
+from orchestrator.core.runs import Reason, ReasonCode, Run
 from orchestrator.errors import Conflict
 from orchestrator.ports import Change, Store, Wakeups
 
@@ -38,6 +39,12 @@ class RunRecords:
             if stored is not None:
                 return stored
         raise Conflict(f"run {run_id} changed {ATTEMPTS} times while it was being changed: try again")
+
+    def abandon(self, project: str, run_id: str, words: str, now: float) -> None:
+        """End a run that this server cannot read, or cannot tell a cluster of: it must not stand in the way of others."""
+        log.error("run %s: %s", run_id, words)
+        reason = Reason(ReasonCode.NOT_RETRIABLE, words)
+        self.change(project, run_id, lambda run: lifecycle.abandon(run, reason, now))
 
     def apply(self, transitions: Iterable[Transition]) -> list[Run | None]:
         """Write independent transitions in one transaction. None: that run changed meanwhile, nothing of it was written."""

@@ -62,6 +62,7 @@ class RankExit:
     report: contract.Failed | None = None  # the rank's own account, where it could still give one
     oom_evidence: str | None = None  # e.g. "cgroup oom_kill", "2.1 GiB used of 2.0 GiB allowed"
     ended_by_us: bool = False  # its host ended it, after another rank's failure or on an order
+    with_zygote: bool = False  # the process that it was forked from ended first
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,8 @@ def _kind_and_message(end: RankExit) -> tuple[FailureKind, str]:
         return kind, f"{who} failed: {end.report.message}"
     if end.vanished is not None:
         return FailureKind.KILLED, f"{who} ended without a word of its own: {end.vanished}"
+    if end.with_zygote:
+        return FailureKind.KILLED, f"{who} ended with its zygote, the process it was forked from, which was killed."
     if end.signal is not None:
         name = _signal_name(end.signal)
         if end.signal in _CRASHES:

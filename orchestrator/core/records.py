@@ -46,6 +46,11 @@ class Checkpoint:
     best: bool
     sealed_at: float
 
+    @property
+    def key(self) -> tuple[int, int, int]:
+        """Unique within the run; the newest checkpoint has the highest."""
+        return self.step, self.attempt, self.incarnation
+
 
 @dataclass(frozen=True)
 class ModelVersion:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import json
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -34,7 +35,10 @@ _Decode = Callable[[Any], Any]
 _MISSING: Any = object()
 
 BIG_INT = "$int"
-"""A Struct holds doubles only: an integer beyond 2**53 travels as {"$int": "its digits"}."""
+"""A Struct holds doubles only: an integer beyond 2**53 travels as {"$int": "its digits"}. A key that somebody really calls
+"$int" travels as "$$int", that one as "$$$int", and so on.
+"""
+_LIKE_BIG_INT = re.compile(r"\$+int")
 _EXACT = 2**53
 
 
@@ -99,8 +103,8 @@ def run_detail(
 
 
 def dump_spec(spec: Mapping[str, Any]) -> str:
-    """A validated run file as the wire carries it to people."""
-    return json.dumps(spec, ensure_ascii=False)
+    """A validated run file as the wire carries it to people: in ASCII, so that no text of it keeps a run from being shown."""
+    return json.dumps(spec)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +146,7 @@ class RunView:
 def to_struct(value: Mapping[str, Any]) -> Struct:
     """Raises ValueError for what JSON cannot say."""
     struct = Struct()
-    struct.update({str(key): _structable(each) for key, each in value.items()})
+    struct.update(_structable(value))
     return struct
 
 
@@ -154,15 +158,23 @@ def _structable(value: Any) -> Any:
     if isinstance(value, int) and abs(value) > _EXACT:
         return {BIG_INT: str(int(value))}
     if isinstance(value, Mapping):
-        return {str(key): _structable(each) for key, each in value.items()}
+        return {_escaped(str(key)): _structable(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_structable(each) for each in value]
     return value
 
 
+def _escaped(key: str) -> str:
+    return f"${key}" if _LIKE_BIG_INT.fullmatch(key) else key
+
+
+def _unescaped(key: str) -> str:
+    return key[1:] if key != BIG_INT and _LIKE_BIG_INT.fullmatch(key) else key
+
+
 def from_struct(struct: Struct) -> dict[str, Any]:
     """Whole numbers come back as int: a Struct cannot tell 1 from 1.0, and the run file's counts must stay counts."""
-    return {key: _plain(value) for key, value in struct.fields.items()}
+    return {_unescaped(key): _plain(value) for key, value in struct.fields.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -178,7 +190,7 @@ def _plain(value: Any) -> Any:
             fields = value.struct_value.fields
             if len(fields) == 1 and BIG_INT in fields:
                 return int(fields[BIG_INT].string_value)
-            return {key: _plain(each) for key, each in fields.items()}
+            return {_unescaped(key): _plain(each) for key, each in fields.items()}
         case "list_value":
             return [_plain(each) for each in value.list_value.values]
     return None

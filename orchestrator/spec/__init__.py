@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from orchestrator.core.runs import Budgets
 from orchestrator.core.scheduling.fit import GangShape
 from orchestrator.errors import InvalidSpec, Problem
+from orchestrator.spec.characters import uncarried
 from orchestrator.spec.problems import problems_of
 from orchestrator.spec.reading import MAX_TEXT_BYTES, read_mapping, shorten
 from orchestrator.spec.resources import Resources
@@ -39,12 +40,14 @@ def parse(text: str, *, source: str = "run file") -> RunSpec:
 
 def load(document: Mapping[str, Any]) -> RunSpec:
     """The reverse of `dump`; also takes the mapping of a run file. Raises InvalidSpec."""
+    if unwritable := uncarried(document):
+        raise InvalidSpec(unwritable)
     unshipped = _unshipped(document)
     shipped = {key: value for key, value in document.items() if key not in {each.path for each in unshipped}}
     try:
         spec = RunSpec.model_validate(shipped)
     except ValidationError as error:
-        raise InvalidSpec([*unshipped, *problems_of(error, RunSpec)]) from None
+        raise InvalidSpec([*unshipped, *problems_of(error, RunSpec, shipped)]) from None
     if unshipped:
         raise InvalidSpec(unshipped)
     return spec
@@ -77,10 +80,11 @@ def gang_shape(spec: RunSpec) -> GangShape:
 
 def stored_shape(document: Mapping[str, Any]) -> GangShape:
     """The shape in what `dump` wrote, without reading the rest of it. Raises InvalidSpec."""
+    resources = document.get("resources", {})
     try:
-        return _shape(Resources.model_validate(document.get("resources", {})))
+        return _shape(Resources.model_validate(resources))
     except ValidationError as error:
-        raise InvalidSpec(problems_of(error, Resources)) from None
+        raise InvalidSpec(problems_of(error, Resources, resources)) from None
 
 
 def _shape(asked: Resources) -> GangShape:

@@ -46,14 +46,20 @@ def disagreements(spec: RunSpec) -> list[Problem]:
     return [problem for check in checks for problem in check(spec)]
 
 
+def _targets(spec: RunSpec) -> list[str]:
+    return [key for key in ("recipe", "entrypoint", "script") if getattr(spec, key) is not None]
+
+
 def _one_target(spec: RunSpec) -> Iterator[Problem]:
-    given = [key for key in ("recipe", "entrypoint", "script") if getattr(spec, key) is not None]
+    given = _targets(spec)
     if len(given) != 1:
         got = " and ".join(given) or "none of them"
         yield Problem(given[-1] if given else "recipe", got, "give exactly one of recipe, entrypoint and script")
 
 
 def _target_keys(spec: RunSpec) -> Iterator[Problem]:
+    if len(_targets(spec)) > 1:
+        return  # which keys belong there is known once one of them is gone
     if spec.script is None and spec.args:
         yield Problem("args", shorten(spec.args), "are passed to a script only: remove them, or use script")
     if spec.recipe is not None and spec.code is not None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import reduce
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.errors import Problem
-from orchestrator.spec.reading import shorten
+from orchestrator.spec.reading import printable, shorten
 
 
 class Disagreement(ValueError):
@@ -20,15 +22,15 @@ class Disagreement(ValueError):
         super().__init__("; ".join(str(each) for each in problems))
 
 
-def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
-    """One Problem per wrong place, in the order of the file's sections, none twice."""
+def problems_of(error: ValidationError, model: type[BaseModel], document: Mapping[str, Any]) -> list[Problem]:
+    """One Problem per wrong place of `document`, in the order of the file's sections, none twice."""
     found: list[Problem] = []
     for each in error.errors(include_url=False):
         cause = each.get("ctx", {}).get("error")
         if isinstance(cause, Disagreement):
             found.extend(cause.problems)
         else:
-            found.append(_problem(each, model))
+            found.append(_problem(each, model, document))
     return list(dict.fromkeys(found))
 
 
@@ -43,14 +45,15 @@ def path_text(location: Sequence[str | int]) -> str:
     text = ""
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return text.removeprefix(".") or "run file"
+    return printable(text.removeprefix(".")) or "run file"
 
 
-def _problem(error: Any, model: type[BaseModel]) -> Problem:
-    location = tuple(error["loc"])
+def _problem(error: Any, model: type[BaseModel], document: Mapping[str, Any]) -> Problem:
+    location, value = tuple(error["loc"]), error["input"]
     if location[1:] and location[-1] == "[key]" and error["type"] != "extra_forbidden":
-        location = location[:-1]  # pydantic's mark for a mapping's key that is itself wrong
-    got = "nothing" if error["type"] == "missing" else shorten(error["input"])
+        location = location[:-1]  # pydantic's mark for a mapping's key that is itself wrong: the path shows it
+        value = reduce(lambda section, part: section[part], location, document)
+    got = "nothing" if error["type"] == "missing" else shorten(value)
     return Problem(path_text(location), got, _message(error, location, model))
 
 
@@ -67,6 +70,18 @@ def _message(error: Any, location: Sequence[str | int], model: type[BaseModel]) 
     return str(error["msg"]).replace("Input should", "should")
 
 
+def without_credentials(path: str, url: str) -> str:
+    """The URL as it is. Raises Disagreement, which shows nothing of what it refuses."""
+    if not (match := _CREDENTIALS.match(url)):
+        return url
+    advice = (
+        "must not hold credentials, for whoever may see the run would read them: keep them by `evertrain secret put NAME` "
+        "and name them under secrets (S3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), or give the nodes a role"
+    )
+    raise Disagreement([Problem(path, shorten(f"{match[1]}***@{url[match.end() :]}"), advice)])
+
+
+_CREDENTIALS = re.compile(r"([a-z][a-z0-9+.-]*://)[^/]*:(?!\d+/).*@")  # a key of S3 may hold "/"; host:9000/ is a port
 _PLAIN: Mapping[str, str] = {
     "missing": "is required",
     "string_type": "must be text: put it in quotes",

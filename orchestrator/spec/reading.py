@@ -21,7 +21,8 @@ MAX_TEXT_BYTES = 2**20
 _MAX_DEPTH = 32
 _MAX_NODES = 20_000
 
-_INT = re.compile(r"[-+]?[0-9]{1,30}|0o[0-7]{1,30}|0x[0-9a-fA-F]{1,30}")
+_MAX_DIGITS = 100
+_INT = re.compile(r"[-+]?([0-9]+)|0o([0-7]+)|0x([0-9a-fA-F]+)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _WORDS = {
@@ -48,8 +49,13 @@ def shorten(value: Any) -> str:
     """A value as its user would recognize it, on one line."""
     if value is None:
         return "nothing"
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = printable(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def printable(text: str) -> str:
+    """With its escapes where UTF-8 has no character: a refusal that quotes such text must itself arrive."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\u0000")
 
 
 def _invalid(path: str, got: str, message: str) -> InvalidSpec:
@@ -59,6 +65,8 @@ def _invalid(path: str, got: str, message: str) -> InvalidSpec:
 def _read_json(text: str, source: str) -> Any:
     """None where the text is not JSON: YAML's own reader then has the better word for it."""
 
+    constants: list[str] = []  # NaN, Infinity, -Infinity
+
     def no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         values = dict(pairs)
         if len(values) < len(pairs):
@@ -67,9 +75,13 @@ def _read_json(text: str, source: str) -> Any:
         return values
 
     try:
-        document = json.loads(text, object_pairs_hook=no_twins, parse_constant=_refuse_constant, parse_float=_finite)
+        document = json.loads(
+            text, object_pairs_hook=no_twins, parse_constant=constants.append, parse_float=_finite, parse_int=_short
+        )
     except (ValueError, RecursionError):
         return None
+    if constants:  # in YAML they would be text, which is not what a program meant that writes JSON
+        raise _invalid(source, constants[0], "has a number that is none: numbers must be finite")
     return None if _is_deep(document, _MAX_DEPTH) else document
 
 
@@ -80,8 +92,10 @@ def _is_deep(value: Any, levels: int) -> bool:
     return False
 
 
-def _refuse_constant(text: str) -> Any:
-    raise ValueError(text)
+def _short(text: str) -> int:
+    if len(text.lstrip("-")) > _MAX_DIGITS:
+        raise ValueError(text)
+    return int(text)
 
 
 def _finite(text: str) -> float:
@@ -154,7 +168,8 @@ class _Reader:
             return text
         if text in _WORDS:
             return _WORDS[text]
-        if _INT.fullmatch(text):
+        if match := _INT.fullmatch(text):
+            self._count_digits(match[match.lastindex or 0], event)
             return int(text, 10) if text.lstrip("-+").isdigit() else int(text, 0)
         if _FLOAT.fullmatch(text) and math.isfinite(number := float(text)):
             return number
@@ -184,6 +199,11 @@ class _Reader:
         self._nodes += nodes
         if self._nodes > _MAX_NODES:
             raise self._refuse(f"has more than {_MAX_NODES} values (aliases counted)", event.start_mark)
+
+    def _count_digits(self, digits: str, event: Any) -> None:
+        if len(digits) > _MAX_DIGITS:
+            words = f"has a whole number of {len(digits)} digits, at most {_MAX_DIGITS} are read"
+            raise self._refuse(f"{words}: put it in quotes if it is text", event.start_mark)
 
     def _refuse(self, message: str, mark: Any) -> InvalidSpec:
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"

@@ -56,5 +56,5 @@ class Resources(Section):
 class Elastic(Section):
     """The world sizes that the run may be moved to; of them only those that divide the global batch are used."""
 
-    min_workers: Annotated[Whole, Field(ge=1, description="Never fewer workers than this.")]
+    min_workers: Annotated[Whole, Field(ge=1, le=4096, description="Never fewer workers than this.")]
     max_workers: Annotated[Whole, Field(ge=1, le=4096, description="Never more workers than this.")]

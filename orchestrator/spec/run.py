@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema, field_validator, mod
 from orchestrator.spec.agreement import disagreements
 from orchestrator.spec.parallelism import Parallelism
 from orchestrator.spec.policy import Environment, Retry, check_env_name
-from orchestrator.spec.problems import Disagreement, suggest
+from orchestrator.spec.problems import Disagreement, suggest, without_credentials
 from orchestrator.spec.quantities import Duration, Money
 from orchestrator.spec.resources import Elastic, Resources
 from orchestrator.spec.section import Label, Section, Whole
@@ -56,7 +56,7 @@ def _code(text: str) -> str:
 def _storage(url: str) -> str:
     if not _STORAGE.fullmatch(url):
         raise ValueError("must be a URL such as s3://bucket/prefix, or an absolute path")
-    return url
+    return without_credentials("storage", url)
 
 
 _CHECKS = {"recipe": _recipe, "entrypoint": _entrypoint, "script": _script, "code": _code, "storage": _storage}

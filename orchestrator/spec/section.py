@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+LARGEST_COUNT = 2**31 - 1
+"""Progress tells of epochs and workers in 32 bits, and of products of two counts in 64."""
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -31,6 +34,18 @@ def _label(value: Any) -> Any:
     return value
 
 
+def of_numbers(number: int, meaning: str) -> BeforeValidator:
+    """A list of so many numbers; which of them is missing would be a guess."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, list | tuple) or len(value) != number:
+            raise ValueError(f"must be a list of {number} numbers ({meaning})")
+        return value
+
+    return BeforeValidator(check)
+
+
 Whole = Annotated[int, BeforeValidator(_not_a_lookalike)]
+Count = Annotated[Whole, Field(le=LARGEST_COUNT)]
 Number = Annotated[float, BeforeValidator(_not_a_lookalike)]
 Label = Annotated[str, BeforeValidator(_label)]

@@ -1,4 +1,8 @@
-"""The queries of a listing. Each walks an index that is already in listing order, so a page costs the same at any depth."""
+"""The queries of a listing. Each walks an index that is already in listing order, so a page costs the same at any depth.
+
+A walk yields numbers, and compares what it meets by the index alone: the row of a run, a hundred times as large as its entry
+in the index, is read only for those that are shown. That bounds a search whose matches are all old.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +25,20 @@ def page(connection: Connection, where: RunFilter, below: int | None, limit: int
         clauses.append(runs.c.number < below)
     states = sorted(set(where.states))
     if not states or set(states) >= set(STATE_NAMES):
-        query = _newest(clauses, limit)
+        numbers = _newest(clauses, limit)
     elif len(states) == 1:
-        query = _newest([*clauses, runs.c.state == states[0]], limit)
+        numbers = _newest([*clauses, runs.c.state == states[0]], limit)
     else:
         # One walk a state, then a merge: with `state IN (...)` the database would sort every run of those states.
         walks = [_newest([*clauses, runs.c.state == state], limit).subquery() for state in states]
-        merged = union_all(*(select(walk.c.number, walk.c.record) for walk in walks)).subquery()
-        query = select(merged.c.number, merged.c.record).order_by(merged.c.number.desc()).limit(limit)
+        merged = union_all(*(select(walk.c.number) for walk in walks)).subquery()
+        numbers = select(merged.c.number).order_by(merged.c.number.desc()).limit(limit)
+    query = select(runs.c.number, runs.c.record).where(runs.c.number.in_(numbers)).order_by(runs.c.number.desc())
     return [(row[0], row[1]) for row in connection.execute(query)]
 
 
 def _newest(clauses: list[ColumnElement[bool]], limit: int) -> Select[Any]:
-    return select(runs.c.number, runs.c.record).where(*clauses).order_by(runs.c.number.desc()).limit(limit)
+    return select(runs.c.number).where(*clauses).order_by(runs.c.number.desc()).limit(limit)
 
 
 def _clauses(connection: Connection, where: RunFilter) -> list[ColumnElement[bool]]:

@@ -121,7 +121,7 @@ class MemoryStore:
         self._runs[run.id] = run
         self._record(run.id, change.events)
         for each in change.checkpoints:
-            self._checkpoints.setdefault(run.id, {})[each.step, each.attempt, each.incarnation] = each
+            self._checkpoints.setdefault(run.id, {})[each.key] = each
         if change.model is not None:
             self._register(change.model)
         return run
@@ -135,10 +135,12 @@ class MemoryStore:
         with self._lock:
             return [event for event in self._events.get(run_id, ()) if event.seq > after][:limit]
 
-    def checkpoints(self, run_id: str) -> list[Checkpoint]:
+    def checkpoints(
+        self, run_id: str, *, below: tuple[int, int, int] | None = None, limit: int = 1000
+    ) -> list[Checkpoint]:
         with self._lock:
             kept = self._checkpoints.get(run_id, {})
-            return [kept[key] for key in sorted(kept, reverse=True)]
+            return [kept[key] for key in sorted(kept, reverse=True) if below is None or key < below][:limit]
 
     # ---- models -----------------------------------------------------------------------------------------------------
 

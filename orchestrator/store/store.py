@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, delete, func, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from orchestrator.core import lifecycle
@@ -19,6 +20,7 @@ from orchestrator.store import codec, listing, migrations, paging
 from orchestrator.store.engines import Engines, open_engines
 from orchestrator.store.foreign_errors import translated
 from orchestrator.store.names import refuse_ambiguous
+from orchestrator.store.sealing import SecretBox
 from orchestrator.store.tables import (
     checkpoints,
     clusters,
@@ -38,27 +40,30 @@ _ALIVE = runs.c.state.in_([name for name in STATE_NAMES if name not in TERMINAL_
 _CHUNK = 500  # bound parameters of one statement; databases limit them
 
 
-def open_store(url: str) -> SqlStore:
-    """Open the database at `sqlite:///PATH` or `postgresql://...`, made or migrated to the newest tables.
+def open_store(url: str, key_file: Path) -> SqlStore:
+    """Open the database at `sqlite:///PATH` or `postgresql://...`, made or migrated to the newest tables. `key_file` has,
+    or gets, the key that secret values are encrypted with.
 
-    Raises Refused when another server uses the file or a newer version wrote it, StorageFailed when the file cannot be
-    made, Unavailable when the database does not answer.
+    Raises Refused when another server uses the file, a newer version wrote it, or the key is not its own; StorageFailed
+    when a file cannot be made, Unavailable when the database does not answer.
     """
     engines = open_engines(url)
     try:
         with translated(engines.where):
             migrations.upgrade(engines.writer)
+            box = SecretBox(key_file)
+            box.take_over(engines.writer)
     except BaseException:
         engines.close()
         raise
-    return SqlStore(engines)
+    return SqlStore(engines, box)
 
 
 class SqlStore:
     """Implements ports.Store. One process at a time owns a SQLite file."""
 
-    def __init__(self, engines: Engines) -> None:
-        self._engines = engines
+    def __init__(self, engines: Engines, box: SecretBox) -> None:
+        self._engines, self._box = engines, box
         self._writer = GroupWriter(engines.writer, engines.where)
         self._unfinished: dict[str, Run] = {}  # as of the last call: only what changed since is decoded again
         self._unfinished_lock = threading.Lock()
@@ -140,9 +145,12 @@ class SqlStore:
         found = self._read(lambda connection: connection.execute(query).all())
         return [codec.event(run_id, seq, record) for seq, record in found]
 
-    def checkpoints(self, run_id: str) -> list[Checkpoint]:
-        order = (checkpoints.c.step.desc(), checkpoints.c.attempt.desc(), checkpoints.c.incarnation.desc())
-        query = select(checkpoints.c.record).where(checkpoints.c.run_id == run_id).order_by(*order)
+    def checkpoints(
+        self, run_id: str, *, below: tuple[int, int, int] | None = None, limit: int = 1000
+    ) -> list[Checkpoint]:
+        key = (checkpoints.c.step, checkpoints.c.attempt, checkpoints.c.incarnation)
+        mine = [checkpoints.c.run_id == run_id] + ([tuple_(*key) < below] if below is not None else [])
+        query = select(checkpoints.c.record).where(*mine).order_by(*(part.desc() for part in key)).limit(limit)
         return [codec.checkpoint(record) for record in self._read(lambda c: c.scalars(query).all())]
 
     # ---- models -----------------------------------------------------------------------------------------------------
@@ -205,14 +213,15 @@ class SqlStore:
         self._writer.write(work)
 
     def put_secret(self, project: str, name: str, value: str) -> None:
-        row = {"project": project, "name": name, "value": value}
+        with translated(self._engines.where):
+            row = {"project": project, "name": name, "value": self._box.seal(value)}
         self._writer.write(lambda connection: _upsert(connection, secrets, row, ("value",)))
 
     def secrets(self, project: str, names: Iterable[str]) -> dict[str, str]:
         query = select(secrets.c.name, secrets.c.value).where(
             secrets.c.project == project, secrets.c.name.in_(list(names))
         )
-        return {row[0]: row[1] for row in self._read(lambda connection: connection.execute(query).all())}
+        return {row[0]: self._box.open(row[1]) for row in self._read(lambda c: c.execute(query).all())}
 
     def secret_names(self, project: str) -> list[str]:
         query = select(secrets.c.name).where(secrets.c.project == project).order_by(secrets.c.name)

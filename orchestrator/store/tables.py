@@ -56,13 +56,16 @@ runs = Table(
     UniqueConstraint("project", "idempotency_key"),
     sqlite_autoincrement=True,
 )
-# Every filter of a listing, within one project and over all of them, walks an index that is already in listing order.
-Index(None, runs.c.project, runs.c.number)
-Index(None, runs.c.project, runs.c.state, runs.c.number)
-Index(None, runs.c.project, runs.c.queue, runs.c.number)
+# Every filter of a listing, within one project and over all of them, walks an index that is already in listing order. The
+# name stands last in it, so that a search for a prefix need not read the rows of those that it passes.
+Index(None, runs.c.project, runs.c.number, runs.c.name)
+Index(None, runs.c.project, runs.c.state, runs.c.number, runs.c.name)
+Index(None, runs.c.project, runs.c.queue, runs.c.number, runs.c.name)
+Index(None, runs.c.number, runs.c.name)
+Index(None, runs.c.state, runs.c.number, runs.c.name)
+Index(None, runs.c.queue, runs.c.number, runs.c.name)
+# Where few runs match a prefix, they are gathered by these.
 Index(None, runs.c.project, runs.c.name, runs.c.number)
-Index(None, runs.c.state, runs.c.number)
-Index(None, runs.c.queue, runs.c.number)
 Index(None, runs.c.name, runs.c.number)
 
 events = Table(
@@ -133,8 +136,7 @@ tokens = Table(
     UniqueConstraint("secret_sha256"),
 )
 
-# Values stand here as they are: whoever may read the database may read them. The file is 0600; PostgreSQL's own access
-# rights take its place there.
+# Values are encrypted by `sealing`: the key is not in the database.
 secrets = Table(
     "secrets",
     metadata,

@@ -135,7 +135,7 @@ def client(address: str, secret: str, batch: int, spell_s: float) -> None:
 def fill(data_dir: Path, count: int) -> None:
     """That many runs in the store: nearly all have ended, as they do where 100,000 were submitted."""
     data_dir.mkdir(parents=True)
-    store = open_store(f"sqlite:///{data_dir / 'evertrain.db'}")
+    store = open_store(f"sqlite:///{data_dir / 'evertrain.db'}", data_dir / "secrets.key")
     document = spec.dump(spec.parse(SPEC))
     try:
         for start in range(0, count, 1000):

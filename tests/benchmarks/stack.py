@@ -32,6 +32,7 @@ class Stack:
 
 @contextlib.contextmanager
 def running_stack() -> Iterator[Stack]:
+    subprocess.run([sys.executable, "-m", "trainers.build_ops"], check=True, stdout=subprocess.DEVNULL)
     with tempfile.TemporaryDirectory(prefix="evb-") as directory:
         home = Path(directory) / "home"
         env = {**os.environ, "EVERTRAIN_HOME": str(home), "EVERTRAIN_CONTEXT": str(home / "context")}
@@ -109,7 +110,9 @@ def ray_train(stack: Stack, options: list[str], *, max_failures: int = 0) -> Pro
 
 
 def peer_environment() -> dict[str, str]:
-    return {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    """With the installation's own ninja, which finds DeepSpeed's ops built; another version would compile them again."""
+    variables = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {**os.environ, **variables, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 def wait_for_mark(

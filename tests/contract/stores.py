@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
+from orchestrator import store as stores
 from orchestrator.core.records import Submission
 from orchestrator.core.runs import (
     Cancelled,
@@ -25,9 +30,17 @@ from orchestrator.core.runs import (
     Succeeded,
 )
 from orchestrator.ports import Change, Store
+from orchestrator.store import SqlStore
 from tests import builders
 
 T = TypeVar("T")
+KEY_FILE = Path(tempfile.mkdtemp(prefix="evertrain-key-")) / "secrets.key"
+atexit.register(shutil.rmtree, KEY_FILE.parent, ignore_errors=True)
+
+
+def open_store(url: str) -> SqlStore:
+    """With a key of this process."""
+    return stores.open_store(url, KEY_FILE)
 
 
 @dataclass(frozen=True)

@@ -9,26 +9,30 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, event, insert, text
 
+from orchestrator import store as stores
 from orchestrator.core.records import Cluster, Role, RunFilter, Token
 from orchestrator.core.runs import STATE_NAMES
 from orchestrator.errors import Conflict, EvertrainError, Refused, StorageFailed, Unavailable
 from orchestrator.ports import Change, Store
-from orchestrator.store import MemoryStore, SqlStore, open_store, tables
+from orchestrator.store import MemoryStore, SqlStore, tables
 from orchestrator.store.engines import Engines, open_engines
-from orchestrator.store.migrations import upgrade
+from orchestrator.store.migrations import config, upgrade
+from orchestrator.store.sealing import SecretBox
 from orchestrator.store.writer import GroupWriter
 from tests import builders
 from tests.contract import postgres_server
-from tests.contract.stores import STATES, at_once, move, submission, submit
+from tests.contract.stores import KEY_FILE, STATES, at_once, move, open_store, submission, submit
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,8 +72,7 @@ _WRITING_CHILD = """
 import sys, threading
 from orchestrator.core.records import EventDraft
 from orchestrator.ports import Change
-from orchestrator.store import open_store
-from tests.contract.stores import submission
+from tests.contract.stores import open_store, submission
 
 store = open_store(sys.argv[1])
 out = threading.Lock()
@@ -246,7 +249,9 @@ def test_a_full_disk_fails_the_call_and_leaves_the_store_usable(sqlite_url: str)
 
 
 def test_a_second_server_on_the_same_file_is_refused_until_the_first_is_gone(sqlite_url: str) -> None:
-    code = "import sys; from orchestrator.store import open_store; s = open_store(sys.argv[1]); print('open'); input()"
+    code = (
+        "import sys; from tests.contract.stores import open_store; s = open_store(sys.argv[1]); print('open'); input()"
+    )
     command = [sys.executable, "-u", "-c", code, sqlite_url]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True) as owner:
         assert owner.stdout is not None
@@ -264,7 +269,9 @@ def test_a_second_server_on_the_same_postgresql_database_is_refused_until_the_fi
     new_postgres_database: Callable[[], str],
 ) -> None:
     url = new_postgres_database()
-    code = "import sys; from orchestrator.store import open_store; s = open_store(sys.argv[1]); print('open'); input()"
+    code = (
+        "import sys; from tests.contract.stores import open_store; s = open_store(sys.argv[1]); print('open'); input()"
+    )
     command = [sys.executable, "-u", "-c", code, url]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True) as owner:
         assert owner.stdout is not None
@@ -396,6 +403,52 @@ def test_a_value_that_the_database_cannot_hold_is_refused(url: str, value: Any) 
     store.close()
 
 
+# ---- secrets at rest ------------------------------------------------------------------------------------------------
+
+
+def stored_secrets(url: str) -> list[str]:
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.connect() as connection:
+        found = list(connection.scalars(text("SELECT value FROM secrets ORDER BY name")))
+    engine.dispose()
+    return found
+
+
+def test_no_value_of_a_secret_is_in_the_database(url: str, tmp_path: Path) -> None:
+    key_file = tmp_path / "keys" / "secrets.key"
+    store = stores.open_store(url, key_file)
+    store.put_secret("p", "A", "hunter2 ü")
+    store.close()
+    execute(url, "INSERT INTO secrets VALUES ('p', 'B', 'hunter2 of an older version')")
+
+    store = stores.open_store(url, key_file)
+    values = store.secrets("p", ["A", "B"])
+    store.close()
+
+    assert values == {"A": "hunter2 ü", "B": "hunter2 of an older version"}
+    assert ["hunter2" in value for value in stored_secrets(url)] == [False, False]
+    assert key_file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_that_is_not_the_databases_own_is_refused_at_the_start(url: str, tmp_path: Path) -> None:
+    right, wrong, no_key = (tmp_path / name for name in ("right", "wrong", "no-key"))
+    no_key.write_text("a letter")
+    store = stores.open_store(url, right)
+    store.put_secret("p", "A", "value")
+    store.close()
+
+    with pytest.raises(Refused, match=f"(?s){wrong}.*put back"):
+        stores.open_store(url, wrong)
+    with pytest.raises(Refused, match=f"{no_key} holds no key"):
+        stores.open_store(url, no_key)
+    with pytest.raises(StorageFailed, match="key of secrets"):
+        stores.open_store(url, right / "below-a-file")
+
+    store = stores.open_store(url, right)
+    assert store.secrets("p", ["A"]) == {"A": "value"}
+    store.close()
+
+
 # ---- migrations ----------------------------------------------------------------------------------------------------
 
 
@@ -439,7 +492,39 @@ def test_migrating_needs_no_certain_directory_and_is_idempotent(
     upgrade(engines.writer)
 
     with engines.reader.connect() as connection:
-        assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "0001"
+        newest = ScriptDirectory.from_config(config()).get_current_head()
+        assert connection.scalar(text("SELECT version_num FROM alembic_version")) == newest
+
+
+def test_a_database_of_the_first_version_is_migrated_with_all_that_it_holds(url: str) -> None:
+    engines = open_engines(url)
+    with engines.writer.begin() as connection:
+        command.upgrade(config(connection), "0001")
+    old = SqlStore(engines, SecretBox(KEY_FILE))
+    made = submit(old, range(7))
+    old.close()
+    execute(url, "INSERT INTO secrets VALUES ('default', 'KEY', 'value')")
+
+    store = open_store(url)
+    submit(store, [100])
+    kept, listed = [store.run("default", run.id) for run in made], store.runs(RunFilter("default")).runs
+    values = store.secrets("default", ["KEY"])
+    with store._engines.writer.connect() as connection:
+        differences = compare_metadata(MigrationContext.configure(connection), tables.metadata)
+    store.close()
+
+    assert kept == made
+    assert [run.id for run in listed] == [submission(number).run_id for number in (100, 6, 5, 4, 3, 2, 1, 0)]
+    assert values == {"KEY": "value"}
+    assert differences == []
+
+
+def test_every_step_can_be_taken_back(engines: Engines) -> None:
+    with engines.writer.begin() as connection:
+        command.upgrade(config(connection), "head")
+        command.downgrade(config(connection), "0001")
+        command.upgrade(config(connection), "head")
+        assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
 
 
 def test_a_database_of_a_newer_version_is_refused(url: str) -> None:
@@ -453,26 +538,58 @@ def test_a_database_of_a_newer_version_is_refused(url: str) -> None:
 # ---- cost of a listing ---------------------------------------------------------------------------------------------
 
 
-def test_every_filter_walks_an_index_in_listing_order(sqlite_url: str) -> None:
-    store = open_store(sqlite_url)
-    for run, state in zip(submit(store, range(7)), STATE_NAMES, strict=True):
-        move(store, run, STATES[state])
+def asked_plans(store: SqlStore, listings: Iterable[tuple[RunFilter, str]]) -> list[tuple[str, list[str]]]:
+    """The statements that those listings sent, with SQLite's plan of each."""
     asked: list[tuple[str, Any]] = []
     event.listen(
         store._engines.reader,
         "before_cursor_execute",
         lambda _connection, _cursor, statement, parameters, _context, _many: asked.append((statement, parameters)),
     )
-    page = store.runs(RunFilter("default"), limit=2).next_page
-    for project in ("default", "*"):
-        for fields in ({}, {"states": ("QUEUED",)}, {"queue": "fast"}, {"states": ("QUEUED",), "queue": "fast"}):
-            store.runs(RunFilter(project, **fields), page=page)
-
+    for where, page in listings:
+        store.runs(where, page=page)
     with store._engines.reader.connect() as connection:
-        for statement, parameters in list(asked):
-            plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
-            assert not [step for step in plan if "B-TREE" in step], (statement, plan)
-            assert all(step.startswith("SEARCH runs USING") or step == "SCAN runs" for step in plan), (statement, plan)
-            # Without any filter the table itself is in order; every other walk has an index or the row number.
-            assert "SCAN runs" not in plan or "WHERE" not in statement, (statement, plan)
+        return [
+            (statement, [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)])
+            for statement, parameters in list(asked)
+        ]
+
+
+FIELDS: tuple[dict[str, Any], ...] = (
+    {},
+    {"states": ("QUEUED",)},
+    {"queue": "fast"},
+    {"states": ("QUEUED",), "queue": "fast"},
+)
+
+
+def test_every_filter_walks_an_index_in_listing_order(sqlite_url: str) -> None:
+    store = open_store(sqlite_url)
+    for run, state in zip(submit(store, range(7)), STATE_NAMES, strict=True):
+        move(store, run, STATES[state])
+    later = store.runs(RunFilter("default"), limit=2).next_page
+    wheres = [RunFilter(project, **fields) for project in ("default", "*") for fields in FIELDS]
+
+    for statement, plan in asked_plans(store, [(where, page) for where in wheres for page in ("", later)]):
+        shown, subquery, walk = plan
+        assert shown == "SEARCH runs USING INTEGER PRIMARY KEY (rowid=?)", (statement, plan)
+        assert subquery.startswith("LIST SUBQUERY"), (statement, plan)
+        assert walk.startswith(("SEARCH runs USING", "SCAN runs")), (statement, plan)
+        # Without any filter the numbers themselves are in order; every other walk is bounded by an index.
+        assert not walk.startswith("SCAN") or statement.count("WHERE") == 1, (statement, plan)
+    store.close()
+
+
+def test_a_search_for_names_that_many_have_reads_no_row_that_it_does_not_show(sqlite_url: str) -> None:
+    store = open_store(sqlite_url)
+    submit(store, range(1100), name="many")
+    later = store.runs(RunFilter("default"), limit=2).next_page
+    wheres = [RunFilter(project, name_prefix="ma", **fields) for project in ("default", "*") for fields in FIELDS[:3]]
+
+    plans = asked_plans(store, [(where, page) for where in wheres for page in ("", later)])
+    listings = [(statement, plan) for statement, plan in plans if "substr" in statement]
+    assert len(listings) == 12
+    for statement, plan in listings:
+        assert "B-TREE" not in str(plan), (statement, plan)
+        assert "USING COVERING INDEX" in plan[-1], (statement, plan)
     store.close()

@@ -25,9 +25,9 @@ from orchestrator.core.runs import (
 )
 from orchestrator.errors import Conflict, InvalidSpec, NotFound, Refused, Unavailable
 from orchestrator.ports import Change, Store
-from orchestrator.store import MemoryStore, open_store
+from orchestrator.store import MemoryStore
 from tests import builders
-from tests.contract.stores import STATES, Backend, at_once, move, run_id, submission, submit
+from tests.contract.stores import STATES, Backend, at_once, move, open_store, run_id, submission, submit
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
@@ -509,6 +509,9 @@ def test_checkpoints_come_newest_step_first_and_each_once(store: Store) -> None:
 
     assert [(c.step, c.attempt, c.incarnation) for c in kept] == [(10, 1, 1), (2, 2, 1), (2, 1, 3), (2, 1, 1)]
     assert kept[0] == replace(_checkpoint(10), best=True)
+    assert store.checkpoints(run.id, limit=2) == kept[:2]
+    assert [store.checkpoints(run.id, below=each.key) for each in kept] == [kept[1:], kept[2:], kept[3:], []]
+    assert store.checkpoints(run.id, below=kept[0].key, limit=1) == kept[1:2]
     assert store.checkpoints(run_id(2)) == []
 
 

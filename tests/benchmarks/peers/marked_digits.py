@@ -19,7 +19,7 @@ from trainers.data.loader import Tensors
 from trainers.recipes.digits_cnn import digits_cnn
 from trainers.tasks.classification import Classification
 
-EPOCH = 100  # times the digits
+EPOCH = 200  # times the digits
 
 
 class Marked(Classification):

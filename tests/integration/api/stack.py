@@ -1,35 +1,27 @@
-"""A real server on a free port, in this process: SQLite, gRPC, control; logs and bundles in memory."""
+"""The server as `orchestrator.main` builds it, on free ports in this process; its clock can be moved.
+
+Neither the scheduling loop nor housekeeping runs: tests place and end runs by hand.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import threading
 import time
 import uuid
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from orchestrator import Client, spec
-from orchestrator.api.auth import Authenticator, ensure_first_tokens, make_token
-from orchestrator.api.parts import Parts
-from orchestrator.api.server import GrpcServer
-from orchestrator.control.board import Board
-from orchestrator.control.clusters import Clusters
-from orchestrator.control.commands import Commands
-from orchestrator.control.fleet import Fleet
-from orchestrator.control.runs import RunRecords
-from orchestrator.control.wakeups import LocalWakeups
+from orchestrator.api.auth import ensure_first_tokens, make_token
 from orchestrator.core import lifecycle
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.observations import AttemptEnded, Happening, Observation
-from orchestrator.core.records import LogLine, LogQuery, Role
+from orchestrator.core.records import Role
 from orchestrator.core.runs import Reason, ReasonCode, Result, Run, Spent
-from orchestrator.errors import NotFound
+from orchestrator.main import Server, build
 from orchestrator.ports import Store
 from orchestrator.settings import Settings
 from orchestrator.store import open_store
@@ -51,63 +43,22 @@ class MovableClock:
         return time.monotonic_ns() + int(self.ahead_s * 1e9)
 
 
-class MemoryLogs:
-    def __init__(self) -> None:
-        self.lines: list[LogLine] = []
-
-    def append(self, lines: Sequence[LogLine]) -> None:
-        known = {(line.run_id, line.attempt, line.source, line.seq) for line in self.lines}
-        self.lines += [line for line in lines if (line.run_id, line.attempt, line.source, line.seq) not in known]
-
-    def read(self, run_id: str, query: LogQuery, *, after: str = "", limit: int = 1000) -> tuple[list[LogLine], str]:
-        start = int(after or 0)
-        found = [
-            (number, line)
-            for number, line in enumerate(self.lines, 1)
-            if line.run_id == run_id and number > start and query.rank in (None, line.rank)
-        ]
-        if not after and query.tail is not None:
-            found = found[len(found) - min(query.tail, len(found)) :]
-        found = found[:limit]
-        return [line for _, line in found], str(found[-1][0]) if found else after
-
-    def last_seq(self, run_id: str, attempt: int, source: str) -> int:
-        mine = [x.seq for x in self.lines if (x.run_id, x.attempt, x.source) == (run_id, attempt, source)]
-        return max(mine, default=0)
-
-
-class MemoryBundles:
-    def __init__(self) -> None:
-        self.kept: dict[str, bytes] = {}
-
-    def put(self, data: bytes) -> str:
-        sha256 = hashlib.sha256(data).hexdigest()
-        self.kept[sha256] = data
-        return sha256
-
-    def get(self, sha256: str) -> bytes:
-        if sha256 not in self.kept:
-            raise NotFound(f"no bundle {sha256}")
-        return self.kept[sha256]
-
-
 class Stack:
     """Start it with `with`. `admin` and `agent` are the first tokens."""
 
     def __init__(self, data_dir: Path, **settings: Any) -> None:
         self.settings = Settings(data_dir=data_dir, grpc_port=0, http_port=0, **settings)
         self.clock = MovableClock()
-        self.executor = ThreadPoolExecutor(self.settings.api_threads, thread_name_prefix="api")
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="server", daemon=True)
 
     def __enter__(self) -> Stack:
-        self.store: Store = open_store(self.settings.database_url)
+        self.store: Store = open_store(self.settings.database_url, self.settings.secrets_key)
         paths = ensure_first_tokens(self.store, self.clock, self.settings.data_dir)
         self.admin, self.agent = (path.read_text().strip() for path in paths)
-        self.parts = self._parts()
         self._thread.start()
-        self.server: GrpcServer = self.on_loop(self._start())
+        server: Server = self.on_loop(self._start())
+        self.server, self.parts, self.records = server.grpc, server.parts, server.parts.fleet.records
         self.channel = grpc.insecure_channel(self.address)
         return self
 
@@ -118,7 +69,7 @@ class Stack:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
-        self.executor.shutdown()
+        self.parts.executor.shutdown()
         self.store.close()
 
     @property
@@ -167,9 +118,9 @@ class Stack:
         result = Result(step=10, metrics={"test_accuracy": 0.98}, checkpoint="/seal")
         return self.observe(run, AttemptEnded("succeeded", reason, Spent(), 10, Ledger(), result=result))
 
-    async def _start(self) -> GrpcServer:
-        server = GrpcServer(self.parts)
-        await server.start()
+    async def _start(self) -> Server:
+        server = build(self.settings, self.store, self.clock)
+        await server.grpc.start()
         return server
 
     async def _cancel_rest(self) -> None:
@@ -177,42 +128,3 @@ class Stack:
         for task in rest:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
-
-    def _parts(self) -> Parts:
-        store, clock, settings = self.store, self.clock, self.settings
-        wakeups, board, clusters = LocalWakeups(), Board(clock), Clusters(store, clock)
-        records = RunRecords(store, board, wakeups)
-        self.records = records
-        fleet = Fleet(
-            store=store,
-            records=records,
-            board=board,
-            clusters=clusters,
-            wakeups=wakeups,
-            clock=clock,
-            storage=settings.storage_root,
-        )
-        bundles = MemoryBundles()
-        commands = Commands(
-            store=store,
-            records=records,
-            board=board,
-            clusters=clusters,
-            bundles=bundles,
-            clock=clock,
-            connected=fleet.connected,
-        )
-        return Parts(
-            settings=settings,
-            store=store,
-            commands=commands,
-            board=board,
-            fleet=fleet,
-            logs=MemoryLogs(),
-            bundles=bundles,
-            wakeups=wakeups,
-            clock=clock,
-            authenticator=Authenticator(store, clock, settings.token_cache_s),
-            executor=self.executor,
-            server_id="test-server",
-        )

@@ -12,15 +12,17 @@ from typing import Any
 import grpc
 import pytest
 
+from orchestrator import spec
+from orchestrator.core import lifecycle
 from orchestrator.core.observations import EpochEnded, FirstStep, IncarnationStarted, Observation, Placed, Progress
 from orchestrator.core.records import LogLine, Role
-from orchestrator.core.runs import Run
+from orchestrator.core.runs import NodeShare, Run
 from orchestrator.core.scheduling.fit import Node
 from orchestrator.protocol.convert import to_proto
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
 from tests.builders import SHARES
-from tests.integration.api.stack import Stack
+from tests.integration.api.stack import SPEC, Stack
 
 NODE = Node("node-a", "alpha", "10.0.0.1", 4.0, 0.0, 2**33, 4.0, 0.0, 2**33)
 _epochs = itertools.count(1)
@@ -51,6 +53,10 @@ class Agent:
 
     def close(self) -> None:
         self._out.put(None)
+        self.ended()
+
+    def ended(self) -> None:
+        """Wait until the server has ended the conversation."""
         self._thread.join(20)
         assert not self._thread.is_alive()
 
@@ -95,7 +101,7 @@ def test_an_agent_is_welcomed_and_seen_as_connected(stack: Stack, agent: Agent) 
             lambda: next((each for each in client.clusters() if each.name == agent.cluster and each.nodes), None)
         )
     assert (shown.connected, shown.nodes, shown.epoch) == (True, (NODE,), agent.epoch)
-    assert agent.of("welcome")[0].server_id == "test-server"
+    assert agent.of("welcome")[0].server_id == stack.parts.server_id
 
 
 def test_a_placed_run_is_ordered_with_its_whole_run_file(stack: Stack, agent: Agent) -> None:
@@ -105,6 +111,32 @@ def test_a_placed_run_is_ordered_with_its_whole_run_file(stack: Stack, agent: Ag
     assert orders[0].spec["name"] == "digits"
     stack.end(run)
     until(lambda: agent.of("desired") and not agent.of("desired")[-1].attempts)
+
+
+def test_a_run_whose_file_no_wire_can_carry_fails_alone_and_can_be_described(stack: Stack, agent: Agent) -> None:
+    unreadable = {**spec.dump(spec.parse(SPEC)), "env": {"A": "\ud800"}}
+    bad = stack.place(stack.submit(spec=unreadable), agent.cluster)
+    good = stack.place(stack.submit(), agent.cluster)
+    until(lambda: agent.of("desired") and [each.run_id for each in agent.of("desired")[-1].attempts] == [good.id])
+    with stack.client() as client:
+        shown = client.get(bad.id)
+    assert shown.state == "FAILED"
+    assert "env.A: holds" in shown.reason.message
+    assert shown.spec == unreadable
+    assert agent.error is None
+    stack.end(good)
+
+
+def test_a_run_whose_order_no_wire_can_carry_fails_alone(stack: Stack, agent: Agent) -> None:
+    shares = (NodeShare("node-a", "alpha", "\ud800", 2),)
+    bad = stack.submit()
+    stack.records.change("*", bad.id, lambda run: lifecycle.place(run, agent.cluster, shares, stack.clock.now()))
+    good = stack.place(stack.submit(), agent.cluster)
+    until(lambda: agent.of("desired") and [each.run_id for each in agent.of("desired")[-1].attempts] == [good.id])
+    ended = until(lambda: (found := stack.store.run("*", bad.id)).terminal and found)
+    assert "cannot be sent to cluster" in ended.state.reason.message
+    assert agent.error is None
+    stack.end(good)
 
 
 def test_an_observation_is_durable_before_it_is_acknowledged(stack: Stack, agent: Agent) -> None:
@@ -159,15 +191,17 @@ def test_the_newer_of_two_agents_wins_and_the_older_is_told(stack: Stack, agent:
     until(lambda: newer.of("welcome"))
     told = until(lambda: agent.of("superseded"))
     assert "newer agent" in told[0].message
+    assert told[0].epoch == newer.epoch
     assert stack.parts.fleet.connected(agent.cluster)
     newer.close()
     until(lambda: not stack.parts.fleet.connected(agent.cluster))
 
 
-def test_an_older_agent_is_refused(stack: Stack, agent: Agent) -> None:
+def test_an_older_agent_is_told_the_epoch_of_the_newer_one_and_not_welcomed(stack: Stack, agent: Agent) -> None:
     older = Agent(stack, agent.cluster, epoch=agent.epoch - 1)
-    until(lambda: older.error)
-    assert older.error == grpc.StatusCode.FAILED_PRECONDITION
+    older.ended()
+    assert [answer.WhichOneof("what") for answer in older.answers] == ["superseded"]
+    assert (older.answers[0].superseded.epoch, older.error) == (agent.epoch, None)
     assert stack.parts.fleet.connected(agent.cluster)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -13,9 +14,10 @@ from orchestrator import Client
 from orchestrator.api.client import RunFile
 from orchestrator.api.run_feed import EVENTS_AT_ONCE
 from orchestrator.api.views import RunUpdate
-from orchestrator.core.observations import EpochEnded, FirstStep, IncarnationStarted, Progress
+from orchestrator.core.observations import CheckpointSealed, EpochEnded, FirstStep, IncarnationStarted, Progress
 from orchestrator.errors import Conflict, InvalidSpec, NotFound, Refused, TooLarge
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
+from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
 from tests.integration.api.stack import SPEC, Stack
 from tests.integration.api.wire import METHODS, call
 
@@ -71,6 +73,13 @@ def test_a_wrong_run_file_names_each_place(stack: Stack) -> None:
     with pytest.raises(grpc.RpcError) as raw:
         call(stack.channel, submit, pb.SubmitRequest(spec=spec), stack.admin)
     assert raw.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_refusal_that_quotes_half_a_character_arrives(client: Client) -> None:
+    text = r'{"name": "x", "recipe": "digits_cnn", "train": {"epochs": 1}, "env": {"A\ud800": "\ud800"}}'
+    with pytest.raises(InvalidSpec) as refused:
+        client._calls.unary(client._runs.Submit, pb.SubmitRequest(spec=text))
+    assert {each.path for each in refused.value.problems} == {r"env.A\ud800"}
 
 
 def test_a_run_file_that_is_too_large_is_refused(client: Client) -> None:
@@ -259,6 +268,52 @@ def test_a_history_longer_than_a_page_is_told_whole(stack: Stack, client: Client
     watched = [event.seq for update in client.watch(run.id) for event in update.events]
     assert watched == list(range(1, len(watched) + 1))
     assert len(watched) == len(list(client.events(run.id))) > EVENTS_AT_ONCE
+
+
+def test_a_history_of_any_size_fits_into_the_answers_that_every_grpc_client_takes(stack: Stack, client: Client) -> None:
+    run = stack.place(stack.submit())
+    metrics = {f"metric-{number}": 0.5 for number in range(5000)}  # 0.2 MB, as an event
+    for step in range(1, 31):
+        stack.observe(run, EpochEnded(1, step, step, metrics))
+        stack.observe(run, CheckpointSealed(1, f"/seal-{step}", step, 1, 0.1, 0.2, metrics))
+    stack.end(run)
+    metadata = (("authorization", f"Bearer {stack.admin}"),)
+    stubs: Any = rpc
+    runs = stubs.RunsStub(stack.channel)  # with the limits that gRPC has by itself: a larger answer is refused
+
+    answers = list(runs.Watch(pb.WatchRunRequest(run=run.id), metadata=metadata, timeout=60))
+    watched = [event.seq for answer in answers for event in answer.events]
+    events = list(client.events(run.id))
+    sealed = client.checkpoints(run.id)
+    first = runs.Events(pb.EventsRequest(run=run.id), metadata=metadata)
+    newest = runs.Checkpoints(pb.CheckpointsRequest(run=run.id), metadata=metadata)
+
+    assert watched == [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert [event.kind for event in events].count("epoch") == 30
+    assert sum(answer.ByteSize() for answer in answers) > 4 * 2**20
+    assert 0 < first.next_after == len(first.events) < len(events)
+    assert [each.step for each in sealed] == list(range(30, 0, -1))
+    assert 0 < len(newest.checkpoints) < 30
+
+
+def test_checkpoints_come_in_pages_of_the_size_asked_for(stack: Stack, client: Client) -> None:
+    run = stack.place(stack.submit())
+    for step in (1, 2, 3):
+        stack.observe(run, CheckpointSealed(1, f"/seal-{step}", step, 1, 0.1, 0.2))
+
+    def page(size: int, page: str = "") -> pb.CheckpointsResponse:
+        answer: pb.CheckpointsResponse = client._calls.unary(
+            client._runs.Checkpoints, pb.CheckpointsRequest(run=run.id, page_size=size, page=page)
+        )
+        return answer
+
+    first = page(2)
+    second = page(2, first.next_page)
+    assert [[each.step for each in answer.checkpoints] for answer in (first, second)] == [[3, 2], [1]]
+    assert second.next_page == ""
+    for nonsense in ("3", "a.b.c", "1.2.3.4"):
+        with pytest.raises(InvalidSpec, match="next_page"):
+            page(2, nonsense)
 
 
 def test_a_dictionary_a_path_and_a_text_are_the_same_run_file(client: Client, tmp_path: Path) -> None:

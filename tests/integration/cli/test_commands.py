@@ -84,6 +84,41 @@ def test_the_output_option_counts_before_and_after_the_command(evertrain: Run) -
     assert evertrain("cluster", "list").out == "no cluster has attached yet\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["list"], "no runs"),
+        (["model", "list"], "no models"),
+        (["token", "list"], "no tokens"),
+        (["secret", "list"], "no secrets"),
+        (["cluster", "list"], "no cluster has attached yet"),
+        (["checkpoint", "list", "fresh"], "no checkpoints"),
+    ],
+)
+def test_what_there_is_none_of_is_said_to_people_and_an_empty_list_to_programs(
+    evertrain: Run, stack: Stack, words: list[str], said: str
+) -> None:
+    project = "with-a-run" if "fresh" in words else "empty"
+    if "fresh" in words:
+        stack.submit(project, name="fresh")
+    assert evertrain("-p", project, *words).out == f"{said}\n"
+    assert evertrain("-p", project, *words, "-o", "json").document == []
+    assert yaml.safe_load(evertrain("-p", project, *words, "-o", "yaml").out) == []
+
+
+def test_answers_that_go_on_are_a_document_a_line_or_yaml_documents(evertrain: Run, stack: Stack) -> None:
+    run = stack.submit(name="wordy")
+    for form in ("json", "yaml"):
+        assert evertrain("logs", run.id, "-o", form).out == ""
+    stack.parts.logs.append([LogLine(run.id, 1, 1, 0, 1.0, f"line {seq}", "host", seq) for seq in (1, 2)])
+    lines = [json.loads(each) for each in evertrain("logs", run.id, "-o", "json").out.splitlines()]
+    assert [each["text"] for each in lines] == ["line 1", "line 2"]
+    assert list(yaml.safe_load_all(evertrain("logs", run.id, "-o", "yaml").out)) == lines
+    evertrain("cancel", run.id)
+    watched = list(yaml.safe_load_all(evertrain("watch", run.id, "-o", "yaml").out))
+    assert watched[-1]["run"]["state"] == "CANCELLED"
+
+
 def test_one_key_is_one_run(evertrain: Run, run_file: str) -> None:
     first, second = (evertrain("submit", run_file, "--idempotency-key", "k1", "-o", "json").document for _ in range(2))
     assert first["id"] == second["id"]  # type: ignore[index]
@@ -100,6 +135,19 @@ def test_a_wrong_run_file_is_refused_with_every_place_and_without_traceback(ever
         "  train.lrr: is not a known key, did you mean lr? (got 1)",
         "  priority: must be at most 100 (got 200)",
     ]
+
+
+def test_what_a_run_file_names_and_is_not_there_is_a_wrong_place_of_it(evertrain: Run, run_file: str) -> None:
+    for change, place in (("code=./nowhere", "code: "), ("deepspeed=nowhere.json", "deepspeed: ")):
+        answer = evertrain("submit", run_file, "--set", change)
+        assert answer.code == 1
+        assert place in answer.err
+
+
+def test_a_change_below_a_plain_value_is_wrong_usage(evertrain: Run, run_file: str) -> None:
+    answer = evertrain("submit", run_file, "--set", "name.x=1")
+    assert answer.code == 2
+    assert "name is not a section" in answer.err
 
 
 def test_a_dry_run_prints_the_whole_run_file_and_records_nothing(evertrain: Run, run_file: str) -> None:
@@ -121,7 +169,11 @@ def test_a_plan_says_that_it_would_wait_where_there_is_no_cluster(evertrain: Run
         (["watch", "nobody"], 102, "nobody"),
         (["cancel", "nobody"], 102, "nobody"),
         (["logs", "nobody"], 102, "nobody"),
-        (["submit", "nowhere.yaml"], 102, "no run file nowhere.yaml"),
+        (["submit", "nowhere.yaml"], 2, "no run file nowhere.yaml"),
+        (["submit", "--dry-run", "nowhere.yaml"], 2, "no run file nowhere.yaml"),
+        (["plan", "nowhere.yaml"], 2, "no run file nowhere.yaml"),
+        (["plan", "nowhere.yaml", "--set", "train.lr"], 2, "KEY=VALUE"),
+        (["plan", "nowhere.yaml", "--set", "train.lr=["], 2, "train.lr=["),
         (["model", "describe", "nothing"], 102, "nothing"),
         (["checkpoint", "verify", "/nowhere/at/all"], 102, "/nowhere/at/all"),
         (["cluster", "drain", "nowhere"], 102, "nowhere"),
@@ -164,10 +216,11 @@ def test_watching_for_programs_is_one_document_a_line(evertrain: Run, stack: Sta
     assert lines[-1]["run"]["state"] == "SUCCEEDED"
 
 
-def test_ctrl_c_detaches_and_says_that_the_run_goes_on(stack: Stack) -> None:
+@pytest.mark.parametrize(("option", "hint"), [([], ""), (["--project", "default"], "--project default ")])
+def test_ctrl_c_detaches_and_says_that_the_run_goes_on(stack: Stack, option: list[str], hint: str) -> None:
     run = stack.submit(name="left-alone")
     environment = {**os.environ, "EVERTRAIN_SERVER": stack.address, "EVERTRAIN_TOKEN": stack.admin}
-    command = [sys.executable, "-m", "orchestrator.cli.app", "watch", run.id]
+    command = [sys.executable, "-m", "orchestrator.cli.app", *option, "watch", "left-alone"]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as watcher:
@@ -176,7 +229,7 @@ def test_ctrl_c_detaches_and_says_that_the_run_goes_on(stack: Stack) -> None:
         watcher.send_signal(signal.SIGINT)
         _, told = watcher.communicate(timeout=20)
     assert watcher.returncode == 101
-    assert "the run goes on" in told
+    assert f"the run goes on. Come back with: evertrain {hint}watch {run.id}\n" in told
     with stack.client() as client:
         assert client.get(run.id).state == "QUEUED"
 
@@ -228,5 +281,9 @@ def test_nobody_to_talk_to_is_said_with_what_to_do(
     assert "evertrain up" in answer.err
 
 
-def test_the_schema_is_json(evertrain: Run) -> None:
-    assert evertrain("schema").document["title"] == "RunSpec"  # type: ignore[index]
+def test_the_schema_is_json_unless_yaml_is_asked_for(evertrain: Run) -> None:
+    schema = evertrain("schema")
+    assert schema.document["title"] == "RunSpec"  # type: ignore[index]
+    as_yaml = evertrain("schema", "-o", "yaml").out
+    assert yaml.safe_load(as_yaml) == schema.document
+    assert not as_yaml.startswith("{")

@@ -200,9 +200,16 @@ class Stage:
 
     def ranks(self) -> list[psutil.Process]:
         """Living forks of this stage's zygotes: ranks and rendezvous stores."""
+        return self._zygotes_and_forks()[1]
+
+    def zygotes(self) -> list[psutil.Process]:
+        return self._zygotes_and_forks()[0]
+
+    def _zygotes_and_forks(self) -> tuple[list[psutil.Process], list[psutil.Process]]:
         found = list(_living(lambda process: f"--socket {self.local_dir}/" in " ".join(process.cmdline())))
-        zygotes = {each.pid for each in found}
-        return [each for each in found if each.ppid() in zygotes]
+        pids = {each.pid for each in found}
+        forks = [each for each in found if each.ppid() in pids]
+        return [each for each in found if each not in forks], forks
 
     def train_drivers(self) -> list[psutil.Process]:
         """Living drivers of `launcher: ray_train`."""
@@ -216,11 +223,17 @@ class Stage:
         )
 
     def host_actors(self) -> list[psutil.Process]:
+        return self._actors("HostActor")
+
+    def keepers(self) -> list[psutil.Process]:
+        return self._actors("KeeperActor")
+
+    def _actors(self, name: str) -> list[psutil.Process]:
         token = self.ray.env["RAY_AUTH_TOKEN_PATH"]
         return list(
             _living(
                 lambda process: (
-                    "ray::HostActor" in " ".join(process.cmdline())
+                    f"ray::{name}" in " ".join(process.cmdline())
                     and process.environ().get("RAY_AUTH_TOKEN_PATH") == token
                 )
             )

@@ -127,20 +127,25 @@ class RecordingServer:
 
     # ---- for the servicer -----------------------------------------------------------------------------------------
 
-    def attach(self, hello: pb.Hello, session: queue.Queue[pb.ServerMessage | None]) -> bool:
+    def attach(self, hello: pb.Hello, session: queue.Queue[pb.ServerMessage | None]) -> None:
         with self._changed:
             if hello.epoch < self.newest_epoch:
-                return False
+                session.put(self._superseded())
+                session.put(None)
+                return
             self.newest_epoch = hello.epoch
             for old in self._sessions:
-                old.put(pb.ServerMessage(superseded=pb.Superseded(message="a newer agent attached")))
+                old.put(self._superseded())
                 old.put(None)
             self._sessions = [session]
             self.hellos.append(hello)
             self._changed.notify_all()
         session.put(pb.ServerMessage(welcome=pb.Welcome(server_id="recorder")))
         session.put(self._desired())
-        return True
+
+    def _superseded(self) -> pb.ServerMessage:
+        message = f"a newer agent (epoch {self.newest_epoch}) attached"
+        return pb.ServerMessage(superseded=pb.Superseded(message=message, epoch=self.newest_epoch))
 
     def _desired(self) -> pb.ServerMessage:
         with self._changed:
@@ -187,11 +192,7 @@ class _Servicer:
     def Attach(self, messages: Iterator[pb.AgentMessage], context: Any) -> Iterator[pb.ServerMessage]:
         self._check_token(context)
         session: queue.Queue[pb.ServerMessage | None] = queue.Queue()
-        if not self._server.attach(next(messages).hello, session):
-            context.abort(
-                grpc.StatusCode.FAILED_PRECONDITION,
-                f"cluster test has a newer agent (epoch {self._server.newest_epoch})",
-            )
+        self._server.attach(next(messages).hello, session)
         threading.Thread(target=self._read, args=(messages, session), daemon=True).start()
         while (answer := session.get()) is not None:
             yield answer

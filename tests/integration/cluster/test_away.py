@@ -162,6 +162,8 @@ def test_an_attempt_that_is_not_wanted_any_more_ends(stage: Stage) -> None:
     stage.server.wait_heard(key, seen.FirstStep)
     stage.server.forget(key)
     stage.server.wait("no rank lives", lambda: not stage.ranks())
+    assert not stage.server.heard(key, seen.AttemptEnded), "its end is told to nobody: nobody asks for it"
+    assert stage.agent.process.poll() is None, "its agent serves on"
 
 
 def test_a_wrong_token_ends_the_agent_with_a_clear_message(stage: Stage) -> None:

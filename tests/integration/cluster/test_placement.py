@@ -53,6 +53,8 @@ def test_the_inventory_tells_what_others_hold_and_not_what_we_do(
     stage.server.wait_heard(key, seen.IncarnationStarted)
     somebody_else.send_signal(signal.SIGKILL)
     stage.server.wait("the inventory without them", lambda: stage.server.nodes[0].free_cpu == CPUS)
+    assert stage.ranks(), "ours still holds its CPU, and the server subtracts that itself"
+    assert not stage.server.heard(key, seen.AttemptEnded)
 
 
 def test_a_gang_that_does_not_fit_now_waits_with_a_reason_and_is_given_back(

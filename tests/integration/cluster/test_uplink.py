@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
+from orchestrator.cluster import uplink
 from orchestrator.cluster.epochs import OlderEpoch, Superseded
+from orchestrator.cluster.outgoing import Outgoing
 from orchestrator.cluster.uplink import Uplink
-from orchestrator.core.observations import Observation, Waiting
+from orchestrator.core.observations import Observation, Progress, Waiting
 from orchestrator.core.runs import Reason, ReasonCode
 from orchestrator.errors import Refused
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
@@ -133,3 +135,61 @@ def test_nothing_overtakes_the_backlog_of_a_line_that_is_not_welcome_yet(server:
 
     asyncio.run(story())
     assert [each.seq for each in server.observations[KEY]] == list(range(1, 101))
+
+
+def test_what_the_wire_cannot_hold_is_left_out_and_the_line_goes_on(
+    server: RecordingServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story() -> None:
+        teller = Teller(server)
+        async with running(teller):
+            await until(lambda: teller.line.connected)
+            for number, total in enumerate((3_000_000_000, 7), 1):
+                teller.line.progress(Progress(f"run-{number}", 1, 1, "training", 1.0, total_epochs=total))
+            await until(lambda: server.progress.get(("run-2", 1)))
+            teller.tell(1)
+            await until(lambda: not teller.kept)
+
+    asyncio.run(story())
+    assert len(server.hellos) == 1
+    assert ("run-1", 1) not in server.progress
+    assert "total_epochs=3000000000" in caplog.text
+
+
+def test_a_line_that_breaks_from_inside_is_opened_again(
+    server: RecordingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Breaking(Outgoing):
+        made = 0
+
+        async def messages(self) -> AsyncIterator[pb.AgentMessage]:
+            Breaking.made += 1
+            broken = Breaking.made == 1
+            async for message in super().messages():
+                yield message
+                if broken:
+                    raise RuntimeError("nobody has thought of this")
+
+    monkeypatch.setattr(uplink, "Outgoing", Breaking)
+
+    async def story() -> None:
+        teller = Teller(server)
+        async with running(teller):
+            await until(lambda: Breaking.made == 2)
+            teller.tell(1)
+            await until(lambda: not teller.kept)
+
+    asyncio.run(story())
+
+
+def test_a_line_that_is_asked_to_end_ends(server: RecordingServer) -> None:
+    async def story() -> bool:
+        teller = Teller(server)
+        task = asyncio.create_task(teller.line.run())
+        await until(lambda: server.hellos)
+        task.cancel()
+        await asyncio.wait({task}, timeout=10)
+        await teller.line.close()
+        return task.cancelled()
+
+    assert asyncio.run(story())

@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from moto.server import ThreadedMotoServer
 
 from orchestrator.adapters.checkpoints import list_checkpoints, verify
 from orchestrator.errors import NotFound
+from tests.integration.small_disk import fill
 from tests.integration.trainers.gangs import Gang, again, digits_launch, restored_step, run_gang
 from trainers.contract import MANIFEST_NAME, Admitted, Done, ExitCode, Failed, Launch, Message, Restored, Sealed
 
@@ -274,25 +274,6 @@ def test_an_attempt_that_is_overtaken_while_it_runs_seals_and_deletes_nothing_mo
 
 
 # ---- a full disk ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"mounting a small tmpfs is not permitted here: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
-def fill(disk: Path, *, leave_bytes: int) -> None:
-    free = os.statvfs(disk)
-    with open(disk / "ballast", "wb") as ballast:
-        os.posix_fallocate(ballast.fileno(), 0, free.f_bavail * free.f_frsize - leave_bytes)
 
 
 @pytest.mark.parametrize(("full", "leave_bytes"), [("checkpoint_root", 40_000), ("staging_dir", 0)])

@@ -14,10 +14,10 @@ import pytest
 from google.protobuf.message import Message
 
 from orchestrator.api import views
-from orchestrator.control.commands import ClusterFit
 from orchestrator.core import money, observations, orders, records, runs
 from orchestrator.core.ledger import Ledger, TimeClass
 from orchestrator.core.scheduling.fit import Node
+from orchestrator.core.scheduling.plan import ClusterFit
 from orchestrator.protocol.convert import RunView, from_proto, from_struct, run_detail, run_summary, to_proto, to_struct
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 
@@ -168,6 +168,11 @@ def test_structs_keep_counts_large_seeds_and_nothing() -> None:
     answer = from_struct(to_struct(value))
     assert answer == value
     assert isinstance(answer["epochs"], int)
+
+
+def test_keys_that_look_like_our_mark_of_large_numbers_are_only_keys() -> None:
+    value = {"$int": {"$int": "abc"}, "deep": {"$int": "7", "$$int": [{"$$$int": 2**60}], "int": 1, "x$int": 2}}
+    assert from_struct(to_struct(value)) == value
 
 
 def test_a_token_never_shows_its_hash() -> None:

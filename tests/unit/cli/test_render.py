@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -65,6 +66,11 @@ def test_json_and_yaml_say_the_same_with_the_run_file_as_data() -> None:
     assert "spec_json" not in document
 
 
+def test_json_has_no_word_for_what_is_no_number() -> None:
+    text = render.as_json({"metrics": {"loss": math.nan, "best": [math.inf, 0.5]}})
+    assert json.loads(text, parse_constant=pytest.fail) == {"metrics": {"loss": None, "best": [None, 0.5]}}
+
+
 def test_progress_names_phase_epoch_step_speed_loss_validation_and_eta() -> None:
     assert render.progress_line(progress(), NOW + 5) == (
         "training  epoch 3/20  step 30/180  1234 samples/s  loss 0.2500  val_accuracy 0.9700  ETA 10s"
@@ -98,6 +104,18 @@ def test_shown_parts_of_the_ledger_add_up_to_the_shown_whole(ns: dict[TimeClass,
     assert seconds == pytest.approx(sum(ns.values()) / 1e9, abs=0.001)
     for name, (shown, _) in parts.items():
         assert shown == pytest.approx(ns[TimeClass(name)] / 1e9, abs=0.0011)
+
+
+def test_a_description_shows_both_ends_of_a_long_history_and_its_document_all_of_it() -> None:
+    events = [Event("run-1", seq, NOW, "epoch", f"epoch-{seq}.") for seq in range(1, 1001)]
+    told = render.Description(run_view(), events, [], [])
+    shown = text_of(render.description(told, NOW))
+    assert [seq for seq in range(1, 1001) if f"epoch-{seq}." in shown] == [*range(1, 21), *range(821, 1001)]
+    assert "800 more events" in shown
+    assert len(told.document()["events"]) == 1000
+    whole = text_of(render.description(render.Description(run_view(), events[:200], [], []), NOW))
+    assert "more events" not in whole
+    assert "epoch-21." in whole
 
 
 def test_a_description_tells_the_whole_story() -> None:

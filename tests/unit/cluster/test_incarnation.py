@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
+import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from orchestrator.cluster import incarnation
 from orchestrator.cluster.incarnation import RanksSurvive, RunningIncarnation
-from orchestrator.cluster.zygote_client import Exited, Forked
+from orchestrator.cluster.zygote_client import Exited, Forked, ZygoteLost
 
 
 class StubbornLease:
@@ -60,3 +65,75 @@ def test_a_rank_that_survives_sigkill_is_told_and_everything_else_is_cleared_awa
         assert not running.socket_path.exists()
 
     asyncio.run(story())
+
+
+class SlowLease(StubbornLease):
+    """Of a zygote that forks only when the test says so."""
+
+    asked, granted = threading.Event(), threading.Event()
+
+    def fork(self, requests: object) -> list[Forked]:
+        self.asked.set()
+        assert self.granted.wait(10)
+        return super().fork(requests)
+
+
+def test_ranks_that_were_forked_for_nobody_any_more_are_waited_for_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incarnation, "Lease", SlowLease)
+    monkeypatch.setattr(incarnation, "_KILL_WAIT_S", 0.05)
+
+    async def story() -> None:
+        running = RunningIncarnation(1, tmp_path, "/zygote")
+        forking = asyncio.create_task(running.fork([], lambda exited: None))
+        assert await asyncio.to_thread(SlowLease.asked.wait, 10)
+        forking.cancel()
+        SlowLease.granted.set()
+        with pytest.raises(asyncio.CancelledError):
+            await forking
+        with pytest.raises(RanksSurvive, match="rank 0, 1 did not end"):
+            await running.close()
+
+    asyncio.run(story())
+
+
+@pytest.fixture
+def sleepers() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Two groups of processes that nothing ends by itself. Their output ends with the last process of a group."""
+    command = ["sh", "-c", "sleep 600 & echo; wait"]
+    found = [subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) for _ in range(2)]
+    for each in found:
+        assert each.stdout is not None
+        assert each.stdout.readline() == b"\n"  # the whole group is there
+    yield found
+    for each in found:
+        each.kill()
+        each.communicate(timeout=10)
+
+
+def test_ranks_that_outlive_their_zygote_are_ended_and_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sleepers: list[subprocess.Popen[bytes]]
+) -> None:
+    class LostLease(StubbornLease):
+        def fork(self, requests: object) -> list[Forked]:
+            return [Forked(rank, each.pid, os.pidfd_open(each.pid)) for rank, each in enumerate(sleepers)]
+
+        def events(self, timeout_s: float) -> list[Exited]:
+            raise ZygoteLost("the zygote has closed the lease")
+
+    monkeypatch.setattr(incarnation, "Lease", LostLease)
+    told: list[Exited] = []
+
+    async def story() -> None:
+        running = RunningIncarnation(1, tmp_path, "/zygote")
+        await running.fork([], told.append)
+        running.watch()
+        assert told == []
+        await running.close()
+
+    asyncio.run(story())
+    assert sorted((each.rank, each.signal, each.with_zygote) for each in told) == [(0, 9, True), (1, 9, True)]
+    for each in sleepers:
+        each.communicate(timeout=10)
+        assert each.returncode == -signal.SIGKILL

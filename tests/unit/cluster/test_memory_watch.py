@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -49,6 +51,21 @@ def test_a_real_rank_is_found_when_its_node_is_full(monkeypatch: pytest.MonkeyPa
 def test_a_rank_is_held_to_its_own_limit() -> None:
     assert list(over_limit({0: os.getpid()}, 2**20)) == [0]
     assert over_limit({0: os.getpid()}, 2**50) == {}
+
+
+def test_a_rank_answers_for_what_its_descendants_use() -> None:
+    # A child that only starts another one, which holds 300 MiB and says so.
+    hog = "held = b'x' * (300 << 20); print('held', flush=True); input()"
+    starts = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hog!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", starts], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "held\n"
+        assert list(over_limit({2: parent.pid}, 300 * 2**20)) == [2]
+        assert over_limit({2: parent.pid}, 2**30) == {}
+        parent.communicate("\n")
+    assert over_limit({2: parent.pid}, 1) == {}, "nobody lives there any more"
 
 
 def test_a_small_rank_was_not_what_the_kernel_ended_for_memory() -> None:

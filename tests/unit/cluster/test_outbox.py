@@ -10,8 +10,9 @@ import pytest
 
 from orchestrator.cluster import outbox
 from orchestrator.cluster.outbox import FILE_NAME, Outbox, leftover
-from orchestrator.core.observations import Waiting
-from orchestrator.core.runs import Reason, ReasonCode
+from orchestrator.core.observations import IncarnationFailed, Waiting
+from orchestrator.core.runs import Failure, FailureKind, Reason, ReasonCode, Spent
+from trainers import contract
 
 
 def what(number: int) -> Waiting:
@@ -47,6 +48,20 @@ def test_a_tail_of_garbage_is_left_out(filled: Path) -> None:
         path.write_bytes(data + garbage)
         assert seqs(filled) == [1, 2, 3]
         path.write_bytes(data)
+
+
+def test_a_failure_whose_words_are_not_utf8_is_kept_with_its_traceback(tmp_path: Path) -> None:
+    words = "No such file: '/data/\udcff', nor a\0b"
+    said = contract.decode(contract.encode(contract.Failed(1, words, traceback=f"Traceback\n{words}", step=3)))
+    assert isinstance(said, contract.Failed)
+    box = Outbox(tmp_path, "run-1", 1)
+    failure = Failure(FailureKind.APPLICATION, said.message, step=said.step, traceback=said.traceback)
+    box.put(IncarnationFailed(1, failure, True, Reason(ReasonCode.RESTARTING_IN_PLACE, said.message), Spent(), 3))
+    box.close()
+    (kept,) = leftover(tmp_path)
+    assert isinstance(kept.what, IncarnationFailed)
+    shown = r"No such file: '/data/\udcff', nor a\x00b"
+    assert (kept.what.failure.message, kept.what.failure.traceback) == (shown, f"Traceback\n{shown}")
 
 
 def test_short_writes_are_finished_and_a_failed_one_leaves_no_half(

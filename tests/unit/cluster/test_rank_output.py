@@ -11,6 +11,12 @@ def test_lines_are_whole_however_the_bytes_arrive() -> None:
     assert splitter.rest() == ["thr"]
 
 
+def test_bytes_that_are_no_utf8_are_shown_by_their_numbers() -> None:
+    (line,) = LineSplitter(Redactor(())).feed(b"half \xed\xa0\x80, none \xff\n")
+    assert line == r"half \xed\xa0\x80, none \xff"
+    line.encode()
+
+
 def test_a_secret_is_redacted_even_across_the_place_where_a_line_is_cut() -> None:
     secret = "s3cr3t-value"
     splitter = LineSplitter(Redactor((secret,)))

@@ -102,7 +102,7 @@ async def test_a_server_keeps_house_by_itself(tmp_path: Path) -> None:
         os.utime(path, (0.0, 0.0))
     settings = Settings(data_dir=tmp_path, grpc_port=0, http_port=0)
     stop = asyncio.Event()
-    serving = asyncio.create_task(serve(build(settings, MemoryStore()), stop))
+    serving = asyncio.create_task(serve(build(settings, MemoryStore(), HandClock(NOW)), stop))
     async with asyncio.timeout(20):
         while directory.exists() and not serving.done():
             await asyncio.sleep(0.01)

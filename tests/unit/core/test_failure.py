@@ -17,6 +17,7 @@ def exit_of(rank: int, **facts) -> RankExit:
     ("end", "kind", "words"),
     [
         (exit_of(0, signal=signal.SIGKILL), FailureKind.KILLED, "SIGKILL from outside"),
+        (exit_of(0, signal=signal.SIGKILL, with_zygote=True), FailureKind.KILLED, "ended with its zygote"),
         (exit_of(0, signal=signal.SIGSEGV), FailureKind.APPLICATION, "crashed with SIGSEGV"),
         (
             exit_of(0, signal=signal.SIGKILL, oom_evidence="cgroup oom_kill"),

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator import shipping, spec
-from orchestrator.errors import InvalidSpec, NotFound, Refused
+from orchestrator.errors import InvalidSpec, NotFound
+from orchestrator.shipping import Misused
 
 RECIPE = "name: a\nrecipe: digits_cnn\ntrain: {epochs: 1}\n"
 
@@ -57,17 +58,44 @@ def test_overrides_take_the_place_of_what_the_file_says(tmp_path: Path) -> None:
     assert parsed.train.epochs == 1
 
 
+@pytest.mark.parametrize(
+    ("typed", "value"),
+    [
+        ("1", "1"),
+        ("true", "true"),
+        ("", ""),
+        ("a: b # c", "a: b # c"),
+        ("[1", "[1"),
+        ("x=y", "x=y"),
+        ("'1'", "1"),
+        ('"1"', "1"),
+        ("\"'1'\"", "'1'"),
+    ],
+)
+def test_environment_is_text_as_it_is_typed(tmp_path: Path, typed: str, value: str) -> None:
+    overrides = dict([shipping.parse_override(f"env.DEBUG={typed}")])
+    assert spec.parse(shipping.prepare(write(tmp_path / "job.yaml", RECIPE), overrides).text).env == {"DEBUG": value}
+
+
 @pytest.mark.parametrize("text", ["train.lr", "=1", ""])
 def test_an_override_without_key_or_value_is_refused(text: str) -> None:
-    with pytest.raises(Refused, match="KEY=VALUE"):
+    with pytest.raises(Misused, match="KEY=VALUE"):
         shipping.parse_override(text)
 
 
 def test_an_override_below_a_plain_value_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="not a section"):
+    with pytest.raises(Misused, match="not a section"):
         shipping.prepare(write(tmp_path / "job.yaml", RECIPE), {"name.x": 1})
 
 
-def test_a_missing_run_file_is_not_found(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="no run file"):
+def test_a_missing_run_file_is_told_from_a_run_that_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(Misused, match="no run file") as missing:
         shipping.prepare(tmp_path / "job.yaml")
+    assert not isinstance(missing.value, NotFound)
+    with pytest.raises(Misused, match="directory"):
+        shipping.prepare(tmp_path)
+
+
+def test_a_missing_code_directory_is_a_wrong_place_of_the_run_file(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSpec, match=r"code: .*/nowhere is not a directory"):
+        shipping.prepare(write(tmp_path / "job.yaml", "name: a\nscript: train.py\ncode: nowhere\n"))

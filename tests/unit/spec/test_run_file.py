@@ -95,6 +95,12 @@ def test_a_dumped_run_file_has_the_sections_and_keys_that_ranks_read() -> None:
         ({"train": {"epochs": 1, "lr": 0}}, "train.lr", "greater than 0"),
         ({"train": {"epochs": 1, "lr": "1e-3"}}, "train.lr", "without quotes"),
         ({"train": {"epochs": True}}, "train.epochs", "number"),
+        ({"train": {"epochs": 3_000_000_000, "steps": 100}}, "train.epochs", "at most 2147483647"),
+        ({"train": {"epochs": 10**30}}, "train.epochs", "at most 2147483647"),
+        ({"train": {"steps": 2**64}}, "train.steps", "at most 2147483647"),
+        ({"train": {"steps": 1, "global_batch": 2**31}}, "train.global_batch", "at most 2147483647"),
+        ({"train": {"steps": 1, "schedule": {"warmup_steps": 2**31}}}, "train.schedule.warmup_steps", "at most 2147483647"),
+        ({"checkpoint": {"every_steps": 2**31}}, "checkpoint.every_steps", "at most 2147483647"),
         ({"train": {"epochs": 1.5}}, "train.epochs", "whole number"),
         ({"train": {}}, "train.epochs", "when to end"),
         ({"train": {"epochs": 1, "optimizer": "adamww"}}, "train.optimizer", "'adamw'"),
@@ -107,7 +113,9 @@ def test_a_dumped_run_file_has_the_sections_and_keys_that_ranks_read() -> None:
         ({"resources": {"memory": "2 chickens"}}, "resources.memory", "500MB or 2GiB"),
         ({"resources": {"placement": "scatter"}}, "resources.placement", "'pack'"),
         ({"data": {"split": [0.7, 0.2, 0.2]}}, "data.split", "adds up to 1.1"),
-        ({"data": {"split": [0.7, 0.3]}}, "data.split[2]", "required"),
+        ({"data": {"split": [0.7, 0.3]}}, "data.split", "3 numbers (the parts for training, validation and test)"),
+        ({"data": {"split": 0.7}}, "data.split", "3 numbers"),
+        ({"train": {"epochs": 1, "betas": [0.9]}}, "train.betas", "2 numbers"),
         ({"data": {"source": "ftp://x"}}, "data.source", "sklearn://"),
         ({"model": {"widht": 3}}, "model.widht", "did you mean width?"),
         ({"model": {"dropout": 1}}, "model.dropout", "less than 1"),
@@ -152,6 +160,16 @@ def test_the_value_is_shown_as_it_was_written() -> None:
         spec.parse("name: a\nrecipe: digits_cnn\ntrain: {epochs: 1, lr: fast}")
 
 
+def test_the_value_of_a_reserved_variable_is_shown_and_not_its_name_again() -> None:
+    with pytest.raises(InvalidSpec, match=r'env\.RANK: RANK is reserved.* \(got "17"\)'):
+        spec.parse(json.dumps({**LEAST, "env": {"RANK": "17"}}))
+
+
+def test_of_two_targets_nothing_else_is_said_than_that_they_are_two() -> None:
+    assert list(told({**LEAST, "script": "train.py"})) == ["script"]
+    assert list(told({**SCRIPT, "entrypoint": "a:b", "args": ["x"], "train": {"epochs": 1}})) == ["script"]
+
+
 def test_a_script_takes_arguments_and_none_of_the_sections_that_it_would_never_see() -> None:
     parsed = spec.parse(json.dumps({**SCRIPT, "args": ["--lr", "0.1"], "resources": {"workers": 3}}))
     assert (parsed.kind, parsed.target, parsed.args) == ("script", "train.py", ("--lr", "0.1"))
@@ -182,6 +200,11 @@ def test_code_stands_for_a_shipped_bundle_and_a_directory_must_be_shipped_first(
         ('{"a":' * 5000, "nested deeper than 32"),
         ("a: .inf", "finite"),
         ('{"a": 1e999}', "finite"),
+        ('{"a": NaN}', "has a number that is none: numbers must be finite (got NaN)"),
+        ('{"a": [-Infinity]}', "finite (got -Infinity)"),
+        ('{"a": %s}' % ("1" * 5000), "has a whole number of 5000 digits, at most 100 are read"),
+        ("a: -" + "1" * 101, "has a whole number of 101 digits"),
+        ("a: 0x" + "f" * 101, "put it in quotes if it is text (got line 1, column 4)"),
         ("a: \x00", "control characters"),
         ("a: " + "x" * 2**20, "1 MiB"),
         (_LAUGHS, "values"),
@@ -192,6 +215,63 @@ def test_text_that_is_no_run_file_is_refused_with_the_reason(text: str, words: s
         spec.parse(text, source="job.yaml")
     assert str(caught.value).startswith("job.yaml: ")
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "words"),
+    [
+        ({"env": {"A": "x\ud800"}}, "env.A", "half of a surrogate pair"),
+        ({"env": {"A\udcff": "x"}}, "env.A\\udcff", "half of a surrogate pair"),
+        ({"deepspeed": {"a": [{"b": "\udfff"}]}}, "deepspeed.a[0].b", "half of a surrogate pair"),
+        ({"name": "a\0b"}, "name", "NUL"),
+        ({"env": {"A": "a\0b"}}, "env.A", "NUL"),
+        ({"storage": "/a\0b"}, "storage", "NUL"),
+        ({"environment": {"python": "/a\0b"}}, "environment.python", "NUL"),
+        ({"model": {"a\0b": 1}}, "model.a\\u0000b", "NUL"),
+        ({"script": "train.py", "recipe": None, "args": ["ok", "a\0b"]}, "args[1]", "NUL"),
+    ],
+)
+def test_text_that_nothing_can_carry_is_refused_in_words_that_can_be(
+    change: dict[str, typing.Any], path: str, words: str
+) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        spec.parse(json.dumps({**LEAST, **change}))
+    assert [problem.path for problem in caught.value.problems] == [path]
+    assert words in str(caught.value)
+    str(caught.value).encode()
+    assert "\0" not in str(caught.value)
+
+
+def test_a_whole_surrogate_pair_is_the_character_that_it_spells() -> None:
+    text = json.dumps({**LEAST, "env": {"A": "\N{ROCKET}"}})
+    assert "\\ud83d" in text
+    assert spec.parse(text).env == {"A": "\N{ROCKET}"}
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "shown"),
+    [
+        ({"storage": "s3://key:hunter2@bucket/runs"}, "storage", "s3://***@bucket/runs"),
+        ({"storage": "s3://key:a/hunter2@bucket/runs"}, "storage", "s3://***@bucket/runs"),
+        ({"storage": "https://me:a@hunter2@host/x"}, "storage", "https://***@host/x"),
+        ({"data": {"source": "s3://key:hunter2@bucket/x"}}, "data.source", "s3://***@bucket/x"),
+    ],
+)
+def test_credentials_in_an_address_are_refused_without_being_shown(
+    change: dict[str, typing.Any], path: str, shown: str
+) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        spec.parse(json.dumps({**LEAST, **change}))
+    (problem,) = caught.value.problems
+    assert problem.path == path
+    assert shown in problem.got
+    assert "evertrain secret put" in problem.message
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/a@b:c", "http://host:9000/a@b", "sftp://me@host/runs", "/local/a:b@c"])
+def test_an_address_without_a_password_is_taken(url: str) -> None:
+    assert spec.parse(json.dumps({**LEAST, "storage": url})).storage == url
 
 
 def test_yaml_is_read_without_its_old_surprises() -> None:

@@ -164,24 +164,32 @@ class EventsRequest(_message.Message):
     def __init__(self, run: _Optional[str] = ..., project: _Optional[str] = ..., after: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class EventsResponse(_message.Message):
-    __slots__ = ("events",)
+    __slots__ = ("events", "next_after")
     EVENTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_AFTER_FIELD_NUMBER: _ClassVar[int]
     events: _containers.RepeatedCompositeFieldContainer[Event]
-    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ...) -> None: ...
+    next_after: int
+    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., next_after: _Optional[int] = ...) -> None: ...
 
 class CheckpointsRequest(_message.Message):
-    __slots__ = ("run", "project")
+    __slots__ = ("run", "project", "page_size", "page")
     RUN_FIELD_NUMBER: _ClassVar[int]
     PROJECT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_FIELD_NUMBER: _ClassVar[int]
     run: str
     project: str
-    def __init__(self, run: _Optional[str] = ..., project: _Optional[str] = ...) -> None: ...
+    page_size: int
+    page: str
+    def __init__(self, run: _Optional[str] = ..., project: _Optional[str] = ..., page_size: _Optional[int] = ..., page: _Optional[str] = ...) -> None: ...
 
 class CheckpointsResponse(_message.Message):
-    __slots__ = ("checkpoints",)
+    __slots__ = ("checkpoints", "next_page")
     CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_FIELD_NUMBER: _ClassVar[int]
     checkpoints: _containers.RepeatedCompositeFieldContainer[Checkpoint]
-    def __init__(self, checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ...) -> None: ...
+    next_page: str
+    def __init__(self, checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ..., next_page: _Optional[str] = ...) -> None: ...
 
 class BundleChunk(_message.Message):
     __slots__ = ("data",)
@@ -737,10 +745,12 @@ class Welcome(_message.Message):
     def __init__(self, server_id: _Optional[str] = ...) -> None: ...
 
 class Superseded(_message.Message):
-    __slots__ = ("message",)
+    __slots__ = ("message", "epoch")
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     message: str
-    def __init__(self, message: _Optional[str] = ...) -> None: ...
+    epoch: int
+    def __init__(self, message: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class Desired(_message.Message):
     __slots__ = ("attempts",)

@@ -1066,7 +1066,8 @@ class ClustersServicer:
     """
 
     def Attach(self, request_iterator, context):
-        """The agent dials in and stays: control only. Desired state down, observations up, each acknowledged.
+        """The agent dials in and stays: control only. Desired state down, observations up, each acknowledged. One that is older than
+        the server's is answered Superseded in place of Welcome.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
