@@ -1,6 +1,6 @@
 """A process with torch and DeepSpeed already imported, from which ranks are forked in milliseconds.
 
-    python -m trainers.zygote --socket PATH [--accelerator cpu|cuda]
+    python -m trainers.zygote --socket PATH --accelerator cpu|cuda
 
 It has one thread, has touched neither CUDA nor a tensor, and never runs user code: that happens in its forks. It ends,
 and ends every rank with it, when its standard input reaches its end (the owner died), on SIGTERM, or when killed. From
@@ -561,11 +561,10 @@ def _listen(path: Path) -> socket.socket:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m trainers.zygote", description="fork ranks from a warm process")
     parser.add_argument("--socket", type=Path, required=True, help="where to listen")
-    parser.add_argument("--accelerator", choices=("cpu", "cuda"), default=os.environ.get("DS_ACCELERATOR"))
+    parser.add_argument("--accelerator", choices=("cpu", "cuda"), required=True, help="what the forks compute on")
     options = parser.parse_args(argv)
-    accelerator = options.accelerator or ("cuda" if os.path.exists("/dev/nvidiactl") else "cpu")
     _clear(options.socket)
-    _insist_on_environment(accelerator)
+    _insist_on_environment(options.accelerator)
     _preload()
     _insist_on_untouched_cuda()
     insist_on_one_thread()

@@ -35,7 +35,8 @@ from orchestrator.cluster.host import Host, HostIdentity
 from orchestrator.cluster.keeper import Keeper, Leftover
 from orchestrator.cluster.local_dirs import NodeDirs
 from orchestrator.cluster.outbox import Outbox
-from orchestrator.cluster.ray_train import RayTrainJob, uses_ray_train
+from orchestrator.cluster.rank_env import Accelerator, accelerator_of
+from orchestrator.cluster.ray_train import RayTrainRanks, uses_ray_train
 from orchestrator.core.observations import Placed
 from orchestrator.core.records import LogLine
 from orchestrator.core.runs import NodeShare, StopOrder
@@ -108,10 +109,17 @@ class KeeperActor:
     async def epoch(self) -> int:
         return self._keeper.epoch
 
-    async def zygote(self, environment: Mapping[str, object]) -> str:
+    async def zygote(self, environment: Mapping[str, object], accelerator: Accelerator) -> str:
         if self._retiring is None:  # not in `claim`: nobody claims a keeper that Ray has started again
             self._retiring = asyncio.create_task(self._retire_idle())
-        return await self._keeper.zygote(environment)
+        return await self._keeper.zygote(environment, accelerator)
+
+    async def warm(self) -> None:
+        """Have the zygote ready that the next run here will most likely ask for: GPUs are not bought to lie idle."""
+        nodes: Sequence[Mapping[str, Any]] = await asyncio.to_thread(ray.nodes)
+        here = ray.get_runtime_context().get_node_id()
+        gpus = sum(node["Resources"].get("GPU", 0) for node in nodes if node["NodeID"] == here)
+        await self.zygote({}, accelerator_of({"resources": {"gpu": gpus}}))
 
     async def seize_cpus(self, owner: str, count: int) -> tuple[int, ...] | None:
         return self._keeper.seize_cpus(owner, count)
@@ -148,8 +156,8 @@ class RemoteKeeper:
         self._name = keeper_name(node_id)
         self._handle: ActorHandle[Any] | None = None
 
-    async def zygote(self, environment: Mapping[str, object]) -> str:
-        return await self._call(lambda keeper: keeper.zygote.remote(environment))
+    async def zygote(self, environment: Mapping[str, object], accelerator: Accelerator) -> str:
+        return await self._call(lambda keeper: keeper.zygote.remote(environment, accelerator))
 
     async def seize_cpus(self, owner: str, count: int) -> tuple[int, ...] | None:
         return await self._call(lambda keeper: keeper.seize_cpus.remote(owner, count))
@@ -195,7 +203,8 @@ class HostActor:
         )
         self._epoch = 0
         self._binding = asyncio.Lock()
-        self._leader: Coordinator | RayTrainJob | None = None
+        self._leader: Coordinator | None = None
+        self._train: RayTrainRanks | None = None
         self._story: GangStory | None = None
         self._outbox: Outbox | None = None
         self._placed: Placed | None = None
@@ -253,14 +262,14 @@ class HostActor:
         order = bound.order
         self._outbox = Outbox(self._dirs.attempt(order.run_id, order.attempt), order.run_id, order.attempt)
         self._story = GangStory(order, self._outbox)
+        hosts: list[GangHost]
         if uses_ray_train(order.spec):
-            self._leader = RayTrainJob(
-                bound, self._host, self._story, placed, leader=self._name, gcs_address=self._gcs_address
-            )
+            self._train = RayTrainRanks(bound, self._host, leader=self._name, gcs_address=self._gcs_address)
+            hosts = [self._train]
         else:
-            hosts: list[GangHost] = [LocalHost(self._host, self._share.host, self._share.ip)]
+            hosts = [LocalHost(self._host, self._share.host, self._share.ip)]
             hosts += [RemoteHost(handle, share) for handle, share in others]
-            self._leader = Coordinator(order, hosts, self._story, placed)
+        self._leader = Coordinator(order, hosts, self._story, placed)
         self._placed = placed
         self._keep(self._leader.run())
 
@@ -281,7 +290,7 @@ class HostActor:
     async def release(self, epoch: int) -> None:
         """Back to an empty host. May be called again."""
         self._admit(epoch)
-        self._leader, self._story, self._placed = None, None, None
+        self._leader, self._train, self._story, self._placed = None, None, None, None
         if self._outbox is not None:
             self._outbox.close()
             self._outbox = None
@@ -307,21 +316,32 @@ class HostActor:
     async def dump(self, rank: int) -> str:
         return await self._host.dump(rank)
 
-    # ---- for Ray Train's workers ----------------------------------------------------------------------------------
+    # ---- for Ray Train's driver and its workers -------------------------------------------------------------------
 
-    async def train_join(self, rank: int, pid: int, staging_dir: str, socket: str, code_dir: str | None) -> str:
-        return self._train_job.join(rank, pid, staging_dir, socket, code_dir)
+    async def train_join(
+        self, incarnation: int, rank: int, pid: int, node_id: str, staging_dir: str, socket: str, code_dir: str | None
+    ) -> tuple[str, dict[str, str]]:
+        return self._train_ranks.join(incarnation, rank, pid, node_id, staging_dir, socket, code_dir)
 
-    async def train_said(self, rank: int, line: bytes) -> None:
-        self._train_job.said(rank, line)
+    async def train_said(self, incarnation: int, rank: int, line: bytes) -> None:
+        self._train_ranks.said(incarnation, rank, line)
+
+    async def train_left(self, incarnation: int, rank: int, code: int) -> None:
+        self._train_ranks.left(incarnation, rank, code)
+
+    async def train_over_memory(self, incarnation: int, rank: int, evidence: str) -> None:
+        self._train_ranks.over_memory(incarnation, rank, evidence)
+
+    async def train_failed(self, incarnation: int, why: Mapping[int, str]) -> None:
+        self._train_ranks.failed(incarnation, why)
 
     async def train_bundle(self) -> bytes | None:
-        return self._train_job.bundle
+        return self._train_ranks.bundle
 
     @property
-    def _train_job(self) -> RayTrainJob:
-        assert isinstance(self._leader, RayTrainJob), "only the workers that it started call this"
-        return self._leader
+    def _train_ranks(self) -> RayTrainRanks:
+        assert self._train is not None, "only what it started calls this"
+        return self._train
 
     # ---- fencing --------------------------------------------------------------------------------------------------
 
@@ -333,6 +353,8 @@ class HostActor:
     def _fence(self, why: str) -> None:
         """Nobody can reach us: end the ranks before somebody starts others. Their leases close with this process."""
         logging.getLogger(__name__).error("host %s ends itself and its ranks: %s", self._name, why)
+        if self._train is not None:
+            self._train.kill()
         os._exit(1)
 
     def _keep(self, work: Any) -> None:

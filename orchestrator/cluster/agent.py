@@ -118,7 +118,7 @@ class Agent:
             self._cluster.forget_keeper(node_id)
             return
         self._warmed.add(node_id)
-        keeper.zygote.remote({})
+        keeper.warm.remote()
 
     async def _find_living(self) -> None:
         """Adopt the gangs that lead an attempt; remove those that idle, or of whose hosts one is dead.

@@ -306,6 +306,8 @@ class Attendant:
         if any(isinstance(each.what, AttemptEnded) for each in observations):
             return
         order = self.order
+        if uses_ray_train(order.spec):
+            fence_s = max(fence_s, FENCE_S)  # its workers hold no lease: Ray ends them once it has missed their driver
         fence_s = max([fence_s, *[await fence_of(share.node_id) for share in order.shares]])
         failure = host_lost(order.shares[0].host, why, order.furthest_step)
         reason = Reason(ReasonCode.RESCHEDULED, failure.message)

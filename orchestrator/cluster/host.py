@@ -36,7 +36,15 @@ from orchestrator.cluster.incarnation import RanksSurvive, RunningIncarnation
 from orchestrator.cluster.local_dirs import NodeDirs, private_dir, remove_tree
 from orchestrator.cluster.log_spool import COORDINATOR_RANK, LogSpool
 from orchestrator.cluster.rank_account import RankAccount
-from orchestrator.cluster.rank_env import Place, launch_of, memory_of, rank_env, whole_cpus_of
+from orchestrator.cluster.rank_env import (
+    Accelerator,
+    Place,
+    accelerator_of,
+    launch_of,
+    memory_of,
+    rank_env,
+    whole_cpus_of,
+)
 from orchestrator.cluster.rank_output import Redactor, redact_message
 from orchestrator.cluster.stack_dump import dump_stack
 from orchestrator.cluster.zygote_client import Exited, RankRefused, RankRequest, ZygoteLost
@@ -54,8 +62,8 @@ _ENDED_EVENT_WAIT_S = 10.0
 class NodeServices(Protocol):
     """What the node's keeper does for hosts."""
 
-    async def zygote(self, environment: Mapping[str, object]) -> str:
-        """Path of the socket of the zygote for that environment, started where need be. Raises StartFailed."""
+    async def zygote(self, environment: Mapping[str, object], accelerator: Accelerator) -> str:
+        """Path of the socket of the zygote for both, started where need be. Raises StartFailed."""
         ...
 
     async def seize_cpus(self, owner: str, count: int) -> tuple[int, ...] | None:
@@ -121,8 +129,7 @@ class Host:
     async def start(self, start: StartRanks) -> tuple[int, ...]:
         """Fork this host's ranks and answer their process ids. Raises StartFailed; then none of them lives."""
         bound = self._need()
-        spec = bound.bind.order.spec
-        path = await self._services.zygote(spec.get("environment") or {})
+        path = await self._zygote(bound)
         if start.incarnation <= bound.closed_through:
             raise StartFailed(f"incarnation {start.incarnation} was called off while it was being started")
         try:
@@ -187,6 +194,10 @@ class Host:
         running.keep_task(asyncio.create_task(self._hold_to_memory(bound, running)))
         return tuple(each.pid for each in forked)
 
+    async def _zygote(self, bound: _Bound) -> str:
+        spec = bound.bind.order.spec
+        return await self._services.zygote(spec.get("environment") or {}, accelerator_of(spec))
+
     async def _cpus(self, bound: _Bound) -> list[tuple[int, ...]] | None:
         each = whole_cpus_of(bound.bind.order.spec)
         if not each:
@@ -199,7 +210,7 @@ class Host:
     async def open_store(self, incarnation: int, address: str) -> int:
         """Serve a rendezvous store for that incarnation and answer its port. Raises StartFailed."""
         bound = self._need()
-        path = await self._services.zygote(bound.bind.order.spec.get("environment") or {})
+        path = await self._zygote(bound)
         try:
             port, lease = await asyncio.to_thread(network.fork_store, path, address, self._environ)
         except (ZygoteLost, RankRefused, TimeoutError, OSError) as error:

@@ -19,6 +19,7 @@ from orchestrator.cluster import log_spool, outbox
 from orchestrator.cluster.environments import EnvironmentKey, python_of
 from orchestrator.cluster.gang_messages import StaleAgent, StartFailed
 from orchestrator.cluster.local_dirs import NodeDirs, remove_dead_nodes, remove_tree
+from orchestrator.cluster.rank_env import Accelerator
 from orchestrator.cluster.zygote_client import ZygoteLost, ZygoteProcess
 from orchestrator.core.observations import Observation
 from orchestrator.core.records import LogLine
@@ -80,7 +81,7 @@ class Keeper:
         self._dirs = dirs
         dirs.create()
         dirs.own(owner)
-        self._zygotes: dict[str, _Kept] = {}
+        self._zygotes: dict[str, _Kept] = {}  # by environment and accelerator
         self._building: dict[str, asyncio.Lock] = {}
         self._cpus: dict[str, tuple[int, ...]] = {}
         self._epoch = 0
@@ -96,40 +97,44 @@ class Keeper:
         """Of the newest agent heard of; 0 before the first."""
         return self._epoch
 
-    async def zygote(self, environment: Mapping[str, object]) -> str:
-        """Path of the socket of that environment's zygote, which takes leases. Raises StartFailed."""
+    async def zygote(self, environment: Mapping[str, object], accelerator: Accelerator) -> str:
+        """Path of the socket of the zygote of both, which takes leases. Raises StartFailed.
+
+        DeepSpeed chooses its accelerator when it is imported, so what is forked cannot choose any more.
+        """
         key = EnvironmentKey.of(environment)
-        async with self._building.setdefault(key.digest, asyncio.Lock()):
-            kept = self._zygotes.get(key.digest)
+        name = f"{key.digest}-{accelerator}"
+        async with self._building.setdefault(name, asyncio.Lock()):
+            kept = self._zygotes.get(name)
             if kept is None or not await asyncio.to_thread(kept.zygote.serves):
-                kept = await asyncio.to_thread(self._start, key, kept)
-                self._zygotes[key.digest] = kept
+                kept = await asyncio.to_thread(self._start, key, accelerator, kept)
+                self._zygotes[name] = kept
             kept.used_s = time.monotonic()
             return str(kept.zygote.socket_path)
 
-    def _start(self, key: EnvironmentKey, before: _Kept | None) -> _Kept:
+    def _start(self, key: EnvironmentKey, accelerator: Accelerator, before: _Kept | None) -> _Kept:
         if before is not None:
             before.zygote.close()  # it may be ending still
         python = python_of(key, self._dirs.environments)
         # With our process id: the zygotes of a keeper that died before us end only when they notice.
-        path = self._dirs.zygotes / f"{key.digest}-{os.getpid()}"
+        path = self._dirs.zygotes / f"{key.digest}-{accelerator}-{os.getpid()}"
         env = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD_PREFIXES)}
         printed = Printed()
-        zygote = ZygoteProcess.start(python, path, env=env, output=printed.write_fd)
+        zygote = ZygoteProcess.start(python, path, accelerator=accelerator, env=env, output=printed.write_fd)
         printed.follow()
         try:
             zygote.wait_ready(ZYGOTE_READY_S)
         except ZygoteLost as error:
             zygote.close()
             raise StartFailed(f"no zygote of {python}: {error}\n{printed.tail()}") from error
-        log.info("zygote of %s is ready as pid %d", python, zygote.pid)
+        log.info("zygote of %s for %s is ready as pid %d", python, accelerator, zygote.pid)
         return _Kept(key, zygote, time.monotonic())
 
     async def retire_idle(self) -> None:
         """End the zygotes of environments that nobody has asked for lately; the default one stays."""
-        for digest, kept in list(self._zygotes.items()):
+        for name, kept in list(self._zygotes.items()):
             if not kept.key.is_default and time.monotonic() - kept.used_s > IDLE_ZYGOTE_S and not self._cpus:
-                del self._zygotes[digest]
+                del self._zygotes[name]
                 await asyncio.to_thread(kept.zygote.close)
 
     def seize_cpus(self, owner: str, count: int) -> tuple[int, ...] | None:

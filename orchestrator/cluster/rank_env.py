@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from orchestrator.cluster.gang_messages import Bind, StartRanks
+from orchestrator.core.orders import AttemptOrder
 from trainers.contract import Launch
 
 CONFIG_SECTIONS = ("data", "model", "train", "parallelism", "deepspeed", "checkpoint")
+Accelerator = Literal["cpu", "cuda"]
 _KINDS: tuple[Literal["recipe", "entrypoint", "script"], ...] = ("recipe", "entrypoint", "script")
 # Ours, Ray's and the thread counts of the actor: none of them is the rank's business.
 _WITHHELD_PREFIXES = ("RAY_", "EVERTRAIN_", "OMP_", "MKL_", "OPENBLAS_", "PYTHONPATH", "VIRTUAL_ENV")
@@ -26,15 +28,15 @@ class Place:
 
 
 def rank_env(base: Mapping[str, str], bind: Bind, start: StartRanks, place: Place) -> dict[str, str]:
-    """The whole environment of one rank: the node's own, our defaults, the run's, its secrets, and torchrun's on top."""
+    """The whole environment of one rank: the node's, our defaults, the run's, its secrets; GPUs and torchrun's on top."""
     order = bind.order
     env = {name: value for name, value in base.items() if not name.startswith(_WITHHELD_PREFIXES)}
     threads = str(threads_of(order.spec))
     env.update({"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"})
-    env.update({str(name): str(value) for name, value in (order.spec.get("env") or {}).items()})
-    env.update(order.secrets)
+    env.update(run_env(order))
     env.update(
         {
+            **accelerator_env(order.spec),
             "RANK": str(place.rank),
             "LOCAL_RANK": str(place.local_rank),
             "WORLD_SIZE": str(bind.world_size),
@@ -53,6 +55,11 @@ def rank_env(base: Mapping[str, str], bind: Bind, start: StartRanks, place: Plac
         env.setdefault("GLOO_SOCKET_IFNAME", place.interface)
         env.setdefault("NCCL_SOCKET_IFNAME", place.interface)
     return env
+
+
+def run_env(order: AttemptOrder) -> dict[str, str]:
+    """What the run file and its secrets put into the environment of every rank."""
+    return {str(name): str(value) for name, value in (order.spec.get("env") or {}).items()} | dict(order.secrets)
 
 
 def launch_of(bind: Bind, start: StartRanks, *, staging_dir: str, code_dir: str | None, socket: str) -> Launch:
@@ -87,6 +94,21 @@ def resources_of(spec: Mapping[str, Any]) -> Mapping[str, Any]:
     """`resources` of the run file: cpu, gpu and memory (bytes) of one worker."""
     found: Mapping[str, Any] = spec.get("resources") or {}
     return found
+
+
+def accelerator_of(spec: Mapping[str, Any]) -> Accelerator:
+    """What the ranks compute on: what the run asked for and was given, never what a node happens to have."""
+    return "cuda" if resources_of(spec).get("gpu") else "cpu"
+
+
+def accelerator_env(spec: Mapping[str, Any]) -> dict[str, str]:
+    """DeepSpeed's choice of accelerator, and no GPU in sight of a run that was given none.
+
+    Ray hides the GPUs of others only from who was given some itself.
+    """
+    accelerator = accelerator_of(spec)
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if accelerator == "cpu" else {}
+    return {"DS_ACCELERATOR": accelerator, **hidden}
 
 
 def threads_of(spec: Mapping[str, Any]) -> int:

@@ -194,14 +194,12 @@ class ZygoteProcess:
         python: str,
         socket_path: Path,
         *,
-        accelerator: str | None = None,
+        accelerator: str,
         env: Mapping[str, str] | None = None,
         output: int | None = None,
     ) -> Self:
         """Start `python`'s zygote; it is ready some seconds later (`wait_ready`). `output` takes what it prints."""
-        command = [python, "-m", "trainers.zygote", "--socket", str(socket_path)]
-        if accelerator is not None:
-            command += ["--accelerator", accelerator]
+        command = [python, "-m", "trainers.zygote", "--socket", str(socket_path), "--accelerator", accelerator]
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

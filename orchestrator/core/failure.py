@@ -51,12 +51,13 @@ _ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
 
 @dataclass(frozen=True)
 class RankExit:
-    """One rank's end as its host saw it. Exactly one of `code` and `signal` is set."""
+    """One rank's end as its host saw it. Exactly one of `code`, `signal` and `vanished` is set."""
 
     rank: int
     host: str
     code: int | None = None
     signal: int | None = None
+    vanished: str | None = None  # it ended without a word, and nobody saw how; what is known of it
     step: int = 0  # last optimizer step that the rank told of
     report: contract.Failed | None = None  # the rank's own account, where it could still give one
     oom_evidence: str | None = None  # e.g. "cgroup oom_kill", "2.1 GiB used of 2.0 GiB allowed"
@@ -174,6 +175,8 @@ def _kind_and_message(end: RankExit) -> tuple[FailureKind, str]:
     if end.report is not None:
         kind = FailureKind.COMMUNICATION if end.report.secondary else _by_code(end.report.code)
         return kind, f"{who} failed: {end.report.message}"
+    if end.vanished is not None:
+        return FailureKind.KILLED, f"{who} ended without a word of its own: {end.vanished}"
     if end.with_zygote:
         return FailureKind.KILLED, f"{who} ended with its zygote, the process it was forked from, which was killed."
     if end.signal is not None:

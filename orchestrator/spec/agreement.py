@@ -41,6 +41,7 @@ def disagreements(spec: RunSpec) -> list[Problem]:
         _metric,
         _deepspeed,
         _secrets,
+        _launcher,
         _not_yet,
     )
     return [problem for check in checks for problem in check(spec)]
@@ -165,6 +166,15 @@ def _secrets(spec: RunSpec) -> Iterator[Problem]:
             yield Problem("secrets", shorten(name), "is named twice: keep one")
         if name in spec.env:
             yield Problem(f"env.{name}", "a value and a secret", "is also named under secrets: keep one of them")
+
+
+def _launcher(spec: RunSpec) -> Iterator[Problem]:
+    if spec.launcher == "ray_train" and spec.environment is not None:
+        yield Problem(
+            "launcher",
+            "ray_train",
+            "takes no environment: Ray starts its workers in the Python of its nodes; remove environment, or use native",
+        )
 
 
 def _not_yet(spec: RunSpec) -> Iterator[Problem]:

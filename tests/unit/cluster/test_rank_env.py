@@ -18,8 +18,8 @@ def bind(**spec: object) -> Bind:
     return Bind(AttemptOrder("run-1", "default", "run", 1, (share,), values, "/checkpoints"), 0)
 
 
-def env_of(bound: Bind) -> dict[str, str]:
-    return rank_env({"PATH": "/bin", "OMP_NUM_THREADS": "99"}, bound, START, Place(0, 0, 1, None))
+def env_of(bound: Bind, **node: str) -> dict[str, str]:
+    return rank_env({"PATH": "/bin", "OMP_NUM_THREADS": "99", **node}, bound, START, Place(0, 0, 1, None))
 
 
 def threads_of(bound: Bind) -> int:
@@ -45,3 +45,14 @@ def test_ranks_know_what_must_be_there_to_resume_from() -> None:
 def test_nobody_overrules_where_the_gang_meets() -> None:
     assert env_of(bind(env={"RANK": "7", "MASTER_PORT": "1"}))["RANK"] == "0"
     assert env_of(bind(env={"RANK": "7", "MASTER_PORT": "1"}))["MASTER_PORT"] == "29500"
+
+
+def test_a_run_without_gpus_sees_none_on_a_node_that_has_some() -> None:
+    env = env_of(bind(resources={"gpu": 0}), CUDA_VISIBLE_DEVICES="0,1")
+    assert (env["DS_ACCELERATOR"], env["CUDA_VISIBLE_DEVICES"]) == ("cpu", "")
+    assert env_of(bind(), NVIDIA_VISIBLE_DEVICES="all")["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_a_run_with_gpus_sees_those_that_ray_gave_it() -> None:
+    env = env_of(bind(resources={"gpu": 1}), CUDA_VISIBLE_DEVICES="2,3")
+    assert (env["DS_ACCELERATOR"], env["CUDA_VISIBLE_DEVICES"]) == ("cuda", "2,3")

@@ -37,6 +37,7 @@ def exit_of(rank: int, **facts) -> RankExit:
             "SIGTERM from outside",
         ),
         (exit_of(0, code=3), FailureKind.APPLICATION, "code 3"),
+        (exit_of(0, vanished="its worker died"), FailureKind.KILLED, "without a word of its own: its worker died"),
     ],
 )
 def test_an_exit_is_named_for_what_it_was(end, kind, words):

@@ -125,6 +125,7 @@ def test_a_dumped_run_file_has_the_sections_and_keys_that_ranks_read() -> None:
         ({"secrets": ["A", "A"]}, "secrets", "twice"),
         ({"secrets": ["A"], "env": {"A": "1"}}, "env.A", "also named under secrets"),
         ({"environment": {}}, "environment", "exactly one"),
+        ({"launcher": "ray_train", "environment": {"python": "/usr/bin/python3"}}, "launcher", "takes no environment"),
         ({"environment": {"requirements": ["--index-url=x"]}}, "environment.requirements[0]", "einops"),
         ({"storage": "here"}, "storage", "s3://"),
         ({"priority": 101}, "priority", "at most 100"),
