@@ -131,11 +131,14 @@ class Keeper:
         return _Kept(key, zygote, time.monotonic())
 
     async def retire_idle(self) -> None:
-        """End the zygotes of environments that nobody has asked for lately; the default one stays."""
+        """End the zygotes of environments that have had no rank and no asker lately; the default one stays."""
         for name, kept in list(self._zygotes.items()):
-            if not kept.key.is_default and time.monotonic() - kept.used_s > IDLE_ZYGOTE_S and not self._cpus:
-                del self._zygotes[name]
-                await asyncio.to_thread(kept.zygote.close)
+            async with self._building[name]:  # nobody may be given the path of one that is being ended
+                if kept.zygote.has_ranks():
+                    kept.used_s = time.monotonic()  # it was asked for when they started, perhaps hours ago
+                elif not kept.key.is_default and time.monotonic() - kept.used_s > IDLE_ZYGOTE_S:
+                    del self._zygotes[name]
+                    await asyncio.to_thread(kept.zygote.close)
 
     def seize_cpus(self, owner: str, count: int) -> tuple[int, ...] | None:
         """CPUs for `owner` alone; the same ones when it asks again. None when so many are not free."""

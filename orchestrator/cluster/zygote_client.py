@@ -232,6 +232,13 @@ class ZygoteProcess:
         """None while it lives."""
         return self._process.poll()
 
+    def has_ranks(self) -> bool:
+        """Whether anything that was forked from it is there still: ranks, stores, or what they left behind."""
+        try:
+            return bool(Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split())
+        except OSError:
+            return False  # it has ended
+
     def serves(self) -> bool:
         """Whether it takes leases. One that is ending takes none, while its process may be there for a while yet."""
         if self.returncode() is not None:
