@@ -26,9 +26,9 @@ from orchestrator.cluster.gang_messages import (
     HostEvent,
     HostGone,
     HostSnapshot,
-    StaleAgent,
     StartFailed,
     StartRanks,
+    Superseded,
 )
 from orchestrator.cluster.gang_story import GangStory, Report
 from orchestrator.cluster.host import Host, HostIdentity
@@ -176,7 +176,7 @@ class RemoteKeeper:
             except (RayActorError, ValueError) as error:
                 self._handle = None
                 if loop.time() > deadline:
-                    raise StartFailed(f"the keeper of this node does not answer: {_first_line(error)}") from error
+                    raise StartFailed(f"the keeper of this node does not answer: {short(error)}") from error
             await asyncio.sleep(UNREACHABLE_RETRY_S)
 
 
@@ -217,7 +217,7 @@ class HostActor:
         return self._epoch
 
     async def claim(self, epoch: int) -> HostState:
-        """Answers once the host is up. Raises StaleAgent."""
+        """Answers once the host is up. Raises Superseded."""
         self._admit(epoch)
         if not self._tasks:
             self._keep(keep_contact(self._gcs_address, os.getppid(), self._fence))
@@ -347,7 +347,7 @@ class HostActor:
 
     def _admit(self, epoch: int) -> None:
         if epoch < self._epoch:
-            raise StaleAgent(f"agent {epoch} is older than agent {self._epoch}, which owns host {self._name} now")
+            raise Superseded(f"agent {epoch} is older than agent {self._epoch}, which owns host {self._name} now")
         self._epoch = epoch
 
     def _fence(self, why: str) -> None:
@@ -422,7 +422,7 @@ class RemoteHost:
             except TimeoutError as error:
                 raise self._lost(f"no answer for {ANSWER_S:g} s", FENCE_S) from error
             except RayActorError as error:
-                raise self._lost(_first_line(error), await fence_of(self._share.node_id)) from error
+                raise self._lost(short(error), await fence_of(self._share.node_id)) from error
 
     def _lost(self, why: str, fence_s: float) -> HostGone:
         if self._gone is None:
@@ -437,7 +437,8 @@ async def fence_of(node_id: str) -> float:
     return 0.0 if alive else FENCE_S
 
 
-def _first_line(error: Exception) -> str:
+def short(error: Exception) -> str:
+    """The first line of what may be a page of Ray's."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 

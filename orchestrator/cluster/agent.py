@@ -23,16 +23,17 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 
-from orchestrator.cluster.actors import NAMESPACE, HostState, call, insist
-from orchestrator.cluster.attendant import Attendant, Surroundings, short
-from orchestrator.cluster.epochs import OlderEpoch, Superseded, highest_epoch, next_epoch
-from orchestrator.cluster.gang_messages import StaleAgent
+from orchestrator.cluster.actors import NAMESPACE, HostState, call, insist, short
+from orchestrator.cluster.attendant import Attendant, Surroundings
+from orchestrator.cluster.epochs import OlderEpoch, highest_epoch, next_epoch
+from orchestrator.cluster.gang_messages import Superseded
 from orchestrator.cluster.leftovers import Leftovers
 from orchestrator.cluster.local_dirs import default_root
 from orchestrator.cluster.log_shipping import LogShipper
 from orchestrator.cluster.placing import Placer
 from orchestrator.cluster.pool import Pool
 from orchestrator.cluster.ray_cluster import FoundGang, Gang, RayCluster, Shape
+from orchestrator.cluster.sweeping import CALL_S, Living, Sweeper
 from orchestrator.cluster.uplink import Uplink
 from orchestrator.core.observations import Observation
 from orchestrator.core.orders import AttemptOrder
@@ -44,7 +45,6 @@ log = logging.getLogger(__name__)
 
 INVENTORY_EVERY_S = 5.0
 SWEEP_EVERY_S = 60.0
-CLAIM_TIMEOUT_S = 30.0
 EXIT_SUPERSEDED = 3  # a newer agent serves the cluster: whoever supervises this one should not start it again
 
 
@@ -81,7 +81,8 @@ class Agent:
         self._orders: tuple[AttemptOrder, ...] = ()
         self._heard_orders = False
         self._suspects: frozenset[tuple[str, int]] = frozenset()  # attempts that may live in a gang that is unsure
-        self._strays: dict[tuple[str, str, int], asyncio.Task[None]] = {}  # by node, run, attempt: lines being sent
+        self._sweeper = Sweeper(self._cluster, self._around.leftovers, epoch, self._living)
+        self._refused: asyncio.Queue[Superseded] = asyncio.Queue()  # what runs beside the loops has been told
         self._warmed: set[str] = set()
 
     async def run(self) -> None:
@@ -90,7 +91,13 @@ class Agent:
         await self._find_living()
         try:
             async with asyncio.TaskGroup() as group:
-                for work in (self._line.run(), self._around.shipper.run(), self._keep_inventory(), self._keep_clean()):
+                for work in (
+                    self._line.run(),
+                    self._around.shipper.run(),
+                    self._keep_inventory(),
+                    self._keep_clean(),
+                    self._heed_refusals(),
+                ):
                     group.create_task(work)
         except* Refused as refusals:
             raise refusals.exceptions[0] from None
@@ -107,13 +114,10 @@ class Agent:
         await asyncio.gather(*(self._claim(node_id) for node_id in nodes - self._warmed))
 
     async def _claim(self, node_id: str) -> None:
-        keeper = await self._cluster.keeper(node_id)
         try:
-            async with asyncio.timeout(CLAIM_TIMEOUT_S):
-                await call(keeper.claim.remote(self._epoch))
-        except StaleAgent as error:
-            raise Superseded(str(error)) from None
-        except (RayActorError, TimeoutError) as error:
+            keeper = await self._cluster.keeper(node_id)
+            await call(keeper.claim.remote(self._epoch), CALL_S)
+        except (RayError, OSError) as error:  # a TimeoutError is an OSError
             log.warning("the keeper of node %s does not answer: %s", node_id, short(error))
             self._cluster.forget_keeper(node_id)
             return
@@ -127,7 +131,7 @@ class Agent:
         """
         found = await self._cluster.find_gangs()
         asking = {asyncio.create_task(self._judge(each)): each for each in found}
-        done, late = await asyncio.wait(asking, timeout=CLAIM_TIMEOUT_S) if asking else (set(), set())
+        done, late = await asyncio.wait(asking, timeout=CALL_S) if asking else (set(), set())
         for task in done:
             task.result()
         for task in late:
@@ -155,8 +159,6 @@ class Agent:
         """None when one of its hosts is dead. Waits for one that cannot be reached. Raises Refused."""
         try:
             states: Sequence[HostState] = await asyncio.gather(*(self._claim_host(host) for host in found.hosts))
-        except StaleAgent as error:
-            raise Superseded(str(error)) from None
         except RayActorError as error:
             log.info("%s: %s", found.id, short(error))
             return None
@@ -196,7 +198,7 @@ class Agent:
         self._adoptable.clear()
         if not self._heard_orders:
             self._heard_orders = True
-            self._later(self._sweep())
+            self._later(self._sweeper.sweep())
 
     def _adopt(self, key: tuple[str, int], order: AttemptOrder) -> Gang | None:
         if key not in self._adoptable:
@@ -221,9 +223,21 @@ class Agent:
             self._leaving.discard(attendant.key)
 
     def _later(self, work: Any) -> None:
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(self._reporting(work))
         self._dismissals.add(task)
         task.add_done_callback(self._dismissals.discard)
+
+    async def _reporting(self, work: Any) -> None:
+        """Nobody awaits it: a refusal ends the agent all the same, and any other error is a bug that the log shows."""
+        try:
+            await work
+        except Superseded as refusal:
+            self._refused.put_nowait(refusal)
+        except Exception:
+            log.exception("work beside the agent's loops failed")
+
+    async def _heed_refusals(self) -> None:
+        raise await self._refused.get()
 
     # ---- by the clock ---------------------------------------------------------------------------------------------
 
@@ -241,27 +255,13 @@ class Agent:
             await self._pool.expire()
             if self._heard_orders and time.monotonic() - swept_s > SWEEP_EVERY_S:
                 swept_s = time.monotonic()
-                await self._sweep()
+                await self._sweeper.sweep()
 
-    async def _sweep(self) -> None:
-        """Take away the files that no attempt owns. Only after the orders are known: they say which live."""
+    def _living(self) -> Living | None:
         if self._unsure:
-            return  # whose files are whose is not known
+            return None
         owners = [name for attendant in self._attendants.values() for name in attendant.host_names]
-        kept = [*self._attendants, *self._leaving]
-        for node_id in await self._cluster.living_node_ids():
-            keeper = await self._cluster.keeper(node_id)
-            with contextlib.suppress(RayActorError, TimeoutError):
-                strays: list[tuple[str, int]] = await call(keeper.strays.remote(self._epoch, kept), CLAIM_TIMEOUT_S)
-                unsent = [key for key in strays if not self._sent_stray(node_id, key)]
-                await call(keeper.sweep.remote(self._epoch, [*kept, *unsent], owners), CLAIM_TIMEOUT_S)
-
-    def _sent_stray(self, node_id: str, key: tuple[str, int]) -> bool:
-        """Whether the server has the lines of an attempt that ended with nobody there to send them; sees to it."""
-        place = (node_id, *key)
-        if place not in self._strays:
-            self._strays[place] = asyncio.create_task(self._around.leftovers.ship_all(key, [node_id]))
-        return self._strays[place].done()
+        return Living((*self._attendants, *self._leaving), tuple(owners))
 
     async def give_pool_back(self) -> None:
         await self._pool.drain()

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
-from orchestrator.cluster.actors import fence_of, insist
+from orchestrator.cluster.actors import fence_of, insist, short
 from orchestrator.cluster.fencing import FENCE_S
-from orchestrator.cluster.gang_messages import StaleAgent
+from orchestrator.cluster.gang_messages import Superseded
 from orchestrator.cluster.gang_story import STOP_ENDS, Report
 from orchestrator.cluster.keeper import Leftover
 from orchestrator.cluster.leftovers import Leftovers
@@ -150,7 +150,7 @@ class Attendant:
                 self._gang = await self._find_or_place()
             if self._gang is not None:
                 await self._attend(self._gang)
-        except StaleAgent as error:
+        except Superseded as error:
             log.error("%s/%d: %s", *self.key, error)
         except asyncio.CancelledError:
             raise
@@ -343,8 +343,3 @@ class Attendant:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def short(error: Exception) -> str:
-    """The first line of what may be a page of Ray's."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

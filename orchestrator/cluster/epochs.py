@@ -20,10 +20,6 @@ log = logging.getLogger(__name__)
 ASK_TIMEOUT_S = 20.0
 
 
-class Superseded(Refused):
-    """A newer agent serves the cluster. To start this one again would only evict that one."""
-
-
 class OlderEpoch(Refused):
     """The server knows of a newer epoch, `known`, and has never welcomed this agent."""
 

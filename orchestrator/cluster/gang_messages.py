@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from orchestrator.core.failure import RankExit
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.orders import AttemptOrder
+from orchestrator.errors import Refused
 from trainers import contract
 
 
@@ -93,8 +94,11 @@ class StartFailed(Exception):
         return str(self.args[0])
 
 
-class StaleAgent(Exception):
-    """A newer agent owns the cluster; this call changed nothing."""
+class Superseded(Refused):
+    """A newer agent owns the cluster, so the call changed nothing. To start this agent again would only evict that one.
+
+    Keepers, hosts and the server all refuse an older agent by this.
+    """
 
 
 class HostGone(Exception):

@@ -6,6 +6,7 @@ The zygotes hang on this process by their standard input: when it ends, however 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import threading
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from orchestrator.cluster import log_spool, outbox
 from orchestrator.cluster.environments import EnvironmentKey, python_of
-from orchestrator.cluster.gang_messages import StaleAgent, StartFailed
+from orchestrator.cluster.gang_messages import StartFailed, Superseded
 from orchestrator.cluster.local_dirs import NodeDirs, remove_dead_nodes, remove_tree
 from orchestrator.cluster.rank_env import Accelerator
 from orchestrator.cluster.zygote_client import ZygoteLost, ZygoteProcess
@@ -87,9 +88,9 @@ class Keeper:
         self._epoch = 0
 
     def claim(self, epoch: int) -> None:
-        """An agent owns the cluster from now on. Raises StaleAgent when a newer one has claimed it."""
+        """An agent owns the cluster from now on. Raises Superseded when a newer one has claimed it."""
         if epoch < self._epoch:
-            raise StaleAgent(f"agent {epoch} is older than agent {self._epoch}, which owns this node now")
+            raise Superseded(f"agent {epoch} is older than agent {self._epoch}, which owns this node now")
         self._epoch = epoch
 
     @property
@@ -186,5 +187,6 @@ def _strays(dirs: NodeDirs, attempts: Collection[tuple[str, int]]) -> list[tuple
 def _sweep(directory: Path, kept: Collection[str]) -> None:
     youngest = time.time() - SWEEP_OLDER_THAN_S  # an attempt may have begun since the agent made its list
     for path in directory.iterdir():
-        if path.name not in kept and path.stat().st_mtime < youngest:
-            remove_tree(path)
+        with contextlib.suppress(FileNotFoundError):  # its host has taken it away meanwhile
+            if path.name not in kept and path.stat().st_mtime < youngest:
+                remove_tree(path)

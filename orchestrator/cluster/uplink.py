@@ -12,7 +12,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from orchestrator.cluster.epochs import OlderEpoch, Superseded
+from orchestrator.cluster.epochs import OlderEpoch
+from orchestrator.cluster.gang_messages import Superseded
 from orchestrator.cluster.outgoing import Outgoing
 from orchestrator.core.observations import Observation, Progress
 from orchestrator.core.orders import AttemptOrder

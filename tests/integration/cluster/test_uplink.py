@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 
 from orchestrator.cluster import uplink
-from orchestrator.cluster.epochs import OlderEpoch, Superseded
+from orchestrator.cluster.epochs import OlderEpoch
+from orchestrator.cluster.gang_messages import Superseded
 from orchestrator.cluster.outgoing import Outgoing
 from orchestrator.cluster.uplink import Uplink
 from orchestrator.core.observations import Observation, Progress, Waiting

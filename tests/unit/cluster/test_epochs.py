@@ -11,7 +11,8 @@ import pytest
 from ray.exceptions import ActorDiedError
 
 from orchestrator.cluster import agent as agent_module
-from orchestrator.cluster.epochs import OlderEpoch, Superseded, highest_epoch, next_epoch
+from orchestrator.cluster.epochs import OlderEpoch, highest_epoch, next_epoch
+from orchestrator.cluster.gang_messages import Superseded
 from orchestrator.control.clusters import Clusters, NewerAgent
 from orchestrator.errors import Refused
 from orchestrator.store.memory import MemoryStore

@@ -48,7 +48,7 @@ class Method:
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actors, "UNREACHABLE_RETRY_S", 0.01)
-    monkeypatch.setattr(agent_module, "CLAIM_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(agent_module, "CALL_S", 0.05)
 
 
 def test_an_actor_that_cannot_be_reached_is_asked_again_and_a_dead_one_is_not() -> None:
