@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 ZYGOTE_READY_S = 120.0
 IDLE_ZYGOTE_S = 1800.0
 PRINTED_CHUNKS = 16
-SWEEP_OLDER_THAN_S = 30.0
+SWEEP_OLDER_THAN_S = 30.0  # an attempt may have begun since the agent made its list
 _WITHHELD_PREFIXES = ("RAY_", "EVERTRAIN_", "PYTHONPATH", "OMP_", "MKL_", "OPENBLAS_")
 
 
@@ -74,6 +74,12 @@ class _Kept:
     used_s: float  # monotonic
 
 
+@dataclass(frozen=True)
+class _Seized:
+    cpus: tuple[int, ...]
+    since_s: float  # monotonic
+
+
 class Keeper:
     """Knows nothing of Ray; `actors` wraps it. For one event loop; what blocks runs in threads."""
 
@@ -84,7 +90,7 @@ class Keeper:
         dirs.own(owner)
         self._zygotes: dict[str, _Kept] = {}  # by environment and accelerator
         self._building: dict[str, asyncio.Lock] = {}
-        self._cpus: dict[str, tuple[int, ...]] = {}
+        self._cpus: dict[str, _Seized] = {}
         self._epoch = 0
 
     def claim(self, epoch: int) -> None:
@@ -144,13 +150,13 @@ class Keeper:
     def seize_cpus(self, owner: str, count: int) -> tuple[int, ...] | None:
         """CPUs for `owner` alone; the same ones when it asks again. None when so many are not free."""
         if owner in self._cpus:
-            return self._cpus[owner]
-        taken = {cpu for cpus in self._cpus.values() for cpu in cpus}
+            return self._cpus[owner].cpus
+        taken = {cpu for seized in self._cpus.values() for cpu in seized.cpus}
         free = [cpu for cpu in sorted(os.sched_getaffinity(0)) if cpu not in taken]
         if len(free) < count:
             return None
-        self._cpus[owner] = tuple(free[:count])
-        return self._cpus[owner]
+        self._cpus[owner] = _Seized(tuple(free[:count]), time.monotonic())
+        return self._cpus[owner].cpus
 
     def release_cpus(self, owner: str) -> None:
         self._cpus.pop(owner, None)
@@ -167,8 +173,10 @@ class Keeper:
     async def sweep(self, attempts: Collection[tuple[str, int]], owners: Collection[str]) -> None:
         """Take away what belongs to none of the living `attempts`, and the CPUs of hosts that are not `owners`."""
         kept = {self._dirs.attempt(run_id, attempt).name for run_id, attempt in attempts}
-        for owner in [each for each in self._cpus if each not in owners]:
-            del self._cpus[owner]
+        youngest_s = time.monotonic() - SWEEP_OLDER_THAN_S
+        for owner, seized in list(self._cpus.items()):
+            if owner not in owners and seized.since_s < youngest_s:
+                del self._cpus[owner]
         await asyncio.to_thread(_sweep, self._dirs.gangs, kept)
         for path in await asyncio.to_thread(remove_dead_nodes, Path(self._dirs.root)):
             log.info("removed %s: its Ray node is dead", path)
@@ -185,7 +193,7 @@ def _strays(dirs: NodeDirs, attempts: Collection[tuple[str, int]]) -> list[tuple
 
 
 def _sweep(directory: Path, kept: Collection[str]) -> None:
-    youngest = time.time() - SWEEP_OLDER_THAN_S  # an attempt may have begun since the agent made its list
+    youngest = time.time() - SWEEP_OLDER_THAN_S
     for path in directory.iterdir():
         with contextlib.suppress(FileNotFoundError):  # its host has taken it away meanwhile
             if path.name not in kept and path.stat().st_mtime < youngest:

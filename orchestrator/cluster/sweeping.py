@@ -37,19 +37,21 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """Every node that answers. Only after the orders are known: they say which attempts live. Raises Superseded."""
-        living = self._living()
-        if living is None:
-            return
         for node_id in sorted(await self._cluster.living_node_ids()):
             try:
-                await self._sweep(node_id, living)
+                await self._sweep(node_id)
             except (RayError, OSError) as error:  # the next sweep comes; a TimeoutError is an OSError
                 log.warning("node %s is not swept: %s", node_id, short(error))
 
-    async def _sweep(self, node_id: str, living: Living) -> None:
+    async def _sweep(self, node_id: str) -> None:
+        """What lives is asked for again before each call: the nodes before this one may have taken minutes to answer."""
         keeper = await self._cluster.keeper(node_id)
+        if (living := self._living()) is None:
+            return
         strays: Sequence[Key] = await call(keeper.strays.remote(self._epoch, living.attempts), CALL_S)
         unsent = [key for key in strays if not self._sent(node_id, key)]
+        if (living := self._living()) is None:
+            return
         await call(keeper.sweep.remote(self._epoch, [*living.attempts, *unsent], living.host_names), CALL_S)
 
     def _sent(self, node_id: str, key: Key) -> bool:

@@ -60,6 +60,18 @@ def test_a_zygote_with_ranks_is_not_idle_however_long_ago_they_started(
         os.kill(rank, 9)
 
 
+def test_cpus_that_a_host_has_only_just_seized_stay_its_own(keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its ranks start before the agent, which names the owners, has heard that the gang is placed."""
+    seized = keeper.seize_cpus("gang-1/0", 1)
+    assert seized is not None
+    asyncio.run(keeper.sweep([], []))
+    keeper.seize_cpus("gang-2/0", 1)
+    assert keeper.seize_cpus("gang-1/0", 1) == seized
+    monkeypatch.setattr(keeper_module, "SWEEP_OLDER_THAN_S", -1.0)
+    asyncio.run(keeper.sweep([], ["gang-2/0"]))
+    assert keeper.seize_cpus("gang-3/0", 1) == seized
+
+
 @pytest.mark.parametrize(("key", "ends"), [(OTHER, True), (EnvironmentKey(None, ()), False)])
 def test_an_idle_zygote_is_ended_unless_it_is_the_default_one(
     keeper: Keeper, process: subprocess.Popen[bytes], key: EnvironmentKey, ends: bool

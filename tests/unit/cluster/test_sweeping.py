@@ -85,6 +85,20 @@ def test_nothing_is_swept_while_it_is_not_known_what_lives() -> None:
     assert cluster.by_node["node-0"].swept == []
 
 
+def test_an_attempt_that_begins_while_another_node_is_asked_keeps_its_files_and_cpus() -> None:
+    attempts, hosts = [("run-1", 1)], ["gang-1/0"]
+
+    def begin() -> None:
+        attempts.append(("run-2", 1))
+        hosts.append("gang-2/0")
+
+    cluster = Keepers(NodeKeeper(during=begin), NodeKeeper())
+    asyncio.run(sweeper_of(cluster, lambda: Living(tuple(attempts), tuple(hosts))).sweep())
+    for keeper in cluster.by_node.values():
+        ((kept, owners),) = keeper.swept
+        assert (list(kept), list(owners)) == (attempts, hosts)
+
+
 def agent_of(cluster: Keepers, monkeypatch: pytest.MonkeyPatch) -> Agent:
     monkeypatch.setattr("orchestrator.cluster.agent.RayCluster", lambda local_dir: cluster)
     options = argparse.Namespace(
