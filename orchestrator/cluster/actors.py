@@ -34,6 +34,7 @@ from orchestrator.cluster.gang_story import GangStory, Report
 from orchestrator.cluster.host import Host, HostIdentity
 from orchestrator.cluster.keeper import Keeper, Leftover
 from orchestrator.cluster.local_dirs import NodeDirs
+from orchestrator.cluster.node_epoch import NodeEpoch
 from orchestrator.cluster.outbox import Outbox
 from orchestrator.cluster.rank_env import Accelerator, accelerator_of
 from orchestrator.cluster.ray_train import RayTrainRanks, uses_ray_train
@@ -202,6 +203,7 @@ class HostActor:
             HostIdentity(name, share.host, share.ip), self._dirs, RemoteKeeper(self._node_id), unpack=unpack
         )
         self._epoch = 0
+        self._node_epoch = NodeEpoch(self._dirs.epoch)
         self._binding = asyncio.Lock()
         self._leader: Coordinator | None = None
         self._train: RayTrainRanks | None = None
@@ -217,7 +219,8 @@ class HostActor:
         return self._epoch
 
     async def claim(self, epoch: int) -> HostState:
-        """Answers once the host is up. Raises Superseded."""
+        """Answers once the host is up. Raises Superseded, also when only the node has heard of the newer agent yet."""
+        self._node_epoch.insist_on(epoch, f"the node of host {self._name}")
         self._admit(epoch)
         if not self._tasks:
             self._keep(keep_contact(self._gcs_address, os.getppid(), self._fence))

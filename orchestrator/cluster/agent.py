@@ -139,6 +139,16 @@ class Agent:
             self._unsure[asking[task].id] = asking[task]
             self._later(self._when_sure(asking[task], task))
 
+    async def _look_again(self) -> None:
+        """An older agent may have placed gangs after we had looked around, until it heard of us: judge those, too.
+
+        One for an attempt that has a gang already is a second one, and goes.
+        """
+        for found in await self._cluster.find_strange_gangs():
+            log.warning("%s was placed by an older agent after this one had begun", found.id)
+            self._unsure[found.id] = found
+            self._later(self._when_sure(found, asyncio.create_task(self._judge(found))))
+
     async def _judge(self, found: FoundGang) -> None:
         """Raises Refused."""
         state = await self._state_of(found) if found.whole else None
@@ -198,7 +208,7 @@ class Agent:
         self._adoptable.clear()
         if not self._heard_orders:
             self._heard_orders = True
-            self._later(self._sweeper.sweep())
+            self._later(self._clean())
 
     def _adopt(self, key: tuple[str, int], order: AttemptOrder) -> Gang | None:
         if key not in self._adoptable:
@@ -255,7 +265,11 @@ class Agent:
             await self._pool.expire()
             if self._heard_orders and time.monotonic() - swept_s > SWEEP_EVERY_S:
                 swept_s = time.monotonic()
-                await self._sweeper.sweep()
+                await self._clean()
+
+    async def _clean(self) -> None:
+        await self._look_again()
+        await self._sweeper.sweep()
 
     def _living(self) -> Living | None:
         if self._unsure:

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from orchestrator.cluster import log_spool, outbox
 from orchestrator.cluster.environments import EnvironmentKey, python_of
-from orchestrator.cluster.gang_messages import StartFailed, Superseded
+from orchestrator.cluster.gang_messages import StartFailed
 from orchestrator.cluster.local_dirs import NodeDirs, remove_dead_nodes, remove_tree
+from orchestrator.cluster.node_epoch import NodeEpoch
 from orchestrator.cluster.rank_env import Accelerator
 from orchestrator.cluster.zygote_client import ZygoteLost, ZygoteProcess
 from orchestrator.core.observations import Observation
@@ -91,18 +92,17 @@ class Keeper:
         self._zygotes: dict[str, _Kept] = {}  # by environment and accelerator
         self._building: dict[str, asyncio.Lock] = {}
         self._cpus: dict[str, _Seized] = {}
-        self._epoch = 0
+        self._epoch = NodeEpoch(dirs.epoch)
 
     def claim(self, epoch: int) -> None:
         """An agent owns the cluster from now on. Raises Superseded when a newer one has claimed it."""
-        if epoch < self._epoch:
-            raise Superseded(f"agent {epoch} is older than agent {self._epoch}, which owns this node now")
-        self._epoch = epoch
+        self._epoch.insist_on(epoch, "this node")
+        self._epoch.remember(epoch)
 
     @property
     def epoch(self) -> int:
         """Of the newest agent heard of; 0 before the first."""
-        return self._epoch
+        return self._epoch.newest
 
     async def zygote(self, environment: Mapping[str, object], accelerator: Accelerator) -> str:
         """Path of the socket of the zygote of both, which takes leases. Raises StartFailed.

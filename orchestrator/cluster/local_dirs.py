@@ -42,6 +42,11 @@ class NodeDirs:
         return self.base / "g"
 
     @property
+    def epoch(self) -> Path:
+        """The file that tells which agent owns the node."""
+        return self.base / "epoch"
+
+    @property
     def environments(self) -> Path:
         """Shared by the Ray nodes of a machine: a virtual environment is built once per content."""
         return Path(self.root) / "environments"

@@ -104,8 +104,10 @@ class Placer:
             raise
         try:
             await self._ready(gang)
-        except (TimeoutError, ray.exceptions.RayError) as error:
+        except BaseException as error:
             await self._cluster.remove(group, gang.hosts)
+            if not isinstance(error, TimeoutError | ray.exceptions.RayError):
+                raise  # a newer agent has the cluster, or ours ends: the hosts must go all the same
             raise Unplaced(_stale(f"the hosts did not come up within {HOSTS_READY_S:g} s: {error}"), False) from error
         return gang
 

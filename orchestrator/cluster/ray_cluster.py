@@ -93,6 +93,7 @@ class RayCluster:
     def __init__(self, local_root: str) -> None:
         self._local_root = local_root
         self._keepers: dict[str, ActorHandle[Any]] = {}
+        self._known: dict[str, bool] = {}  # gangs that we made or have told of; whether Ray has shown them
 
     async def nodes(self, lent: Sequence[Shape] = ()) -> tuple[Node, ...]:
         """The inventory. `lent`: what else is ours though Ray does not know it by our names."""
@@ -129,6 +130,7 @@ class RayCluster:
     async def reserve(self, shape: Shape) -> tuple[str, PlacementGroup]:
         """Ask for a placement group; it is ready when Ray says so (`wait_reserved`)."""
         gang_id = GANG_PREFIX + uuid.uuid4().hex[:12]
+        self._known[gang_id] = False
         return gang_id, await asyncio.to_thread(_create_group, gang_id, shape)
 
     async def wait_reserved(self, group: PlacementGroup, timeout_s: float) -> bool:
@@ -159,7 +161,23 @@ class RayCluster:
 
     async def find_gangs(self) -> list[FoundGang]:
         """What is there of ours: placement groups that are not removed, each with those of its hosts that exist."""
-        return await asyncio.to_thread(_find_gangs)
+        found = await asyncio.to_thread(_find_gangs)
+        self._know(found)
+        return found
+
+    async def find_strange_gangs(self) -> list[FoundGang]:
+        """Those that this driver neither made nor has found before: another agent made them since."""
+        found = await asyncio.to_thread(_find_gangs)
+        strange = [each for each in found if each.id not in self._known]
+        self._know(found)
+        return strange
+
+    def _know(self, found: Sequence[FoundGang]) -> None:
+        ids = {each.id for each in found}
+        removed = [each for each, seen in self._known.items() if seen and each not in ids]
+        for each in removed:
+            del self._known[each]
+        self._known.update(dict.fromkeys(ids, True))
 
 
 def _read_nodes(lent: Sequence[Shape]) -> tuple[Node, ...]:

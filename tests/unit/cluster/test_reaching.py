@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -91,10 +92,15 @@ class OneGang:
 
         host: Any = SimpleNamespace(claim=Method(claim), report=Method(never), log_lines=Method(never))
         self.found = FoundGang("gang-1", "the group", (host,), True)  # type: ignore[arg-type]
+        self.strange: list[FoundGang] = []  # what another agent places later
         self.removed: list[object] = []
 
     async def find_gangs(self) -> list[FoundGang]:
         return [self.found]
+
+    async def find_strange_gangs(self) -> list[FoundGang]:
+        strange, self.strange = self.strange, []
+        return strange
 
     async def remove(self, group: object, hosts: Sequence[object]) -> None:
         self.removed.append(group)
@@ -107,9 +113,9 @@ def agent_of(cluster: OneGang) -> Agent:
     options = argparse.Namespace(
         cluster="test", local_dir="/nowhere", pool_ttl=60.0, server="127.0.0.1:1", ca_cert=None
     )
-    agent = Agent(options, "token", epoch=1)
-    agent._cluster = cluster  # type: ignore[assignment]
-    return agent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agent_module, "RayCluster", lambda local_dir: cluster)
+        return Agent(options, "token", epoch=1)
 
 
 def test_a_gang_that_does_not_answer_a_new_agent_is_left_alone_and_adopted_once_it_does() -> None:
@@ -132,6 +138,39 @@ def test_a_gang_that_does_not_answer_a_new_agent_is_left_alone_and_adopted_once_
                 await asyncio.sleep(0.01)
         assert agent._attendants["run-1", 1].host_names == ("gang-1/0",)
         assert cluster.removed == []
+
+    asyncio.run(story())
+
+
+def gang_of(gang_id: str, attempt: tuple[str, int] | None) -> FoundGang:
+    async def claim() -> HostState:
+        return HostState(attempt, None if attempt is None else Placed((SHARE,), 0.1, False))
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    host: Any = SimpleNamespace(claim=Method(claim), report=Method(never), log_lines=Method(never))
+    return FoundGang(gang_id, f"the group of {gang_id}", (host,), True)  # type: ignore[arg-type]
+
+
+def test_what_an_older_agent_places_behind_our_back_is_adopted_once_and_never_beside_another() -> None:
+    async def story() -> None:
+        async def claim() -> HostState:
+            return HostState(("run-1", 1), Placed((SHARE,), 0.1, False))
+
+        cluster = OneGang(claim)
+        agent = agent_of(cluster)
+        await agent._find_living()
+        agent._take_orders((ORDER,))
+        agent._orders = (ORDER, replace(ORDER, run_id="run-2"))  # as if nobody had attended to it yet
+        cluster.strange = [gang_of("second", ("run-1", 1)), gang_of("other", ("run-2", 1)), gang_of("empty", None)]
+        await agent._clean()
+        async with asyncio.timeout(10):
+            while agent._unsure or agent._dismissals:
+                await asyncio.sleep(0.01)
+        assert agent._attendants["run-1", 1].host_names == ("gang-1/0",)
+        assert agent._attendants["run-2", 1].host_names == ("other/0",)
+        assert sorted(map(str, cluster.removed)) == ["the group of empty", "the group of second"]
 
     asyncio.run(story())
 

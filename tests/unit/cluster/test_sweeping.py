@@ -62,6 +62,9 @@ class Keepers:
     async def find_gangs(self) -> list[object]:
         return []
 
+    async def find_strange_gangs(self) -> list[object]:
+        return []
+
     async def nodes(self, lent: object) -> tuple[()]:
         return ()
 
