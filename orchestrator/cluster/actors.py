@@ -103,9 +103,13 @@ class KeeperActor:
         take_priority(0)  # zygotes, and ranks by them, inherit it
         self._keeper = Keeper(NodeDirs(local_root, ray.get_runtime_context().get_node_id()), os.getppid())
         self._retiring: asyncio.Task[None] | None = None
+        self._warming: asyncio.Task[None] | None = None
 
     async def claim(self, epoch: int) -> None:
+        """Every agent comes by every few seconds. The first one has a zygote warmed."""
         self._keeper.claim(epoch)
+        if self._warming is None:
+            self._warming = asyncio.create_task(self._warm())
 
     async def epoch(self) -> int:
         return self._keeper.epoch
@@ -114,13 +118,6 @@ class KeeperActor:
         if self._retiring is None:  # not in `claim`: nobody claims a keeper that Ray has started again
             self._retiring = asyncio.create_task(self._retire_idle())
         return await self._keeper.zygote(environment, accelerator)
-
-    async def warm(self) -> None:
-        """Have the zygote ready that the next run here will most likely ask for: GPUs are not bought to lie idle."""
-        nodes: Sequence[Mapping[str, Any]] = await asyncio.to_thread(ray.nodes)
-        here = ray.get_runtime_context().get_node_id()
-        gpus = sum(node["Resources"].get("GPU", 0) for node in nodes if node["NodeID"] == here)
-        await self.zygote({}, accelerator_of({"resources": {"gpu": gpus}}))
 
     async def seize_cpus(self, owner: str, count: int) -> tuple[int, ...] | None:
         return self._keeper.seize_cpus(owner, count)
@@ -139,6 +136,16 @@ class KeeperActor:
     async def sweep(self, epoch: int, attempts: Collection[tuple[str, int]], owners: Collection[str]) -> None:
         self._keeper.claim(epoch)
         await self._keeper.sweep(attempts, owners)
+
+    async def _warm(self) -> None:
+        """Have the zygote ready that the next run here will most likely ask for: GPUs are not bought to lie idle."""
+        nodes: Sequence[Mapping[str, Any]] = await asyncio.to_thread(ray.nodes)
+        here = ray.get_runtime_context().get_node_id()
+        gpus = sum(node["Resources"].get("GPU", 0) for node in nodes if node["NodeID"] == here)
+        try:
+            await self.zygote({}, accelerator_of({"resources": {"gpu": gpus}}))
+        except StartFailed as error:  # a run that needs it is told; trying again before would only heat the node
+            logging.getLogger(__name__).error("no zygote is warm: %s", error)
 
     async def _retire_idle(self) -> None:
         while True:

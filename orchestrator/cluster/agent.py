@@ -83,7 +83,6 @@ class Agent:
         self._suspects: frozenset[tuple[str, int]] = frozenset()  # attempts that may live in a gang that is unsure
         self._sweeper = Sweeper(self._cluster, self._around.leftovers, epoch, self._living)
         self._refused: asyncio.Queue[Superseded] = asyncio.Queue()  # what runs beside the loops has been told
-        self._warmed: set[str] = set()
 
     async def run(self) -> None:
         """Serve until cancelled. Raises Refused when the server or a newer agent wants this one no more."""
@@ -94,6 +93,7 @@ class Agent:
                 for work in (
                     self._line.run(),
                     self._around.shipper.run(),
+                    self._keep_claims(),
                     self._keep_inventory(),
                     self._keep_clean(),
                     self._heed_refusals(),
@@ -109,9 +109,8 @@ class Agent:
     # ---- what is there --------------------------------------------------------------------------------------------
 
     async def _claim_nodes(self) -> None:
-        """Tell every node's keeper who the agent is now, and have it warm a zygote. Raises Refused."""
-        nodes = await self._cluster.living_node_ids()
-        await asyncio.gather(*(self._claim(node_id) for node_id in nodes - self._warmed))
+        """Tell every node's keeper who the agent is: one that Ray has started again has never heard it. Raises Refused."""
+        await asyncio.gather(*(self._claim(node_id) for node_id in await self._cluster.living_node_ids()))
 
     async def _claim(self, node_id: str) -> None:
         try:
@@ -120,9 +119,6 @@ class Agent:
         except (RayError, OSError) as error:  # a TimeoutError is an OSError
             log.warning("the keeper of node %s does not answer: %s", node_id, short(error))
             self._cluster.forget_keeper(node_id)
-            return
-        self._warmed.add(node_id)
-        keeper.warm.remote()
 
     async def _find_living(self) -> None:
         """Adopt the gangs that lead an attempt; remove those that idle, or of whose hosts one is dead.
@@ -251,9 +247,14 @@ class Agent:
 
     # ---- by the clock ---------------------------------------------------------------------------------------------
 
+    async def _keep_claims(self) -> None:
+        """Beside the inventory, which must not wait for a keeper that does not answer."""
+        while True:
+            await asyncio.sleep(INVENTORY_EVERY_S)
+            await self._claim_nodes()
+
     async def _keep_inventory(self) -> None:
         while True:
-            await self._claim_nodes()
             lent = [Shape.of_ranks(each.order) for each in self._attendants.values() if each.lends]
             self._line.inventory(await self._cluster.nodes(lent))
             await asyncio.sleep(INVENTORY_EVERY_S)

@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator.cluster import actors
 from orchestrator.cluster.actors import HostActor, KeeperActor
-from orchestrator.cluster.gang_messages import Superseded
+from orchestrator.cluster.gang_messages import StartFailed, Superseded
 from orchestrator.cluster.keeper import Keeper
 from orchestrator.cluster.local_dirs import NodeDirs
 from orchestrator.cluster.node_epoch import NodeEpoch
@@ -88,6 +88,25 @@ def test_a_keeper_refuses_an_older_agent_also_after_it_was_started_again(dirs: N
             await KEEPER_CALLS[name](again)
 
     asyncio.run(story())
+
+
+def test_a_keeper_warms_its_zygote_at_the_first_claim_only(dirs: NodeDirs, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    async def zygote(self: Keeper, environment: object) -> str:
+        asked.append(environment)
+        raise StartFailed("no torch here", True)
+
+    monkeypatch.setattr(Keeper, "zygote", zygote)
+
+    async def story() -> None:
+        keeper = KeeperActor(dirs.root)
+        for _ in range(3):
+            await keeper.claim(OLD)
+            await asyncio.sleep(0)
+
+    asyncio.run(story())
+    assert asked == [{}]
 
 
 def test_an_epoch_that_cannot_be_kept_or_read_is_remembered_by_the_process(tmp_path: Path) -> None:

@@ -25,12 +25,13 @@ class NodeKeeper:
         self.error, self._during = error, during
         self.stray: tuple[tuple[str, int], ...] = ()
         self.swept: list[tuple[Sequence[object], Sequence[object]]] = []
+        self.claims = 0
         self.claim = SimpleNamespace(remote=self._claim)
-        self.zygote = SimpleNamespace(remote=lambda environment: None)
         self.strays = SimpleNamespace(remote=self._strays)
         self.sweep = SimpleNamespace(remote=self._sweep)
 
     async def _claim(self, epoch: int) -> None:
+        self.claims += 1
         if self.error is not None:
             raise self.error
 
@@ -139,6 +140,21 @@ def test_an_agent_serves_on_beside_a_node_whose_keeper_cannot_be_scheduled(monke
         agent._take_orders(())
         await asyncio.sleep(0.1)
         assert not running.done()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(story())
+
+
+def test_a_keeper_that_was_started_again_is_claimed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.cluster.agent.INVENTORY_EVERY_S", 0.01)
+
+    async def story() -> None:
+        keeper = NodeKeeper()
+        running = asyncio.create_task(agent_of(Keepers(keeper), monkeypatch).run())
+        async with asyncio.timeout(20):
+            while keeper.claims < 3:
+                await asyncio.sleep(0.01)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
