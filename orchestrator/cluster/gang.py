@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import assert_never
 
+from orchestrator.cluster.fencing import FENCE_S
 from orchestrator.cluster.gang_host import GangHost
 from orchestrator.cluster.gang_messages import HostSnapshot
 from orchestrator.cluster.gang_story import GangStory
@@ -55,7 +56,8 @@ class Coordinator:
         except Exception as error:
             log.exception("the coordinator of %s/%d failed", self._order.run_id, self._order.attempt)
             failure = Failure(FailureKind.HOST_LOST, f"the gang's coordinator failed: {type(error).__name__}: {error}")
-            self._story.end("lost", Reason(ReasonCode.RESCHEDULED, failure.message), failure=failure)
+            reason = Reason(ReasonCode.RESCHEDULED, failure.message)
+            self._story.end("lost", reason, failure=failure, fence_s=FENCE_S)  # who knows what lives where
         finally:
             deadline.cancel()
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 
+from orchestrator.cluster.fencing import FENCE_S
 from orchestrator.cluster.gang_host import GangHost
 from orchestrator.cluster.gang_messages import (
     Ended,
@@ -349,11 +350,19 @@ class GangIncarnation:
             self._state.snapshots = tuple(await asyncio.gather(*(host.snapshot() for host in self._hosts)))
 
     async def _close(self) -> HostGone | None:
-        """End what still lives on every host that answers; the one that does not, if any."""
+        """End what still lives on every host that answers; the one that did not confirm it, if any.
+
+        A host that fails at it in whatever way has confirmed nothing.
+        """
         results = await asyncio.gather(
             *(host.close_incarnation(self.number) for host in self._hosts), return_exceptions=True
         )
-        return next((each for each in results if isinstance(each, HostGone)), None)
+        lost = [
+            error if isinstance(error, HostGone) else HostGone(host.host, f"cannot end its ranks: {error!r}", FENCE_S)
+            for host, error in zip(self._hosts, results, strict=True)
+            if isinstance(error, Exception)
+        ]
+        return max(lost, key=lambda gone: gone.fence_s, default=None)
 
 
 def _explaining(exits: Sequence[RankExit]) -> Sequence[RankExit]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.cluster.fencing import FENCE_S
+from orchestrator.cluster.gang import Coordinator
 from orchestrator.cluster.gang_messages import Ended, HostEvent, HostGone, HostSnapshot, RankView, Said, StartRanks
+from orchestrator.cluster.gang_story import GangStory
 from orchestrator.cluster.gang_watch import (
     Broken,
     Finished,
@@ -17,9 +21,12 @@ from orchestrator.cluster.gang_watch import (
     Limits,
     Lost,
 )
+from orchestrator.cluster.outbox import Outbox
 from orchestrator.core.failure import RankExit
 from orchestrator.core.ledger import Ledger
-from orchestrator.core.runs import FailureKind
+from orchestrator.core.observations import AttemptEnded, Placed
+from orchestrator.core.orders import AttemptOrder
+from orchestrator.core.runs import FailureKind, NodeShare
 from trainers import contract
 from trainers.contract import ExitCode
 
@@ -31,7 +38,7 @@ class Told:
 
     host, ip = "host-1", "10.0.0.1"
 
-    def __init__(self, *events: HostEvent, survivor: HostGone | None = None, silent_s: tuple[float, ...] = ()) -> None:
+    def __init__(self, *events: HostEvent, survivor: Exception | None = None, silent_s: tuple[float, ...] = ()) -> None:
         """`silent_s`: by rank."""
         self._events, self._survivor, self._silent_s = events, survivor, silent_s
         self.looks = 0
@@ -145,3 +152,33 @@ def test_a_rank_that_waits_for_one_that_is_at_work_does_not_hang() -> None:
     host = Told(DONE, ended(0, code=0), ended(1, code=0), silent_s=(0.5, 61.0))
     assert isinstance(end_of(host), Finished)
     assert host.dumped == []
+
+
+def test_a_host_that_fails_to_end_its_ranks_is_fenced_before_anything_follows() -> None:
+    end = end_of(Told(ended(0, code=1), ended(1, code=1), survivor=OSError(28, "No space left on device")))
+    assert isinstance(end, Lost)
+    assert "host-1 is lost: cannot end its ranks: OSError" in end.failure.message
+    assert end.fence_s == FENCE_S
+
+
+def test_an_error_of_the_coordinator_itself_ends_the_attempt_behind_the_fence(tmp_path: Path) -> None:
+    """Nobody knows then what was found out about hosts that are gone."""
+
+    class Odd(Told):
+        async def start(self, start: StartRanks) -> tuple[int, ...]:
+            raise RuntimeError("of the test")
+
+    share = NodeShare("node-1", "host-1", "10.0.0.1", 2)
+    order = AttemptOrder("run-1", "default", "a", 1, (share,), {}, "/root")
+
+    async def story() -> AttemptEnded:
+        outbox = Outbox(tmp_path, "run-1", 1)
+        odd = Odd(survivor=HostGone("host-1", "cut off", 20.0))
+        await Coordinator(order, [odd], GangStory(order, outbox), Placed((share,), 0.1, False)).run()
+        what = (await outbox.wait_after(0, 0.0))[-1].what
+        assert isinstance(what, AttemptEnded)
+        return what
+
+    ended = asyncio.run(story())
+    assert (ended.outcome, ended.fence_s) == ("lost", FENCE_S)
+    assert "RuntimeError: of the test" in ended.reason.message
