@@ -61,7 +61,16 @@ class Leftovers:
             else:
                 await shipper.moved()
 
-    async def ship_all(self, key: Key, node_ids: Iterable[str]) -> None:
-        """Everything that the attempt's dead hosts could not send any more; waits for the server as long as it takes."""
-        for leftover in await self.of(key, node_ids):
-            await self.ship(key, leftover.lines)
+    async def ship_all(self, key: Key, node_ids: Iterable[str]) -> bool:
+        """Everything that the attempt's dead hosts could not send any more; waits for the server as long as it takes.
+
+        False when some of it could not be read: what the node holds is the only copy.
+        """
+        whole = True
+        for node_id in node_ids:
+            leftover = await self.on(key, node_id)
+            if leftover is None:
+                whole = False
+            else:
+                await self.ship(key, leftover.lines)
+        return whole

@@ -13,6 +13,8 @@ from ray.exceptions import ActorDiedError, ActorUnschedulableError
 
 from orchestrator.cluster.agent import Agent
 from orchestrator.cluster.gang_messages import Superseded
+from orchestrator.cluster.keeper import Leftover
+from orchestrator.cluster.leftovers import Leftovers
 from orchestrator.cluster.sweeping import Living, Sweeper
 
 SUPERSEDED = Superseded("agent 1 is older than agent 2, which owns this node now")
@@ -101,6 +103,58 @@ def test_an_attempt_that_begins_while_another_node_is_asked_keeps_its_files_and_
     for keeper in cluster.by_node.values():
         ((kept, owners),) = keeper.swept
         assert (list(kept), list(owners)) == (attempts, hosts)
+
+
+class Shipped:
+    """`leftovers` of which each delivery ends as the test says."""
+
+    def __init__(self, *outcomes: bool | Exception) -> None:
+        self._outcomes = list(outcomes)
+
+    async def ship_all(self, key: object, node_ids: Sequence[str]) -> bool:
+        outcome = self._outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+def test_the_only_copy_of_a_line_is_swept_only_once_the_server_has_it() -> None:
+    async def story() -> None:
+        keeper = NodeKeeper()
+        keeper.stray = (("run-1", 1),)
+        shipped = Shipped(RuntimeError("the stream broke"), False, True)
+        sweeper = sweeper_of(Keepers(keeper), lambda: Living((), ()), shipped)
+        for _ in range(4):
+            await sweeper.sweep()
+            await asyncio.sleep(0)
+        assert [list(kept) for kept, _ in keeper.swept] == [[("run-1", 1)]] * 3 + [[]]
+        assert sweeper._strays == {}
+
+    asyncio.run(story())
+
+
+def test_nothing_is_remembered_of_strays_on_a_node_that_is_gone() -> None:
+    async def story() -> None:
+        cluster = Keepers(NodeKeeper())
+        cluster.by_node["node-0"].stray = (("run-1", 1),)
+        sweeper = sweeper_of(cluster, lambda: Living((), ()), Shipped(False))
+        await sweeper.sweep()
+        await asyncio.sleep(0)
+        cluster.by_node.clear()
+        await sweeper.sweep()
+        assert sweeper._strays == {}
+
+    asyncio.run(story())
+
+
+def test_what_a_node_does_not_tell_is_not_delivered() -> None:
+    class Away(Leftovers):
+        async def on(self, key: object, node_id: str) -> Leftover | None:
+            return None if node_id == "node-1" else Leftover((), ())
+
+    leftovers = Away(Keepers(), None, 1)  # type: ignore[arg-type]
+    assert asyncio.run(leftovers.ship_all(("run-1", 1), ["node-0"]))
+    assert not asyncio.run(leftovers.ship_all(("run-1", 1), ["node-0", "node-1"]))
 
 
 def agent_of(cluster: Keepers, monkeypatch: pytest.MonkeyPatch) -> Agent:
