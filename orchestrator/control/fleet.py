@@ -246,6 +246,7 @@ class Session:
 
     def _apply(self, observation: Observation) -> None:
         fleet = self._fleet
+        observation = lifecycle.with_last_account(observation, fleet.progress(observation.run_id))
         applied = False
 
         def think(run: Run) -> lifecycle.Transition | lifecycle.Ignored:

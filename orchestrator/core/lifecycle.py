@@ -204,6 +204,20 @@ def observe(run: Run, observation: seen.Observation, *, budgets: Budgets, now: f
     return _apply(run, observation.what, observation.at, budgets, now)
 
 
+def with_last_account(observation: seen.Observation, heard: seen.Progress | None) -> seen.Observation:
+    """The end of a lost attempt with the newest account of its time that anybody has.
+
+    Who tells that end may never have heard the attempt's coordinator: an agent that was started again after the attempt's
+    node had gone. Accounts only grow, so the larger one is the newer.
+    """
+    what = observation.what
+    if not isinstance(what, seen.AttemptEnded) or what.outcome != "lost":
+        return observation
+    if heard is None or heard.attempt != observation.attempt or heard.ledger.total_ns <= what.ledger.total_ns:
+        return observation
+    return replace(observation, what=replace(what, ledger=heard.ledger))
+
+
 def _apply(run: Run, what: seen.Happening, at: float, budgets: Budgets, now: float) -> Transition | Ignored:
     match what:
         case seen.Waiting():

@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator.control.commands import SubmitCommand
 from orchestrator.core import observations as seen
+from orchestrator.core.ledger import Ledger, TimeClass
 from orchestrator.core.observations import Progress
 from orchestrator.core.runs import ReasonCode
 from orchestrator.errors import Conflict, InvalidSpec, NotFound, Refused
@@ -353,6 +354,19 @@ async def test_desired_state_comes_at_once_and_again_when_it_changes():
     run = plane.submit()
     plane.loop.one_pass()
     assert [each.run_id for each in await asyncio.wait_for(following, 10)] == [run.id]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "told_ns", "booked_ns"),
+    [("lost", 0, 70), ("lost", 90, 90), ("failed", 0, 0)],  # who saw the end tells its own account
+)
+async def test_a_lost_attempt_whose_agent_knows_no_account_of_it_is_booked_as_last_heard(outcome, told_ns, booked_ns):
+    plane = Plane()
+    session, run = await running(plane)
+    session.progress(Progress(run.id, 1, 1, "training", 1000.0, ledger=Ledger({TimeClass.TRAINING: 70})))
+    told = Ledger({TimeClass.TRAINING: told_ns} if told_ns else {})
+    await session.observe([observation(run, attempt_ended(outcome, ledger=told))])
+    assert plane.run(run).attempts[0].ledger.total_ns == booked_ns
 
 
 async def test_progress_of_an_ended_run_is_not_kept():
