@@ -19,6 +19,17 @@ from orchestrator.cluster.local_dirs import remove_tree
 BUILD_TIMEOUT_S = 1800.0
 _LOG_TAIL = 4000
 _READY = "ready"
+# Of pip's output:
+_WRONG = (
+    "No matching distribution found",
+    "ResolutionImpossible",
+    "Invalid requirement",
+    "wheel filename",  # that it is invalid, in whatever words
+    "is not a supported wheel",
+    "No such file or directory",
+    "HTTP error 404",
+)
+_UNREACHABLE = ("connection broken by", "Could not fetch URL", "HTTP error 5")
 
 
 @dataclass(frozen=True)
@@ -54,8 +65,8 @@ def python_of(key: EnvironmentKey, root: Path) -> str:
     if key.is_default:
         return sys.executable
     if key.python is not None:
-        if not os.access(key.python, os.X_OK):
-            raise StartFailed(f"environment.python: {key.python} is not an executable on this node", True)
+        if not (os.path.isfile(key.python) and os.access(key.python, os.X_OK)):
+            raise StartFailed(f"environment.python: {key.python} is not an executable file on this node", True)
         return key.python
     home = root / key.digest
     with open(root / f"{key.digest}.lock", "w") as lock:
@@ -90,5 +101,14 @@ def _run(command: list[str], key: EnvironmentKey) -> None:
     except subprocess.TimeoutExpired as error:
         raise StartFailed(f"environment.requirements ({wanted}): not built within {BUILD_TIMEOUT_S:g} s") from error
     if done.returncode != 0:
-        tail = done.stdout.decode(errors="backslashreplace")[-_LOG_TAIL:]
-        raise StartFailed(f"environment.requirements ({wanted}) cannot be installed:\n{tail}", True)
+        output = done.stdout.decode(errors="backslashreplace")
+        message = f"environment.requirements ({wanted}) cannot be installed:\n{output[-_LOG_TAIL:]}"
+        raise StartFailed(message, requirements_are_wrong(output))
+
+
+def requirements_are_wrong(output: str) -> bool:
+    """Whether pip says that what was asked for does not exist or does not fit together, so that no retry would help.
+
+    When it cannot reach its index it ends by saying that there is no such package, too.
+    """
+    return any(words in output for words in _WRONG) and not any(words in output for words in _UNREACHABLE)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import threading
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 ZYGOTE_READY_S = 120.0
 IDLE_ZYGOTE_S = 1800.0
 PRINTED_CHUNKS = 16
+_NO_PROGRAM = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOEXEC, errno.EISDIR)  # nor will it be one later
 SWEEP_OLDER_THAN_S = 30.0  # an attempt may have begun since the agent made its list
 _WITHHELD_PREFIXES = ("RAY_", "EVERTRAIN_", "PYTHONPATH", "OMP_", "MKL_", "OPENBLAS_")
 
@@ -122,13 +124,21 @@ class Keeper:
     def _start(self, key: EnvironmentKey, accelerator: Accelerator, before: _Kept | None) -> _Kept:
         if before is not None:
             before.zygote.close()  # it may be ending still
-        python = python_of(key, self._dirs.environments)
+        try:
+            python = python_of(key, self._dirs.environments)
+        except OSError as error:
+            raise StartFailed(f"no environment in {self._dirs.environments}: {error}") from error
         # With our process id: the zygotes of a keeper that died before us end only when they notice.
         path = self._dirs.zygotes / f"{key.digest}-{accelerator}-{os.getpid()}"
         env = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD_PREFIXES)}
         printed = Printed()
-        zygote = ZygoteProcess.start(python, path, accelerator=accelerator, env=env, output=printed.write_fd)
-        printed.follow()
+        try:
+            zygote = ZygoteProcess.start(python, path, accelerator=accelerator, env=env, output=printed.write_fd)
+        except OSError as error:
+            final = error.errno in _NO_PROGRAM
+            raise StartFailed(f"no zygote: {python} cannot be started on this node: {error.strerror}", final) from error
+        finally:
+            printed.follow()  # also where nothing is printed: it closes the pipe
         try:
             zygote.wait_ready(ZYGOTE_READY_S)
         except ZygoteLost as error:
