@@ -35,6 +35,7 @@ from orchestrator.cluster.host import Host, HostIdentity
 from orchestrator.cluster.keeper import Keeper, Leftover
 from orchestrator.cluster.local_dirs import NodeDirs
 from orchestrator.cluster.node_epoch import NodeEpoch
+from orchestrator.cluster.orphans import adopt_orphans
 from orchestrator.cluster.outbox import Outbox
 from orchestrator.cluster.rank_env import Accelerator, accelerator_of
 from orchestrator.cluster.ray_train import RayTrainRanks, uses_ray_train
@@ -101,6 +102,7 @@ class KeeperActor:
     def __init__(self, local_root: str) -> None:
         logging.basicConfig(level=logging.INFO)
         take_priority(0)  # zygotes, and ranks by them, inherit it
+        adopt_orphans()
         self._keeper = Keeper(NodeDirs(local_root, ray.get_runtime_context().get_node_id()), os.getppid())
         self._retiring: asyncio.Task[None] | None = None
         self._warming: asyncio.Task[None] | None = None

@@ -22,6 +22,7 @@ from orchestrator.cluster.environments import EnvironmentKey, python_of
 from orchestrator.cluster.gang_messages import StartFailed
 from orchestrator.cluster.local_dirs import NodeDirs, remove_dead_nodes, remove_tree
 from orchestrator.cluster.node_epoch import NodeEpoch
+from orchestrator.cluster.orphans import end_orphans
 from orchestrator.cluster.rank_env import Accelerator
 from orchestrator.cluster.zygote_client import ZygoteLost, ZygoteProcess
 from orchestrator.core.observations import Observation
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 ZYGOTE_READY_S = 120.0
 IDLE_ZYGOTE_S = 1800.0
+ORPHANS_END_S = 10.0
 PRINTED_CHUNKS = 16
 _NO_PROGRAM = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOEXEC, errno.EISDIR)  # nor will it be one later
 SWEEP_OLDER_THAN_S = 30.0  # an attempt may have begun since the agent made its list
@@ -84,7 +86,10 @@ class _Seized:
 
 
 class Keeper:
-    """Knows nothing of Ray; `actors` wraps it. For one event loop; what blocks runs in threads."""
+    """Knows nothing of Ray; `actors` wraps it. For one event loop; what blocks runs in threads.
+
+    Its process is its alone: once a zygote has died, every child that it does not know is taken for that one's orphan.
+    """
 
     def __init__(self, dirs: NodeDirs, owner: int) -> None:
         """`owner`: process id of the node's raylet; once it is gone, anybody may take the node's files away."""
@@ -92,7 +97,9 @@ class Keeper:
         dirs.create()
         dirs.own(owner)
         self._zygotes: dict[str, _Kept] = {}  # by environment and accelerator
+        self._starting = threading.Lock()  # nobody looks for orphans before what is being started is known
         self._building: dict[str, asyncio.Lock] = {}
+        self._pids: set[int] = set()  # of all zygotes
         self._cpus: dict[str, _Seized] = {}
         self._epoch = NodeEpoch(dirs.epoch)
 
@@ -118,12 +125,14 @@ class Keeper:
             if kept is None or not await asyncio.to_thread(kept.zygote.serves):
                 kept = await asyncio.to_thread(self._start, key, accelerator, kept)
                 self._zygotes[name] = kept
+                self._watch(kept.zygote)
             kept.used_s = time.monotonic()
             return str(kept.zygote.socket_path)
 
     def _start(self, key: EnvironmentKey, accelerator: Accelerator, before: _Kept | None) -> _Kept:
         if before is not None:
             before.zygote.close()  # it may be ending still
+            self._end_orphans()  # the ranks that were lost with it are about to start again
         try:
             python = python_of(key, self._dirs.environments)
         except OSError as error:
@@ -133,7 +142,9 @@ class Keeper:
         env = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD_PREFIXES)}
         printed = Printed()
         try:
-            zygote = ZygoteProcess.start(python, path, accelerator=accelerator, env=env, output=printed.write_fd)
+            with self._starting:
+                zygote = ZygoteProcess.start(python, path, accelerator=accelerator, env=env, output=printed.write_fd)
+                self._pids.add(zygote.pid)
         except OSError as error:
             final = error.errno in _NO_PROGRAM
             raise StartFailed(f"no zygote: {python} cannot be started on this node: {error.strerror}", final) from error
@@ -143,9 +154,30 @@ class Keeper:
             zygote.wait_ready(ZYGOTE_READY_S)
         except ZygoteLost as error:
             zygote.close()
+            self._pids.discard(zygote.pid)
             raise StartFailed(f"no zygote of {python}: {error}\n{printed.tail()}") from error
         log.info("zygote of %s for %s is ready as pid %d", python, accelerator, zygote.pid)
         return _Kept(key, zygote, time.monotonic())
+
+    def _watch(self, zygote: ZygoteProcess) -> None:
+        """What its ranks leave is ended when it dies, also when no rank ever asks for another."""
+        loop = asyncio.get_running_loop()
+        pidfd = os.pidfd_open(zygote.pid)
+
+        def died() -> None:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+            zygote.returncode()  # takes it off the kernel's hands, so its number may come again
+            self._pids.discard(zygote.pid)
+            loop.run_in_executor(None, self._end_orphans)
+
+        loop.add_reader(pidfd, died)
+
+    def _end_orphans(self) -> None:
+        with self._starting:
+            left = end_orphans(self._pids, ORPHANS_END_S)
+        if left:
+            log.error("processes %s of ranks whose zygote died do not end: they hang in the kernel", left)
 
     async def retire_idle(self) -> None:
         """End the zygotes of environments that have had no rank and no asker lately; the default one stays."""
