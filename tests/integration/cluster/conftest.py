@@ -30,6 +30,12 @@ from tests.integration.cluster.recording_server import TOKEN, Key, RecordingServ
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CPUS = 4
+_PLACEMENT_GROUPS = """
+import sys, ray
+from ray.util.placement_group import placement_group_table
+ray.init(address=sys.argv[1], log_to_driver=False)
+print(*(group["name"] for group in placement_group_table().values() if group["state"] != "REMOVED"))
+"""
 
 
 class RayNode:
@@ -210,6 +216,12 @@ class Stage:
         pids = {each.pid for each in found}
         forks = [each for each in found if each.ppid() in pids]
         return [each for each in found if each not in forks], forks
+
+    def placement_groups(self) -> set[str]:
+        """Names of those that Ray holds, asked by a driver of its own."""
+        command = [sys.executable, "-c", _PLACEMENT_GROUPS, self.ray.address]
+        done = subprocess.run(command, env=self.ray.env, capture_output=True, text=True, timeout=120, check=True)
+        return set(done.stdout.split())
 
     def train_drivers(self) -> list[psutil.Process]:
         """Living drivers of `launcher: ray_train`."""

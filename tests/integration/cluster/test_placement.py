@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from orchestrator.cluster.local_dirs import NodeDirs
@@ -123,14 +124,14 @@ def test_requirements_that_cannot_be_installed_end_the_attempt_with_the_build_lo
 
 
 def test_nothing_of_an_attempt_is_left_after_its_end(stage: Stage) -> None:
-    shared_memory = set(os.listdir("/dev/shm"))
+    shared_memory, groups = set(os.listdir("/dev/shm")), stage.placement_groups()
     key = stage.run_script(
         """
         import os, subprocess, time, torch, torch.distributed as dist
         dist.init_process_group("gloo")
         tensor = torch.ones(1000).share_memory_()
         dist.barrier()
-        subprocess.Popen(["sleep", "600"], start_new_session=True)
+        print("started", subprocess.Popen(["sleep", "600"], start_new_session=True).pid, flush=True)
         if dist.get_rank() == 0:
             time.sleep(0.5)
             os.kill(os.getpid(), 9)
@@ -139,12 +140,21 @@ def test_nothing_of_an_attempt_is_left_after_its_end(stage: Stage) -> None:
         budgets=ONCE,
     )
     assert stage.server.wait_ended(key).outcome == "failed"
+    stage.server.wait("both ranks' words", lambda: stage.server.text(key).count("started") == 2)
+    orphans = [int(line.text.split()[1]) for line in stage.server.lines[key] if line.text.startswith("started")]
+    pids = stage.server.wait_heard(key, seen.IncarnationStarted).pids
     stage.server.forget(key)
     stage.server.wait("no rank lives", lambda: not stage.ranks())
+    assert not [pid for pid in (*pids, *orphans) if psutil.pid_exists(pid)]
     dirs = NodeDirs(str(stage.local_dir), stage.server.nodes[0].id)
     stage.server.wait("no file is left", lambda: not dirs.attempt(*key).exists())
     ours = {name for name in set(os.listdir("/dev/shm")) - shared_memory if name.startswith("torch_")}
     assert not ours
+    sockets = [line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines()]
+    assert not [each for each in sockets if each.startswith(f"{dirs.gangs}/")]
+    stage.agent.close()  # it pools the gang for a while, and gives the pool back at its end
+    assert not stage.placement_groups() - groups
+    assert not stage.host_actors()
 
 
 def make_wheel(directory: Path, name: str, text: str) -> Path:

@@ -61,7 +61,8 @@ def test_a_lost_host_ends_the_attempt_and_the_next_one_goes_on_from_its_checkpoi
     order = replace(order, shares=(order.shares[first], order.shares[1 - first]))
     key = wide.server.order(order)
     wide.server.wait_heard(key, seen.CheckpointSealed, 2)
-    assert {line.rank for line in wide.server.lines.get(key, ())} <= {-1, 0, 1}
+    wide.server.wait("lines of both ranks", lambda: {line.rank for line in wide.server.lines.get(key, ())} >= {0, 1})
+    assert {line.rank for line in wide.server.lines[key]} <= {-1, 0, 1}
     second.raylet().kill()
     ended = wide.server.wait_ended(key)
     assert ended.failure is not None

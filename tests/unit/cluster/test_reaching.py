@@ -70,6 +70,7 @@ def test_an_actor_that_cannot_be_reached_is_asked_again_and_a_dead_one_is_not() 
 
 def test_ranks_of_a_host_that_does_not_answer_may_live_until_the_fence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actors, "FENCE_S", 0.05)
+    monkeypatch.setattr(actors, "ANSWER_S", 0.05)
 
     async def answer() -> None:
         raise UNREACHABLE
