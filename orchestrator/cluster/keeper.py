@@ -23,7 +23,7 @@ from orchestrator.cluster.gang_messages import StartFailed
 from orchestrator.cluster.local_dirs import NodeDirs, remove_dead_nodes, remove_tree
 from orchestrator.cluster.node_epoch import NodeEpoch
 from orchestrator.cluster.orphans import end_orphans
-from orchestrator.cluster.rank_env import Accelerator
+from orchestrator.cluster.rank_env import WITHHELD_PREFIXES, Accelerator
 from orchestrator.cluster.zygote_client import ZygoteLost, ZygoteProcess
 from orchestrator.core.observations import Observation
 from orchestrator.core.records import LogLine
@@ -36,7 +36,6 @@ ORPHANS_END_S = 10.0
 PRINTED_CHUNKS = 16
 _NO_PROGRAM = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOEXEC, errno.EISDIR)  # nor will it be one later
 SWEEP_OLDER_THAN_S = 30.0  # an attempt may have begun since the agent made its list
-_WITHHELD_PREFIXES = ("RAY_", "EVERTRAIN_", "PYTHONPATH", "OMP_", "MKL_", "OPENBLAS_")
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ class Keeper:
             raise StartFailed(f"no environment in {self._dirs.environments}: {error}") from error
         # With our process id: the zygotes of a keeper that died before us end only when they notice.
         path = self._dirs.zygotes / f"{key.digest}-{accelerator}-{os.getpid()}"
-        env = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD_PREFIXES)}
+        env = {name: value for name, value in os.environ.items() if not name.startswith(WITHHELD_PREFIXES)}
         printed = Printed()
         try:
             with self._starting:

@@ -179,8 +179,8 @@ class Placer:
 
     async def _insist_on_earlier_seals(self, gang: Gang, order: AttemptOrder) -> None:
         """What earlier attempts sealed must be visible here: starting from nothing would throw their work away."""
-        path = order.checkpoint_root.removeprefix("file://").rstrip("/")
-        if not order.sealed_before or "://" in path:
+        path = _on_disk(order.checkpoint_root)
+        if not order.sealed_before or path is None:
             return
         if not await call(gang.hosts[0].sees_probe.remote(self._epoch, f"{path}/{FENCE_NAME}")):
             message = (
@@ -191,10 +191,10 @@ class Placer:
 
     async def _insist_on_shared_path(self, gang: Gang, order: AttemptOrder) -> None:
         """Several hosts must see the same checkpoints: the first one writes a file, the others look for it."""
-        path = order.checkpoint_root.removeprefix("file://")
-        if len(gang.hosts) == 1 or "://" in path:
+        path = _on_disk(order.checkpoint_root)
+        if len(gang.hosts) == 1 or path is None:
             return
-        probe = f"{path.rstrip('/')}/.probe-{uuid.uuid4().hex}"
+        probe = f"{path}/.probe-{uuid.uuid4().hex}"
         try:
             await call(gang.hosts[0].write_probe.remote(self._epoch, probe))
             seen: Sequence[bool] = await asyncio.gather(
@@ -213,6 +213,12 @@ class Placer:
                 "writes there. Name a bucket or a shared file system under `storage`, or ask for workers on one node."
             )
             raise Unplaced(Reason(ReasonCode.NOT_RETRIABLE, message), True)
+
+
+def _on_disk(root: str) -> str | None:
+    """The path that a checkpoint root names; None for one in a bucket."""
+    path = root.removeprefix("file://").rstrip("/")
+    return None if "://" in path else path
 
 
 def _stale(message: str) -> Reason:

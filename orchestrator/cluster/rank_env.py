@@ -13,8 +13,8 @@ from trainers.contract import Launch
 CONFIG_SECTIONS = ("data", "model", "train", "parallelism", "deepspeed", "checkpoint")
 Accelerator = Literal["cpu", "cuda"]
 _KINDS: tuple[Literal["recipe", "entrypoint", "script"], ...] = ("recipe", "entrypoint", "script")
-# Ours, Ray's and the thread counts of the actor: none of them is the rank's business.
-_WITHHELD_PREFIXES = ("RAY_", "EVERTRAIN_", "OMP_", "MKL_", "OPENBLAS_", "PYTHONPATH", "VIRTUAL_ENV")
+# Ours, Ray's and the thread counts of the actor: none of them is the business of a rank, nor of its zygote.
+WITHHELD_PREFIXES = ("RAY_", "EVERTRAIN_", "OMP_", "MKL_", "OPENBLAS_", "PYTHONPATH", "VIRTUAL_ENV")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Place:
 def rank_env(base: Mapping[str, str], bind: Bind, start: StartRanks, place: Place) -> dict[str, str]:
     """The whole environment of one rank: the node's, our defaults, the run's, its secrets; GPUs and torchrun's on top."""
     order = bind.order
-    env = {name: value for name, value in base.items() if not name.startswith(_WITHHELD_PREFIXES)}
+    env = {name: value for name, value in base.items() if not name.startswith(WITHHELD_PREFIXES)}
     threads = str(threads_of(order.spec))
     env.update({"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"})
     env.update(run_env(order))
