@@ -73,7 +73,7 @@ def test_a_python_that_cannot_be_started_is_the_run_files_fault_and_leaks_nothin
     keeper = Keeper(NodeDirs(str(tmp_path / "n"), "node-1"), os.getpid())
     path, before = not_a_python(kind, tmp_path), pipes()
     with pytest.raises(StartFailed) as failed:
-        asyncio.run(keeper.zygote({"python": str(path)}))
+        asyncio.run(keeper.zygote({"python": str(path)}, "cpu"))
     assert failed.value.final
     assert str(path) in str(failed.value)
     deadline = time.monotonic() + 10  # a thread reads what a zygote prints, to its end
@@ -86,7 +86,7 @@ def test_an_environment_that_cannot_be_kept_on_disk_is_tried_again(tmp_path: Pat
     keeper = Keeper(NodeDirs(str(tmp_path), "node-1"), os.getpid())
     NodeDirs(str(tmp_path), "node-1").environments.rmdir()
     with pytest.raises(StartFailed, match="no environment in") as failed:
-        asyncio.run(keeper.zygote({"requirements": ["six"]}))
+        asyncio.run(keeper.zygote({"requirements": ["six"]}, "cpu"))
     assert not failed.value.final
 
 

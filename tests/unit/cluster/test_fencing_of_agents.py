@@ -90,23 +90,32 @@ def test_a_keeper_refuses_an_older_agent_also_after_it_was_started_again(dirs: N
     asyncio.run(story())
 
 
-def test_a_keeper_warms_its_zygote_at_the_first_claim_only(dirs: NodeDirs, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[object] = []
+@pytest.mark.parametrize(("gpus", "accelerator"), [(0.0, "cpu"), (8.0, "cuda")])
+def test_a_keeper_warms_the_zygote_of_its_node_at_the_first_claim_only(
+    dirs: NodeDirs, monkeypatch: pytest.MonkeyPatch, gpus: float, accelerator: str
+) -> None:
+    asked: list[tuple[object, str]] = []
 
-    async def zygote(self: Keeper, environment: object) -> str:
-        asked.append(environment)
+    async def zygote(self: Keeper, environment: object, accelerator: str) -> str:
+        asked.append((environment, accelerator))
         raise StartFailed("no torch here", True)
 
+    nodes = [
+        {"NodeID": "node-2", "Resources": {"CPU": 4.0, "GPU": 4.0}},
+        {"NodeID": "node-1", "Resources": {"CPU": 4.0, "GPU": gpus}},
+    ]
+    monkeypatch.setattr(actors.ray, "nodes", lambda: nodes)
     monkeypatch.setattr(Keeper, "zygote", zygote)
 
     async def story() -> None:
         keeper = KeeperActor(dirs.root)
         for _ in range(3):
             await keeper.claim(OLD)
-            await asyncio.sleep(0)
+        assert keeper._warming is not None
+        await keeper._warming
 
     asyncio.run(story())
-    assert asked == [{}]
+    assert asked == [({}, accelerator)]
 
 
 def test_an_epoch_that_cannot_be_kept_or_read_is_remembered_by_the_process(tmp_path: Path) -> None:
