@@ -162,6 +162,13 @@ class Stage:
     def start_agent(self, token: str = TOKEN) -> AgentProcess:
         return AgentProcess(self.ray, self.server, self.directory, token, self._prefix)
 
+    def restart_agent(self) -> None:
+        """Another agent, with no gang in its pool: the one before gives its pool back at its end."""
+        self.agent.close()
+        count = len(self.server.hellos)
+        self.agent = self.start_agent()
+        self.wait_attached(count + 1)
+
     def wait_attached(self, count: int) -> None:
         self.server.wait("an attached agent", lambda: len(self.server.hellos) >= count and self.server.nodes)
 
@@ -285,9 +292,7 @@ def stage(session_stage: Stage) -> Iterator[Stage]:
     """The shared stage, with an agent alive; what the test ordered is forgotten afterwards."""
     before = set(session_stage.server.observations)
     if session_stage.agent.process.poll() is not None:
-        count = len(session_stage.server.hellos)
-        session_stage.agent = session_stage.start_agent()
-        session_stage.wait_attached(count + 1)
+        session_stage.restart_agent()
     yield session_stage
     for key in set(session_stage.server.observations) - before:
         session_stage.server.forget(key)
