@@ -33,13 +33,15 @@ def evertrain(*words: str, check: bool = True) -> int:
 
 def kill_in_the_middle(client: Client, run_id: str) -> None:
     """SIGKILL one rank when half of the steps are done and a checkpoint is sealed."""
-    sealed, pids = False, []
+    sealed, pids, step, total_steps = False, [], 0, None
     for update in client.watch(run_id):
         for event in update.events:
             pids = list(event.data["pids"]) if event.kind == "ranks_started" else pids
             sealed = sealed or event.kind == "checkpoint_sealed"
-        now = update.progress
-        if sealed and now is not None and now.total_steps and now.step >= now.total_steps // 2:
+            step = max(step, int(event.data.get("step", 0)))  # events come at once, progress once a second
+        if update.progress is not None:
+            step, total_steps = max(step, update.progress.step), update.progress.total_steps
+        if sealed and total_steps and step >= total_steps // 2:
             print(f"\n>>> killing rank {VICTIM} (process {pids[VICTIM]}) with SIGKILL\n", flush=True)
             os.kill(pids[VICTIM], signal.SIGKILL)
             return
