@@ -264,7 +264,12 @@ def test_ctrl_c_detaches_and_says_that_the_run_goes_on(stack: Stack, option: lis
     environment = {**os.environ, "EVERTRAIN_SERVER": stack.address, "EVERTRAIN_TOKEN": stack.admin}
     command = [sys.executable, "-m", "orchestrator.cli.app", *option, "watch", "left-alone"]
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in a shell's background ignore it
     ) as watcher:
         assert watcher.stdout is not None
         assert "submitted" in watcher.stdout.readline()
