@@ -59,13 +59,13 @@ def _against(figure: Figure) -> str:
     return f"  bound {sign} {figure.bound:g}: {'holds' if figure.holds else 'MISSED'}"
 
 
-def arguments(description: str) -> argparse.Namespace:
-    """`--quick`: three pairs instead of ten. `--pairs N`: as many as asked."""
+def arguments(description: str, pairs: int = PAIRS) -> argparse.Namespace:
+    """`--quick`: three pairs instead of `pairs`. `--pairs N`: as many as asked."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_PAIRS} pairs instead of {PAIRS}")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_PAIRS} pairs instead of {pairs}")
     parser.add_argument("--pairs", type=int, help="number of interleaved pairs")
     parsed = parser.parse_args()
-    parsed.pairs = parsed.pairs or (QUICK_PAIRS if parsed.quick else PAIRS)
+    parsed.pairs = parsed.pairs or (QUICK_PAIRS if parsed.quick else pairs)
     return parsed
 
 
