@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,12 +13,16 @@ from orchestrator.spec.reading import shorten
 
 _HALF = re.compile("[\ud800-\udfff]")
 _NUL = "\0"
+_SUSPICIOUS = re.compile(r"\\u(?:0000|d[89a-f])")
 
 
 def uncarried(document: Mapping[str, Any]) -> list[Problem]:
     """Every key and value with half of a surrogate pair, which UTF-8 cannot write, or with a NUL, at which arguments,
     environments and paths end.
     """
+    # Nearly no run file holds one, and the encoder, which spells both by escapes, is five times as fast as the walk.
+    if not _SUSPICIOUS.search(json.dumps(document, skipkeys=True, default=str)):
+        return []
     return list(_look(document, ()))
 
 
