@@ -181,6 +181,7 @@ def test_a_line_that_breaks_from_inside_is_opened_again(
             await until(lambda: not teller.kept)
 
     asyncio.run(story())
+    assert Breaking.made == 2, "the second line holds"
 
 
 def test_a_line_that_is_asked_to_end_ends(server: RecordingServer) -> None:

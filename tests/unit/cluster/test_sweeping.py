@@ -209,6 +209,7 @@ def test_a_keeper_that_was_started_again_is_claimed_again(monkeypatch: pytest.Mo
         async with asyncio.timeout(20):
             while keeper.claims < 3:
                 await asyncio.sleep(0.01)
+        assert not running.done(), "claims go on beside everything else"
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
