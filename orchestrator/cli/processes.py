@@ -1,7 +1,8 @@
 """Processes named so that a reused pid is never taken for another, and ended only when they are ours.
 
 Every process of a stack carries the stack's mark in its environment, inherited by all that it starts, ranks and Ray's
-workers included. Only processes of the present user can be read, so nobody else's are ever touched.
+workers included. Only processes of the present user can be read, so nobody else's are ever touched. Some of Ray's
+overwrite their environment with a title: those are known by their ancestors and, once orphans, by their session.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 MARK = "EVERTRAIN_STACK"
 _PROC = Path("/proc")
+_PARENT, _SESSION, _STARTED = 1, 3, 19  # positions after the name in /proc/PID/stat
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,8 @@ class Process:
     @classmethod
     def of(cls, pid: int) -> Process | None:
         """None when there is no such process, or only its zombie."""
-        try:
-            fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-        except (OSError, IndexError):
-            return None
-        return None if fields[0] in ("Z", "X") else cls(pid, int(fields[19]))
+        fields = _stat(pid)
+        return cls(pid, int(fields[_STARTED])) if fields else None
 
     @property
     def alive(self) -> bool:
@@ -53,16 +53,46 @@ class Process:
 
 
 def marked(mark: str) -> list[Process]:
-    """Every living process that was started with this mark, or with one below it (`stack` covers `stack/ray`)."""
+    """Every living process that was started with this mark, or with one below it (`stack` covers `stack/ray`), and all
+    that descend from one."""
     wanted = f"{MARK}={mark}".encode()
-    found = []
-    for entry in _PROC.iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        process = Process.of(int(entry.name))
-        if process is not None and _has_mark(entry, wanted):
-            found.append(process)
-    return found
+    found: dict[int, Process] = {}
+    children: dict[int, list[Process]] = defaultdict(list)
+    for pid, fields in _others():
+        process = Process(pid, int(fields[_STARTED]))
+        children[int(fields[_PARENT])].append(process)
+        if _has_mark(_PROC / str(pid), wanted):
+            found[pid] = process
+    unvisited = list(found)
+    while unvisited:
+        for child in children[unvisited.pop()]:
+            if child.pid not in found:
+                found[child.pid] = child
+                unvisited.append(child.pid)
+    return list(found.values())
+
+
+def of_session(leader: Process) -> list[Process]:
+    """Who lives in the session that `leader` began, be it alive or not; nobody when its pid is another's by now."""
+    if Process.of(leader.pid) not in (leader, None):
+        return []
+    return [Process(pid, int(fields[_STARTED])) for pid, fields in _others() if int(fields[_SESSION]) == leader.pid]
+
+
+def _others() -> list[tuple[int, list[str]]]:
+    """Every living process but this one, with the fields of its status."""
+    pids = [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit()]
+    found = [(pid, _stat(pid)) for pid in pids if pid != os.getpid()]
+    return [(pid, fields) for pid, fields in found if fields is not None]
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of /proc/PID/stat after the name; None when there is no such process, or only its zombie."""
+    try:
+        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if not fields or fields[0] in ("Z", "X") else fields
 
 
 def _has_mark(entry: Path, wanted: bytes) -> bool:
@@ -73,14 +103,16 @@ def _has_mark(entry: Path, wanted: bytes) -> bool:
     return any(each == wanted or each.startswith(wanted + b"/") for each in variables)
 
 
-def end_marked(mark: str, *, patience_s: float) -> int:
-    """SIGTERM all, and SIGKILL what is left after `patience_s`, until none is left. Answers how many there were."""
-    seen: set[Process] = set()
+def end_marked(mark: str, *, patience_s: float, known: Iterable[Process] = ()) -> int:
+    """SIGTERM all, and SIGKILL what is left after `patience_s`, until none is left. Answers how many there were.
+
+    `known`: more that belong to them and cannot be told by the mark any more, for their ancestors have ended.
+    """
+    seen: set[Process] = set(known)
 
     def rest() -> list[Process]:
-        left = marked(mark)
-        seen.update(left)
-        return left
+        seen.update(marked(mark))
+        return [each for each in seen if each.alive]
 
     for process in rest():
         process.send(signal.SIGTERM)

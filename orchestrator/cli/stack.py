@@ -245,10 +245,10 @@ def _end(state: StackState) -> int:
         supervisor: Process = state.supervisor
         supervisor.send(signal.SIGTERM)
         wait_until(lambda: not supervisor.alive, timeout_s=_STOP_PATIENCE_S)
-    left = end_marked(state.mark, patience_s=2.0)
+    ended = end_marked(state.mark, patience_s=2.0, known=before)
     shutil.rmtree(state.ray_dir, ignore_errors=True)
     remove_dead_nodes(Path(default_root()))
     # Nothing of the stack is left: whatever comes of the context file, the next `up` need not end it again.
     state_file(Path(state.home)).unlink(missing_ok=True)
     forget_connection(state.server)
-    return max(len(before), left)
+    return ended

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.cli.processes import MARK, Process, end_marked
+from orchestrator.cli.processes import MARK, Process, end_marked, of_session
 from orchestrator.cli.stack_state import PARTS, Part, StackState, load_state
 
 _YIELDING = ("server", "agent")  # on the machine that trains they take what the ranks leave; Ray hands its own to ranks
@@ -88,19 +88,24 @@ class Sibling:
                 ": another agent serves this cluster now, so it is not started again; `evertrain down` and `up` would"
             )
             print(f"agent: {end}", flush=True)
+        # What it had started must not live beside its successor.
+        self._end_all(patience_s=1.0)
         self.part = Part(None, 1 if steady else self.part.restarts + 1, end)
         self._child = None
-        # What it had started must not live beside its successor.
-        end_marked(f"{self._state.mark}/{self.name}", patience_s=1.0)
 
     def stop(self) -> None:
         if self._child is not None:
             self._child.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(_STOP_PATIENCE_S[self.name])
-        end_marked(f"{self._state.mark}/{self.name}", patience_s=0.5)
+        self._end_all(patience_s=0.5)
         if self._child is not None:
             self._child.wait()
+
+    def _end_all(self, *, patience_s: float) -> None:
+        leader = self.part.process
+        orphans = of_session(leader) if leader is not None else []
+        end_marked(f"{self._state.mark}/{self.name}", patience_s=patience_s, known=orphans)
 
 
 def may_start(part: str, state: StackState) -> bool:

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from orchestrator import Client
@@ -90,9 +91,13 @@ def test_a_stack_comes_up_closed_restarts_its_parts_and_leaves_nothing(machine: 
     with Client(state.server, token) as client:
         assert wait_until(lambda: any(each.connected for each in client.clusters()), timeout_s=30)
 
+    before = marked(state.mark)
+    titles = [" ".join(psutil.Process(each.pid).cmdline()).strip() for each in before]
+    assert "ray::DashboardAgent" in titles, "it overwrites its environment, and must be ended all the same"
     down = machine.type("down")
     assert down.returncode == 0, down.stderr
     assert "none left" in down.stdout
+    assert [each for each in before if each.alive] == []
     assert marked(state.mark) == []
     assert not Path(state.ray_dir).exists()
     assert not (machine.home / "context").exists()

@@ -10,9 +10,10 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 
+import psutil
 import pytest
 
-from orchestrator.cli.processes import MARK, Process, end_marked, marked, wait_until
+from orchestrator.cli.processes import MARK, Process, end_marked, marked, of_session, wait_until
 
 SLEEP = "import time; time.sleep(300)"
 
@@ -24,10 +25,9 @@ def mark() -> Iterator[str]:
     end_marked(name, patience_s=0.0)
 
 
-def start(mark: str, code: str = SLEEP) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", code], env={**os.environ, MARK: mark}, stdout=subprocess.PIPE, start_new_session=True
-    )
+def start(mark: str, code: str = SLEEP, stdin: int | None = None) -> subprocess.Popen[bytes]:
+    command, env = [sys.executable, "-c", code], {**os.environ, MARK: mark}
+    return subprocess.Popen(command, env=env, stdin=stdin, stdout=subprocess.PIPE, start_new_session=True)
 
 
 def test_everything_with_the_mark_is_ended_children_of_other_sessions_too(mark: str) -> None:
@@ -39,6 +39,38 @@ def test_everything_with_the_mark_is_ended_children_of_other_sessions_too(mark: 
     assert end_marked(mark, patience_s=5.0) == 2
     assert marked(mark) == []
     assert parent.wait(5) == -signal.SIGTERM
+
+
+FORGETS_ITS_MARK = f"import os, sys; os.execve(sys.executable, [sys.executable, '-c', {SLEEP!r}], {{}})"
+
+
+def test_a_child_that_overwrote_its_environment_is_ended_too(mark: str) -> None:
+    parent = start(
+        mark, f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {FORGETS_ITS_MARK!r}]); {SLEEP}"
+    )
+    assert wait_until(lambda: len(psutil.Process(parent.pid).children()) == 1, timeout_s=20)
+    child = psutil.Process(parent.pid).children()[0]
+    assert wait_until(lambda: child.environ() == {}, timeout_s=20)
+    assert end_marked(mark, patience_s=5.0) == 2
+    assert Process.of(child.pid) is None
+
+
+def test_an_orphan_that_overwrote_its_environment_is_known_by_its_session(mark: str) -> None:
+    starts = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {FORGETS_ITS_MARK!r}]).pid)"
+    parent = start(mark, f"{starts}; sys.stdout.flush(); sys.stdin.read()", stdin=subprocess.PIPE)
+    leader = Process.of(parent.pid)
+    assert leader is not None
+    assert parent.stdout is not None
+    orphan = psutil.Process(int(parent.stdout.readline()))
+    assert wait_until(lambda: orphan.environ() == {}, timeout_s=20)
+    assert parent.stdin is not None
+    parent.stdin.close()
+    parent.wait(20)
+    assert marked(mark) == []
+    assert [each.pid for each in of_session(leader)] == [orphan.pid]
+    assert end_marked(mark, patience_s=5.0, known=of_session(leader)) == 1
+    assert Process.of(orphan.pid) is None
+    assert of_session(replace(leader, pid=os.getppid())) == [], "that pid is another's"
 
 
 def test_who_ignores_sigterm_is_killed(mark: str) -> None:
