@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 import shutil
@@ -339,11 +338,7 @@ class Host:
     async def _hold_to_memory(self, bound: _Bound, running: RunningIncarnation) -> None:
         """To the memory that each asked for; where they asked for none, to what keeps the node alive."""
         limit_bytes = memory_of(bound.bind.order.spec)
-        look = (
-            functools.partial(memory_watch.over_limit, limit_bytes=limit_bytes)
-            if limit_bytes
-            else memory_watch.over_node
-        )
+        look = memory_watch.LimitWatch(limit_bytes).over if limit_bytes else memory_watch.over_node
         while True:
             await asyncio.sleep(memory_watch.INTERVAL_S)
             pids = {each.rank: each.pid for each in bound.accounts.values() if each.pid is not None}

@@ -1,13 +1,15 @@
 """Hold ranks to their memory by looking: the summed proportional set size (PSS) of a rank and its descendants.
 
 PSS counts a page that a zygote and n forks share as 1/n for each, so a rank pays for what it made and not for the
-imported libraries. Reading it is dear, so the resident size, which is cheap and never smaller, is looked at first.
+imported libraries. Reading it is dear: the kernel walks all of the rank's pages, and holds off its page faults
+meanwhile. The resident size (RSS) is cheap and never smaller, so it decides whether the other is read at all.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from pathlib import Path
 import psutil
 
 INTERVAL_S = 0.5
+_READING_SHARE = 0.01  # of a core, at most, for reading one rank's proportional size
 # At 0.95 of the node's memory Ray ends a worker of its choice: that would be the host actor, and all ranks with it.
 NODE_LIMIT = 0.90
 _OURS_AT_LEAST = 0.10  # of the node's memory: below it our ranks are not what fills the node
@@ -31,16 +34,45 @@ class NodeMemory:
     total_bytes: int
 
 
-def over_limit(pids: Mapping[int, int], limit_bytes: int) -> dict[int, str]:
-    """Of the ranks (by number: pid) those that use more than `limit_bytes`, with the evidence in words."""
-    found = {}
-    for rank, family in _families(pids).items():
-        if (
-            sum(_rss(each) for each in family) > limit_bytes
-            and (used := sum(_pss(each) for each in family)) > limit_bytes
-        ):
-            found[rank] = f"{_gib(used)} used of {_gib(limit_bytes)} allowed"
-    return found
+@dataclass(frozen=True)
+class _Reading:
+    pid: int
+    rss_bytes: int
+    pss_bytes: int
+    fresh_until_s: float
+
+
+class LimitWatch:
+    """Holds ranks to a limit each. A rank whose resident size lies above it only by what it shares is read anew when it
+    has grown by what was left, and else as often as its pages are cheap to walk: pages that it shared and has made its
+    own since then (at most what its zygote holds) are seen that much later.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._readings: dict[int, _Reading] = {}
+
+    def over(self, pids: Mapping[int, int]) -> dict[int, str]:
+        """Of the ranks (by number: pid) those that use more than the limit, with the evidence in words."""
+        found = {}
+        for rank, family in _families(pids).items():
+            rss_bytes = sum(_rss(each) for each in family)
+            if rss_bytes <= self._limit_bytes:
+                continue
+            last = self._readings.get(rank)
+            if last is None or not self._still_tells(last, pids[rank], rss_bytes):
+                began_s = time.monotonic()
+                used = sum(_pss(each) for each in family)
+                ended_s = time.monotonic()
+                fresh_until_s = ended_s + (ended_s - began_s) / _READING_SHARE
+                last = self._readings[rank] = _Reading(pids[rank], rss_bytes, used, fresh_until_s)
+            if last.pss_bytes > self._limit_bytes:
+                found[rank] = f"{_gib(last.pss_bytes)} used of {_gib(self._limit_bytes)} allowed"
+        return found
+
+    def _still_tells(self, last: _Reading, pid: int, rss_bytes: int) -> bool:
+        grown = last.pss_bytes + rss_bytes - last.rss_bytes
+        return last.pid == pid and grown <= self._limit_bytes and time.monotonic() < last.fresh_until_s
 
 
 def over_node(pids: Mapping[int, int]) -> dict[int, str]:

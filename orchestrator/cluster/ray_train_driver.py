@@ -121,8 +121,10 @@ def train_rank(job: dict[str, Any]) -> None:
 def hold_to_memory(limit_bytes: int, tell: Callable[[str], None]) -> None:
     """End this process, once told why, when it uses more: to Ray the limit is only a number to place workers by."""
 
+    limit = memory_watch.LimitWatch(limit_bytes)
+
     def watch() -> None:
-        while not (found := memory_watch.over_limit({0: os.getpid()}, limit_bytes)):
+        while not (found := limit.over({0: os.getpid()})):
             time.sleep(memory_watch.INTERVAL_S)
         try:
             tell(found[0])

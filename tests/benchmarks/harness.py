@@ -36,13 +36,7 @@ class Figure:
 def report(benchmark: str, figures: Sequence[Figure]) -> None:
     """Print a table for people and, last, the line for machines. A missed bound is printed as missed."""
     for figure in figures:
-        sign = "<=" if figure.better == "lower" else ">="
-        against = (
-            f"  bound {sign} {figure.bound:g}: {'holds' if figure.holds else 'MISSED'}"
-            if figure.bound is not None
-            else ""
-        )
-        print(f"{figure.name:<44} {figure.value:>12.4g} {figure.unit:<8}{against}")
+        print(f"{figure.name:<44} {figure.value:>12.4g} {figure.unit:<8}{_against(figure)}")
     lines = [
         {key: value for key, value in {**asdict(each), "holds": each.holds}.items() if key != "better"}
         for each in figures

@@ -12,10 +12,10 @@ import pytest
 
 from orchestrator.cluster import memory_watch
 from orchestrator.cluster.memory_watch import (
+    LimitWatch,
     NodeMemory,
     explains_kernel_kill,
     node_memory,
-    over_limit,
     over_node,
     victim,
 )
@@ -49,8 +49,8 @@ def test_a_real_rank_is_found_when_its_node_is_full(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_rank_is_held_to_its_own_limit() -> None:
-    assert list(over_limit({0: os.getpid()}, 2**20)) == [0]
-    assert over_limit({0: os.getpid()}, 2**50) == {}
+    assert list(LimitWatch(2**20).over({0: os.getpid()})) == [0]
+    assert LimitWatch(2**50).over({0: os.getpid()}) == {}
 
 
 def test_a_rank_answers_for_what_its_descendants_use() -> None:
@@ -62,10 +62,47 @@ def test_a_rank_answers_for_what_its_descendants_use() -> None:
     ) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "held\n"
-        assert list(over_limit({2: parent.pid}, 300 * 2**20)) == [2]
-        assert over_limit({2: parent.pid}, 2**30) == {}
+        assert list(LimitWatch(300 * 2**20).over({2: parent.pid})) == [2]
+        assert LimitWatch(2**30).over({2: parent.pid}) == {}
         parent.communicate("\n")
-    assert over_limit({2: parent.pid}, 1) == {}, "nobody lives there any more"
+    assert LimitWatch(1).over({2: parent.pid}) == {}, "nobody lives there any more"
+
+
+# Shares 300 MiB with its child, so that each answers for half; then the child makes as much its own as it is told.
+SHARES = """
+import os, sys
+shared = bytearray(os.urandom(1 << 20)) * 300
+if os.fork() == 0:
+    print(os.getpid(), flush=True)
+    kept = []
+    for line in sys.stdin:
+        kept.append(bytearray(b"x" * (int(line) << 20)))
+        print("grown", flush=True)
+else:
+    os.wait()
+"""
+
+
+def test_what_a_rank_shares_is_not_read_again_and_again_and_its_growth_is_seen_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    readings = []
+    read = memory_watch._pss
+    monkeypatch.setattr(memory_watch, "_pss", lambda pid: readings.append(pid) or read(pid))
+    monkeypatch.setattr(memory_watch, "_READING_SHARE", 1e-9)  # what was read stays fresh throughout the test
+    with subprocess.Popen(
+        [sys.executable, "-c", SHARES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        pids = {0: int(parent.stdout.readline())}
+        watch = LimitWatch(250 * 2**20)
+        assert [watch.over(pids) for _ in range(5)] == [{}] * 5
+        assert len(readings) == 1
+        print(200, file=parent.stdin, flush=True)
+        assert parent.stdout.readline() == "grown\n"
+        assert list(watch.over(pids)) == [0]
+        parent.communicate()
 
 
 def test_a_small_rank_was_not_what_the_kernel_ended_for_memory() -> None:
