@@ -29,6 +29,7 @@ PURE_MAY_IMPORT = (
     "orchestrator.core",
     "orchestrator.spec",
     "orchestrator.errors",
+    "trainers.catalogue",
     "trainers.contract",
     "pydantic",
     "yaml",

@@ -9,9 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
+from trainers.catalogue import RECIPES
 from trainers.contract import LAUNCH_ENV, Admitted, Launch
-
-_DATA = {"digits_cnn": "sklearn://digits", "text_transformer": "text://pydoc_topics"}
 
 
 def read_command(arguments: list[str]) -> tuple[Launch, bool]:
@@ -61,8 +60,8 @@ def _launch(options: argparse.Namespace) -> Launch:
 
 def _config(options: argparse.Namespace) -> dict[str, Any]:
     config: dict[str, Any] = {"train": {"global_batch": 128, "epochs": 20, "lr": 2e-3}}
-    if options.recipe in _DATA:
-        config["data"] = {"source": _DATA[options.recipe]}
+    if options.recipe in RECIPES:
+        config["data"] = {"source": RECIPES[options.recipe].source}
     for each in options.set:
         path, _, text = each.partition("=")
         *sections, name = path.split(".")

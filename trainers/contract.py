@@ -398,38 +398,3 @@ def file_problem(expected: ManifestFile, size_bytes: int | None, xxh3: str | Non
     if xxh3 is not None and xxh3 != expected.xxh3:
         return f"{expected.path} is corrupted: its xxh3 is {xxh3}, {expected.xxh3} was sealed"
     return None
-
-
-# ---- recipes --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class RecipeCard:
-    """What the run file may say about a recipe, known without importing torch."""
-
-    name: str
-    summary: str
-    metrics: tuple[str, ...]  # what it reports at the end of an epoch
-    default_metric: str  # the one by which the best checkpoint is chosen
-    model_keys: tuple[str, ...]  # keys allowed under `model:`
-
-
-RECIPES: Mapping[str, RecipeCard] = {
-    card.name: card
-    for card in (
-        RecipeCard(
-            name="digits_cnn",
-            summary="a small convolutional network on scikit-learn's handwritten digits",
-            metrics=("train_loss", "val_loss", "val_accuracy"),
-            default_metric="val_loss",
-            model_keys=("width", "dropout"),
-        ),
-        RecipeCard(
-            name="text_transformer",
-            summary="a character-level transformer on a text file (default: the standard library's pydoc topics)",
-            metrics=("train_loss", "val_loss"),
-            default_metric="val_loss",
-            model_keys=("layers", "heads", "width", "context", "dropout"),
-        ),
-    )
-}

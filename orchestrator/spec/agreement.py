@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.errors import Problem
 from orchestrator.spec.problems import suggest
 from orchestrator.spec.reading import shorten
-from trainers.contract import RECIPES
+from trainers.catalogue import RECIPES
 
 if TYPE_CHECKING:
     from orchestrator.spec.run import RunSpec
@@ -85,18 +85,12 @@ def _source(spec: RunSpec) -> Iterator[Problem]:
 def _model(spec: RunSpec) -> Iterator[Problem]:
     if spec.recipe is None:
         return
-    known = RECIPES[spec.recipe].model_keys
+    known = RECIPES[spec.recipe].model
     for key, value in spec.model.items():
         if key not in known:
             yield Problem(f"model.{key}", shorten(value), f"is not a key of {spec.recipe}, {suggest(key, known)}")
-        elif key == "dropout" and not (_is_number(value) and 0 <= value < 1):
-            yield Problem("model.dropout", shorten(value), "must be a number of at least 0 and less than 1")
-        elif key != "dropout" and not (_is_number(value) and value == int(value) and 1 <= value <= 2**20):
-            yield Problem(f"model.{key}", shorten(value), "must be a whole number of at least 1")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+        elif advice := known[key].problem(value):
+            yield Problem(f"model.{key}", shorten(value), advice)
 
 
 def _length(spec: RunSpec) -> Iterator[Problem]:

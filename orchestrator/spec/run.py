@@ -15,13 +15,12 @@ from orchestrator.spec.quantities import Duration, Money
 from orchestrator.spec.resources import Elastic, Resources
 from orchestrator.spec.section import Label, Section, Whole
 from orchestrator.spec.training import Checkpoint, Data, Train
-from trainers.contract import RECIPES
+from trainers.catalogue import RECIPES
 
 BUNDLE_PREFIX = "bundle:"
 _BUNDLE = re.compile(r"bundle:[0-9a-f]{64}")
 _ENTRYPOINT = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _STORAGE = re.compile(r"([a-z][a-z0-9+.-]*:/)?/\S+")
-_DEFAULT_SOURCE = {"digits_cnn": "sklearn://digits", "text_transformer": "text://pydoc_topics"}
 
 EnvName = Annotated[str, AfterValidator(check_env_name)]
 Argument = Annotated[str, Field(max_length=4096)]
@@ -106,12 +105,12 @@ class RunSpec(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill_source(cls, raw: Any) -> Any:
-        if not isinstance(raw, dict) or not isinstance(raw.get("recipe"), str) or raw["recipe"] not in _DEFAULT_SOURCE:
+        if not isinstance(raw, dict) or not isinstance(raw.get("recipe"), str) or raw["recipe"] not in RECIPES:
             return raw
         data = raw.get("data", {})
         if not isinstance(data, dict) or data.get("source"):
             return raw
-        return {**raw, "data": {**data, "source": _DEFAULT_SOURCE[raw["recipe"]]}}
+        return {**raw, "data": {**data, "source": RECIPES[raw["recipe"]].source}}
 
     @model_validator(mode="after")
     def _agree(self) -> RunSpec:

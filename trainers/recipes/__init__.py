@@ -1,4 +1,4 @@
-"""Whole trainings as functions, by the names in `trainers.contract.RECIPES`."""
+"""Whole trainings as functions, by the names in `trainers.catalogue.RECIPES`."""
 
 from __future__ import annotations
 

@@ -30,8 +30,8 @@ class Model:
 def text_transformer(settings: Settings) -> LanguageModelling:
     """The text is cut in three in its own order: validation and test are passages that training never saw."""
     model = section(Model, settings.model, "model")
-    if model.width % model.heads:
-        raise BadConfig("model.width", model.width, f"must be a multiple of model.heads, {model.heads}")
+    if model.width % (2 * model.heads):
+        raise BadConfig("model.width", model.width, f"must be a multiple of twice model.heads, {2 * model.heads}")
     codes = np.frombuffer(read_text(settings.data.source).encode("utf-32-le"), dtype=np.uint32)
     vocabulary, ids = np.unique(codes, return_inverse=True)
     tokens = torch.from_numpy(ids.astype(np.int64))
@@ -42,7 +42,6 @@ def text_transformer(settings: Settings) -> LanguageModelling:
         build=partial(
             Transformer,
             vocabulary=len(vocabulary),
-            context=model.context,
             layers=model.layers,
             heads=model.heads,
             width=model.width,

@@ -8,11 +8,11 @@ import importlib
 import pytest
 import torch
 
+from trainers.catalogue import RECIPES, Key
 from trainers.config import Data, Settings, Train
-from trainers.contract import RECIPES
 from trainers.errors import BadConfig
 from trainers.models.dropout import SampleDropout, keep_mask
-from trainers.models.transformer import Transformer
+from trainers.models.transformer import Transformer, rotated, rotation
 from trainers.recipes import MAKERS
 from trainers.recipes.digits_cnn import digits_cnn
 from trainers.recipes.text_transformer import text_transformer
@@ -51,13 +51,39 @@ def test_dropout_rests_in_evaluation() -> None:
 
 def test_the_transformer_does_not_see_the_future() -> None:
     torch.manual_seed(0)
-    model = Transformer(vocabulary=11, context=8, layers=2, heads=2, width=16, dropout=0.0)
+    model = Transformer(vocabulary=11, layers=2, heads=2, width=16, dropout=0.0)
     tokens = torch.randint(0, 11, (4, 8))
     later = tokens.clone()
     later[:, 5:] = (later[:, 5:] + 1) % 11
     before, after = model(tokens, KEYS), model(later, KEYS)
     assert torch.allclose(before[:, :5], after[:, :5], atol=1e-6)
     assert not torch.allclose(before[:, 5:], after[:, 5:], atol=1e-3)
+
+
+def test_an_encoder_looks_both_ways_and_never_at_padding() -> None:
+    torch.manual_seed(0)
+    model = Transformer(vocabulary=11, layers=2, heads=2, width=16, dropout=0.0, causal=False, outputs=3)
+    tokens = torch.randint(0, 11, (4, 8))
+    real = torch.arange(8).expand(4, 8) < 6
+    changed, padded = tokens.clone(), tokens.clone()
+    changed[:, 5] = (tokens[:, 5] + 1) % 11
+    padded[:, 6:] = (tokens[:, 6:] + 1) % 11
+    before = model(tokens, KEYS, real)
+    assert before.shape == (4, 8, 3)
+    assert not torch.allclose(before[:, :5], model(changed, KEYS, real)[:, :5], atol=1e-5)
+    assert torch.allclose(before[:, :6], model(padded, KEYS, real)[:, :6], atol=1e-6)
+
+
+def test_attention_tells_positions_by_their_distance_alone() -> None:
+    torch.manual_seed(0)
+    q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
+
+    def score(at_q: int, at_k: int) -> float:
+        turns = [rotation(torch.tensor([at]), 8) for at in (at_q, at_k)]
+        return float((rotated(q, turns[0]) * rotated(k, turns[1])).sum())
+
+    assert score(5, 2) == pytest.approx(score(105, 102), abs=1e-4)
+    assert score(5, 2) != pytest.approx(score(5, 3), abs=1e-3)
 
 
 def test_every_card_has_its_recipe_and_no_other() -> None:
@@ -68,14 +94,34 @@ def test_every_card_has_its_recipe_and_no_other() -> None:
 def test_a_recipe_keeps_what_its_card_says(name: str) -> None:
     card = RECIPES[name]
     model = importlib.import_module(f"trainers.recipes.{name}").Model
-    assert tuple(each.name for each in dataclasses.fields(model)) == card.model_keys
-    source = {"digits_cnn": "sklearn://digits", "text_transformer": "text://pydoc_topics"}[name]
-    task = MAKERS[name](settings(source))
+    assert {each.name: each.default for each in dataclasses.fields(model)} == {
+        key: each.default for key, each in card.model.items()
+    }
+    task = MAKERS[name](settings(card.source))
     assert task.judged_by == card.default_metric
     batch = {**task.splits.validation.take(torch.arange(4).numpy()), "keys": KEYS}
     measured = task.measure(task.model(), batch)
     assert {"train_loss", *(f"val_{each}" for each in measured)} == set(card.metrics)
     assert all(each.shape == (4,) for each in measured.values())
+
+
+@pytest.mark.parametrize(
+    ("key", "right", "wrong", "advice"),
+    [
+        (Key(32), 1, 0, "must be a whole number of at least 1"),
+        (Key(32), 64.0, True, "must be a whole number of at least 1"),
+        (Key(2, low=0, high=8), 0, 9, "must be a whole number of at least 0 and at most 8"),
+        (Key(0.1, low=0, below=1), 0, 1, "must be a number of at least 0 and less than 1"),
+        (Key(0.1, low=0, high=1), 1, "0.5", "must be a number of at least 0 and at most 1"),
+        (Key(False), True, 1, "must be true or false"),
+        (Key("lstm", choices=("lstm", "gru")), "gru", "gnu", "must be one of lstm, gru: did you mean gru?"),
+    ],
+)
+def test_a_key_takes_its_own_kind_and_says_what_would_be_right(
+    key: Key, right: object, wrong: object, advice: str
+) -> None:
+    assert key.problem(right) is None
+    assert key.problem(wrong) == advice
 
 
 def test_unknown_model_keys_are_refused() -> None:
@@ -84,5 +130,5 @@ def test_unknown_model_keys_are_refused() -> None:
 
 
 def test_heads_must_divide_the_width() -> None:
-    with pytest.raises(BadConfig, match=r"^model\.width: got 10: must be a multiple of model\.heads, 4"):
+    with pytest.raises(BadConfig, match=r"^model\.width: got 10: must be a multiple of twice model\.heads, 8"):
         text_transformer(settings("text://pydoc_topics", width=10))
