@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Container, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import AsyncGenerator, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from orchestrator.core.records import (
     Checkpoint,
@@ -44,6 +44,7 @@ class Change:
     events: tuple[EventDraft, ...] = ()
     checkpoints: tuple[Checkpoint, ...] = ()
     model: ModelVersion | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)  # of that model version, by name: JSON values
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,14 @@ class Store(Protocol):
 
     def set_alias(self, project: str, name: str, version: int, alias: str) -> None:
         """Move `alias` to that version, atomically. Raises NotFound."""
+        ...
+
+    def facts(self, project: str, name: str, version: int) -> Mapping[str, Any]:
+        """What is known of a version beside its record, by name: JSON values. Raises NotFound."""
+        ...
+
+    def put_fact(self, project: str, name: str, version: int, fact: str, value: Any) -> None:
+        """Set or replace one of them. Raises NotFound."""
         ...
 
     def add_token(self, token: Token) -> None: ...

@@ -189,6 +189,7 @@ class Done:
     checkpoint: str | None = None  # the best sealed checkpoint, or the last one where `note` says why
     stopped_early: str | None = None  # the reason, where early stopping ended the run
     note: str | None = None  # what else whoever uses the result must know: why it is not the best checkpoint's
+    facts: Mapping[str, Any] = field(default_factory=dict)  # kept with the model version, by name: JSON values
 
 
 Message = Hello | PhaseChanged | Step | EpochEnded | Restored | Sealed | Failed | Done

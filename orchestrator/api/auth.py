@@ -50,6 +50,8 @@ RULES: Mapping[str, Role | str] = {
     "/evertrain.v1.Models/List": Role.VIEWER,
     "/evertrain.v1.Models/Get": Role.VIEWER,
     "/evertrain.v1.Models/SetAlias": Role.USER,
+    "/evertrain.v1.Models/Facts": Role.VIEWER,
+    "/evertrain.v1.Models/PutFact": Role.USER,
     "/evertrain.v1.Tokens/Create": Role.ADMIN,
     "/evertrain.v1.Tokens/List": Role.ADMIN,
     "/evertrain.v1.Tokens/Revoke": Role.ADMIN,

@@ -244,6 +244,16 @@ class Client:
         request = pb.SetAliasRequest(project=project, name=name, version=version, alias=alias)
         return from_proto(self._calls.unary(self._models.SetAlias, request), ModelVersion)
 
+    def facts(self, name: str, version: str = "", *, project: str = "") -> Mapping[str, Any]:
+        """What is known of a version beside its record, by name: the profile of its data, ..."""
+        request = pb.GetModelRequest(project=project, name=name, version=version)
+        return _facts(self._calls.unary(self._models.Facts, request))
+
+    def put_fact(self, name: str, version: str, fact: str, value: Any, *, project: str = "") -> Mapping[str, Any]:
+        """Set or replace one fact, a JSON value; answers all."""
+        request = pb.PutFactRequest(project=project, name=name, version=version, fact=fact, json=json.dumps(value))
+        return _facts(self._calls.unary(self._models.PutFact, request))
+
     # ---- clusters ---------------------------------------------------------------------------------------------------
 
     def clusters(self, *, project: str = "") -> Sequence[ClusterView]:
@@ -319,3 +329,7 @@ def _update(message: pb.RunUpdate) -> RunUpdate:
         events=tuple(from_proto(each, Event) for each in message.events),
         progress=from_proto(message.progress, Progress) if message.HasField("progress") else None,
     )
+
+
+def _facts(message: pb.ModelFacts) -> Mapping[str, Any]:
+    return {fact: json.loads(value) for fact, value in message.json.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -15,6 +16,8 @@ from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
 
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,62}")  # never a number: that is a version
+_FACT = _ALIAS
+FACT_BYTES = 2**20
 
 
 class ModelsService(rpc.ModelsServicer):
@@ -40,6 +43,27 @@ class ModelsService(rpc.ModelsServicer):
         await parts.blocking(parts.store.set_alias, version.project, request.name, version.version, request.alias)
         changed = await self._find(version.project, request.name, str(version.version))
         return convert.to_proto(changed, pb.ModelVersion)
+
+    async def Facts(self, request: pb.GetModelRequest, context: Any) -> pb.ModelFacts:
+        return await self._facts(await self._find(caller().scope(request.project), request.name, request.version))
+
+    async def PutFact(self, request: pb.PutFactRequest, context: Any) -> pb.ModelFacts:
+        found = await self._find(caller().scope(request.project), request.name, request.version)
+        if not _FACT.fullmatch(request.fact):
+            raise bad_request("fact", request.fact, "must begin with a letter: lower-case letters, digits, '_', '-'")
+        if len(request.json) > FACT_BYTES:
+            raise bad_request("json", f"{len(request.json)} characters", f"must have at most {FACT_BYTES}")
+        try:
+            value = json.loads(request.json)
+        except ValueError as error:
+            raise bad_request("json", request.json[:80], f"must be JSON: {error}") from None
+        store = self._parts.store
+        await self._parts.blocking(store.put_fact, found.project, found.name, found.version, request.fact, value)
+        return await self._facts(found)
+
+    async def _facts(self, of: ModelVersion) -> pb.ModelFacts:
+        facts = await self._parts.blocking(self._parts.store.facts, of.project, of.name, of.version)
+        return pb.ModelFacts(version=of.version, json={fact: json.dumps(value) for fact, value in facts.items()})
 
     async def _versions(self, project: str, name: str) -> list[ModelVersion]:
         return await self._parts.blocking(self._parts.store.models, project, name)

@@ -1,4 +1,4 @@
-"""model list, model describe, model alias."""
+"""model list, model describe, model facts, model alias."""
 
 from __future__ import annotations
 
@@ -38,6 +38,20 @@ def describe(
     with connected() as client:
         found = client.model(name, version, project=project())
     show(found, lambda: render.model(found))
+
+
+@app.command()
+def facts(
+    name: Name,
+    version: Annotated[str, typer.Argument(help="A number or an alias; by default the newest.")] = "",
+    output: Output = None,
+) -> None:
+    """What is kept with a version beside its metrics, such as the profile of its training data."""
+    from orchestrator.cli import render
+
+    with connected() as client:
+        found = client.facts(name, version, project=project())
+    show(found, lambda: render.facts(found))
 
 
 @app.command()

@@ -463,6 +463,18 @@ def model(version: ModelVersion) -> RenderableType:
     )
 
 
+def facts(found: Mapping[str, Any]) -> RenderableType:
+    if not found:
+        return Text("no facts are kept with this version")
+    texts = {name: json.dumps(value) for name, value in sorted(found.items())}
+    return _facts(
+        [
+            (name, Text(text if len(text) <= 200 else f"{len(text)} characters: see `-o json`"))
+            for name, text in texts.items()
+        ]
+    )
+
+
 def clusters_table(clusters: Sequence[ClusterView], now: float) -> RenderableType:
     if not clusters:
         return Text("no cluster has attached yet")

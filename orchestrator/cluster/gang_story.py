@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from orchestrator.cluster.gang_messages import RankView
 from orchestrator.cluster.outbox import Outbox
@@ -136,7 +136,8 @@ class GangStory:
         result = Result(step, done.metrics, done.checkpoint, done.stopped_early) if done else Result(step, {}, None)
         why = f", stopped early: {result.stopped_early}" if result.stopped_early else ""
         note = f"; {done.note}" if done and done.note else ""
-        self.end("succeeded", Reason(ReasonCode.COMPLETED, f"finished at step {step}{why}{note}"), result=result)
+        reason = Reason(ReasonCode.COMPLETED, f"finished at step {step}{why}{note}")
+        self.end("succeeded", reason, result=result, facts=done.facts if done else {})
 
     def stopped(self, stop: StopOrder) -> None:
         outcome, code = STOP_ENDS[stop.kind]
@@ -150,11 +151,12 @@ class GangStory:
         failure: Failure | None = None,
         result: Result | None = None,
         fence_s: float = 0.0,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         """The last word."""
         self._ended = True
         ended = seen.AttemptEnded(
-            outcome, reason, self.spent, self.furthest_step, self.ledger, failure, result, fence_s
+            outcome, reason, self.spent, self.furthest_step, self.ledger, failure, result, fence_s, facts or {}
         )
         self._outbox.put(ended)
 

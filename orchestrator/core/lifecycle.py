@@ -12,8 +12,8 @@ here knows a clock; `now` is wall time in seconds and only ever used for people 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
 
 from orchestrator.core import failure as failures
@@ -54,6 +54,7 @@ class Transition:
     events: tuple[EventDraft, ...]
     checkpoints: tuple[Checkpoint, ...] = ()
     model: ModelVersion | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)  # of that model version, by name
 
 
 @dataclass(frozen=True)
@@ -352,7 +353,8 @@ def _attempt_ended(run: Run, what: seen.AttemptEnded, budgets: Budgets, now: flo
     run = _with_attempt(run, attempt)
     run = replace(run, spent=_most(run, what), furthest_step=max(run.furthest_step, what.furthest_step))
     if what.outcome == "succeeded" and what.result is not None:
-        return _finish(run, Succeeded(what.reason, what.result), now, _model(run, what, now))
+        ended = _finish(run, Succeeded(what.reason, what.result), now)
+        return replace(ended, model=_model(run, what, now), facts=what.facts)
     if run.stop is not None and run.stop.kind == "cancel":
         return _finish(run, Cancelled(Reason(ReasonCode.CANCELLED_BY_USER, run.stop.message)), now)
     lost = what.failure or failures.host_lost("of the attempt", what.reason.message, what.furthest_step)
@@ -392,9 +394,10 @@ def _preempted(run: Run, what: seen.AttemptEnded, budgets: Budgets, now: float) 
 
 
 def _model(run: Run, what: seen.AttemptEnded, now: float) -> ModelVersion | None:
-    if what.result is None or what.result.checkpoint is None:
+    result = what.result
+    if result is None or result.checkpoint is None:
         return None
-    return ModelVersion(run.project, run.name, 0, run.id, what.result.checkpoint, what.result.metrics, now)
+    return ModelVersion(run.project, run.name, 0, run.id, result.checkpoint, result.metrics, now)
 
 
 # ---- small steps ----------------------------------------------------------------------------------------------------
@@ -409,11 +412,10 @@ def _requeue(run: Run, reason: Reason, now: float, not_before_at: float = 0.0) -
     return _enter(replace(run, stop=None), Queued(reason, not_before_at), now, "queued")
 
 
-def _finish(run: Run, state: RunState, now: float, model: ModelVersion | None = None) -> Transition:
+def _finish(run: Run, state: RunState, now: float) -> Transition:
     if isinstance(run.state, Queued):
         run = replace(run, queued_ns=run.queued_ns + _elapsed_ns(run.state_since_at, now))
-    ended = _enter(replace(run, stop=None, ended_at=now), state, now, "ended")
-    return replace(ended, model=model)
+    return _enter(replace(run, stop=None, ended_at=now), state, now, "ended")
 
 
 def _order_stop(run: Run, stop: StopOrder, now: float) -> Transition:

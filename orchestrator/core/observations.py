@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.runs import Failure, NodeShare, Reason, Result, Spent
@@ -118,6 +118,7 @@ class AttemptEnded:
     failure: Failure | None = None
     result: Result | None = None
     fence_s: float = 0.0
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what is to be kept with the model version, by name
     kind: Literal["attempt_ended"] = "attempt_ended"
 
 

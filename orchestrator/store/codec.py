@@ -72,6 +72,14 @@ def model_record(model: ModelVersion) -> str:
     return _text(_MODEL, model, {"aliases"})
 
 
+def fact_record(value: Any) -> str:
+    return _json(value)
+
+
+def fact(record: str) -> Any:
+    return json.loads(record)
+
+
 def model(record: str, aliases: tuple[str, ...]) -> ModelVersion:
     return _MODEL.validate_python({**json.loads(record), "aliases": aliases})
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from orchestrator.core import lifecycle
 from orchestrator.core.records import Checkpoint, Cluster, EventDraft, ModelVersion, RunFilter, Submission, Token
@@ -26,6 +27,7 @@ class MemoryStore:
         self._events: dict[str, list[Event]] = {}
         self._checkpoints: dict[str, dict[tuple[int, int, int], Checkpoint]] = {}
         self._models: dict[tuple[str, str], list[ModelVersion]] = {}
+        self._facts: dict[tuple[str, str, int], dict[str, Any]] = {}  # one entry for each version
         self._tokens: dict[str, Token] = {}
         self._secrets: dict[tuple[str, str], str] = {}
         self._clusters: dict[str, Cluster] = {}
@@ -123,7 +125,7 @@ class MemoryStore:
         for each in change.checkpoints:
             self._checkpoints.setdefault(run.id, {})[each.key] = each
         if change.model is not None:
-            self._register(change.model)
+            self._register(change.model, change.facts)
         return run
 
     def _record(self, run_id: str, drafts: Iterable[EventDraft]) -> None:
@@ -144,12 +146,13 @@ class MemoryStore:
 
     # ---- models -----------------------------------------------------------------------------------------------------
 
-    def _register(self, draft: ModelVersion) -> None:
+    def _register(self, draft: ModelVersion, facts: Mapping[str, Any]) -> None:
         versions = self._models.setdefault((draft.project, draft.name), [])
         if any(version.run_id == draft.run_id for version in versions):
             return
         version = len(versions) + 1
         versions.append(replace(draft, version=version, aliases=()))
+        self._facts[(draft.project, draft.name, version)] = {fact: _as_stored(value) for fact, value in facts.items()}
         for alias in draft.aliases:
             self.set_alias(draft.project, draft.name, version, alias)
 
@@ -168,6 +171,19 @@ class MemoryStore:
                 kept = {kept for kept in each.aliases if kept != alias}
                 kept |= {alias} if each.version == version else set()
                 versions[index] = replace(each, aliases=tuple(sorted(kept)))
+
+    def facts(self, project: str, name: str, version: int) -> Mapping[str, Any]:
+        with self._lock:
+            return dict(self._facts_of(project, name, version))
+
+    def put_fact(self, project: str, name: str, version: int, fact: str, value: Any) -> None:
+        with self._lock:
+            self._facts_of(project, name, version)[fact] = _as_stored(value)
+
+    def _facts_of(self, project: str, name: str, version: int) -> dict[str, Any]:
+        if (project, name, version) not in self._facts:
+            raise NotFound(f"no version {version} of model {name!r} in project {project!r}")
+        return self._facts[(project, name, version)]
 
     # ---- tokens and secrets -----------------------------------------------------------------------------------------
 
@@ -233,3 +249,7 @@ def _shown(run: Run, where: RunFilter) -> bool:
         and run.name.startswith(where.name_prefix)
         and where.queue in ("", run.queue)
     )
+
+
+def _as_stored(value: Any) -> Any:
+    return codec.fact(codec.fact_record(value))

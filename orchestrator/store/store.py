@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +26,7 @@ from orchestrator.store.tables import (
     clusters,
     events,
     model_aliases,
+    model_facts,
     model_versions,
     models,
     runs,
@@ -174,15 +175,30 @@ class SqlStore:
         return [codec.model(record, tuple(names)) for record, names in found.values()]
 
     def set_alias(self, project: str, name: str, version: int, alias: str) -> None:
-        table = model_versions
-        exists = select(table.c.version).where(
+        def work(connection: Connection) -> None:
+            _insist_on_version(connection, project, name, version)
+            _point(connection, project, name, version, alias)
+
+        self._writer.write(work)
+
+    def facts(self, project: str, name: str, version: int) -> Mapping[str, Any]:
+        table = model_facts
+        query = select(table.c.fact, table.c.record).where(
             table.c.project == project, table.c.name == name, table.c.version == version
         )
 
+        def work(connection: Connection) -> Mapping[str, Any]:
+            _insist_on_version(connection, project, name, version)
+            return {row.fact: codec.fact(row.record) for row in connection.execute(query)}
+
+        return self._read(work)
+
+    def put_fact(self, project: str, name: str, version: int, fact: str, value: Any) -> None:
+        record = codec.fact_record(value)
+
         def work(connection: Connection) -> None:
-            if connection.execute(exists).first() is None:
-                raise NotFound(f"no version {version} of model {name!r} in project {project!r}")
-            _point(connection, project, name, version, alias)
+            _insist_on_version(connection, project, name, version)
+            _note(connection, project, name, version, fact, record)
 
         self._writer.write(work)
 
@@ -352,11 +368,11 @@ def _apply(connection: Connection, move: _Move) -> Run | None:
         row["record"] = codec.checkpoint_record(checkpoint)
         _upsert(connection, checkpoints, row, ("record",))
     if change.model is not None:
-        _register(connection, change.model)
+        _register(connection, change.model, change.facts)
     return run
 
 
-def _register(connection: Connection, draft: ModelVersion) -> None:
+def _register(connection: Connection, draft: ModelVersion, facts: Mapping[str, Any]) -> None:
     """Give the model its next version; a run that has one in that name keeps it."""
     mine = {"project": draft.project, "name": draft.name}
     table = model_versions
@@ -374,6 +390,20 @@ def _register(connection: Connection, draft: ModelVersion) -> None:
     connection.execute(insert(table), {**mine, "version": version, "run_id": draft.run_id, "record": record})
     for alias in draft.aliases:
         _point(connection, draft.project, draft.name, version, alias)
+    for fact, value in facts.items():
+        _note(connection, draft.project, draft.name, version, fact, codec.fact_record(value))
+
+
+def _insist_on_version(connection: Connection, project: str, name: str, version: int) -> None:
+    table = model_versions
+    known = select(table.c.version).where(table.c.project == project, table.c.name == name, table.c.version == version)
+    if connection.execute(known).first() is None:
+        raise NotFound(f"no version {version} of model {name!r} in project {project!r}")
+
+
+def _note(connection: Connection, project: str, name: str, version: int, fact: str, record: str) -> None:
+    row = {"project": project, "name": name, "version": version, "fact": fact, "record": record}
+    _upsert(connection, model_facts, row, ("record",))
 
 
 def _point(connection: Connection, project: str, name: str, version: int, alias: str) -> None:

@@ -122,6 +122,20 @@ model_aliases = Table(
     ),
 )
 
+model_facts = Table(
+    "model_facts",
+    metadata,
+    Column("project", Word, primary_key=True),
+    Column("name", Word, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("fact", Word, primary_key=True),
+    Column("record", Text, nullable=False),
+    ForeignKeyConstraint(
+        ["project", "name", "version"],
+        ["model_versions.project", "model_versions.name", "model_versions.version"],
+    ),
+)
+
 tokens = Table(
     "tokens",
     metadata,

@@ -340,6 +340,8 @@ def every_call(store: Store) -> dict[str, Callable[[], Any]]:
         "events": lambda: store.events("r"),
         "checkpoints": lambda: store.checkpoints("r"),
         "models": lambda: store.models("p"),
+        "facts": lambda: store.facts("p", "m", 1),
+        "put_fact": lambda: store.put_fact("p", "m", 1, "f", {}),
         "set_alias": lambda: store.set_alias("p", "m", 1, "a"),
         "add_token": lambda: store.add_token(token),
         "token_by_hash": lambda: store.token_by_hash("0" * 64),

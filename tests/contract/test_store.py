@@ -583,6 +583,35 @@ def test_an_alias_needs_a_version(store: Store, project: str, name: str, version
         store.set_alias(project, name, version, "champion")
 
 
+def test_facts_of_a_version_are_kept_beside_it_and_replaced_by_name(store: Store) -> None:
+    one, two = submit(store, range(2))
+    facts = {"profile": {"rows": 7, "mean": float("nan")}}
+    assert store.apply([Change(one, model=_model(one.id), facts=facts)]) != [None]
+    _register(store, two)
+    store.put_fact("default", "digits", 2, "importance", [0.5, "ü\0"])
+    store.put_fact("default", "digits", 2, "importance", [0.25])
+    store.put_fact("default", "digits", 1, "note", None)
+
+    first = store.facts("default", "digits", 1)
+    assert first["profile"]["rows"] == 7
+    assert math.isnan(first["profile"]["mean"])
+    assert first["note"] is None
+    assert store.facts("default", "digits", 2) == {"importance": [0.25]}
+
+
+@pytest.mark.parametrize(
+    ("project", "name", "version"), [("default", "digits", 2), ("default", "x", 1), ("b", "digits", 1)]
+)
+def test_facts_need_a_version(store: Store, project: str, name: str, version: int) -> None:
+    (run,) = submit(store, [1])
+    _register(store, run)
+
+    with pytest.raises(NotFound):
+        store.facts(project, name, version)
+    with pytest.raises(NotFound):
+        store.put_fact(project, name, version, "profile", {})
+
+
 # ---- tokens, secrets, clusters -------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,8 @@ PUBLIC = {
     "models": "(name, *, project)",
     "model": "(name, version, *, project)",
     "set_alias": "(name, version, alias, *, project)",
+    "facts": "(name, version, *, project)",
+    "put_fact": "(name, version, fact, value, *, project)",
     "clusters": "(*, project)",
     "drain": "(cluster, *, evict, undo)",
     "tokens": "(*, project)",

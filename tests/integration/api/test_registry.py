@@ -40,6 +40,22 @@ def test_an_alias_that_could_be_a_version_is_refused(client: Client, trained: Ru
         client.set_alias("cat", 1, alias, project="zoo")
 
 
+def test_facts_are_kept_with_a_version(client: Client, trained: Run) -> None:
+    version = client.model("cat", project="zoo").version
+    assert client.facts("cat", project="zoo") == {}
+    client.put_fact("cat", "", "importance", {"whiskers": 0.7}, project="zoo")
+    assert client.facts("cat", str(version), project="zoo") == {"importance": {"whiskers": 0.7}}
+
+
+def test_a_fact_that_is_too_long_or_no_name_is_refused(client: Client, trained: Run) -> None:
+    with pytest.raises(InvalidSpec, match="fact"):
+        client.put_fact("cat", "", "Two words", 1, project="zoo")
+    with pytest.raises(InvalidSpec, match="at most 1048576"):
+        client.put_fact("cat", "", "profile", "x" * 2**20, project="zoo")
+    with pytest.raises(NotFound, match="999"):
+        client.put_fact("cat", "999", "profile", 1, project="zoo")
+
+
 def test_a_model_that_is_not_there(client: Client, trained: Run) -> None:
     with pytest.raises(NotFound, match="dog"):
         client.model("dog", project="zoo")

@@ -61,7 +61,7 @@ COUNTERPARTS: dict[str, type[Any]] = {
     "Waiting": observations.Waiting,
 }
 ENVELOPES = {"Ack", "AgentMessage", "Bundle", "BundleChunk", "Desired", "Hello", "Inventory", "LivingAttempt", "LogAck"}
-ENVELOPES |= {"LogBatch", "LogChunk", "ServerMessage", "Superseded", "Welcome"}
+ENVELOPES |= {"LogBatch", "LogChunk", "ModelFacts", "ServerMessage", "Superseded", "Welcome"}
 
 
 def full(hint: Any, numbers: Iterator[int]) -> Any:

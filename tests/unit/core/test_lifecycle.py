@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +39,13 @@ def test_the_happy_path_goes_from_queue_to_success_and_registers_a_model():
     assert states == ["QUEUED", "STARTING", "RUNNING", "SUCCEEDED"]
     assert answer.model is not None
     assert answer.model.checkpoint == "/seals/step-10"
+
+
+def test_what_the_ranks_found_out_goes_with_the_model_version():
+    run = hear(hear(hear(placed_run(), seen.Placed(SHARES, 0.5)), STARTED, seq=1), FIRST_STEP, seq=2)
+    answer = observe(run, replace(attempt_ended("succeeded"), facts={"profile": {"rows": 7}}), seq=3)
+    assert isinstance(answer, Transition)
+    assert answer.facts == {"profile": {"rows": 7}}
 
 
 def test_every_transition_explains_itself_with_an_event():

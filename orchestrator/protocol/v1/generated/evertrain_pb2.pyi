@@ -574,6 +574,35 @@ class ModelVersion(_message.Message):
     aliases: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[int] = ..., run_id: _Optional[str] = ..., checkpoint: _Optional[str] = ..., metrics: _Optional[_Mapping[str, float]] = ..., created_at: _Optional[float] = ..., aliases: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class ModelFacts(_message.Message):
+    __slots__ = ("version", "json")
+    class JsonEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    json: _containers.ScalarMap[str, str]
+    def __init__(self, version: _Optional[int] = ..., json: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class PutFactRequest(_message.Message):
+    __slots__ = ("project", "name", "version", "fact", "json")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    FACT_FIELD_NUMBER: _ClassVar[int]
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    name: str
+    version: str
+    fact: str
+    json: str
+    def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., fact: _Optional[str] = ..., json: _Optional[str] = ...) -> None: ...
+
 class CreateTokenRequest(_message.Message):
     __slots__ = ("name", "project", "role", "expires_s")
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -1002,7 +1031,7 @@ class EpochEnded(_message.Message):
     def __init__(self, incarnation: _Optional[int] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class AttemptEnded(_message.Message):
-    __slots__ = ("outcome", "reason", "spent", "furthest_step", "ledger", "failure", "result", "fence_s")
+    __slots__ = ("outcome", "reason", "spent", "furthest_step", "ledger", "failure", "result", "fence_s", "facts")
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     SPENT_FIELD_NUMBER: _ClassVar[int]
@@ -1011,6 +1040,7 @@ class AttemptEnded(_message.Message):
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     FENCE_S_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
     outcome: str
     reason: Reason
     spent: Spent
@@ -1019,7 +1049,8 @@ class AttemptEnded(_message.Message):
     failure: Failure
     result: Result
     fence_s: float
-    def __init__(self, outcome: _Optional[str] = ..., reason: _Optional[_Union[Reason, _Mapping]] = ..., spent: _Optional[_Union[Spent, _Mapping]] = ..., furthest_step: _Optional[int] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., fence_s: _Optional[float] = ...) -> None: ...
+    facts: _struct_pb2.Struct
+    def __init__(self, outcome: _Optional[str] = ..., reason: _Optional[_Union[Reason, _Mapping]] = ..., spent: _Optional[_Union[Spent, _Mapping]] = ..., furthest_step: _Optional[int] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., fence_s: _Optional[float] = ..., facts: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class LogBatch(_message.Message):
     __slots__ = ("lines",)

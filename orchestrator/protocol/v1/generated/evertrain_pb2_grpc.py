@@ -562,6 +562,16 @@ class ModelsStub:
                 request_serializer=evertrain__pb2.SetAliasRequest.SerializeToString,
                 response_deserializer=evertrain__pb2.ModelVersion.FromString,
                 _registered_method=True)
+        self.Facts = channel.unary_unary(
+                '/evertrain.v1.Models/Facts',
+                request_serializer=evertrain__pb2.GetModelRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.ModelFacts.FromString,
+                _registered_method=True)
+        self.PutFact = channel.unary_unary(
+                '/evertrain.v1.Models/PutFact',
+                request_serializer=evertrain__pb2.PutFactRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.ModelFacts.FromString,
+                _registered_method=True)
 
 
 class ModelsServicer:
@@ -587,6 +597,18 @@ class ModelsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Facts(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutFact(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -604,6 +626,16 @@ def add_ModelsServicer_to_server(servicer, server):
                     servicer.SetAlias,
                     request_deserializer=evertrain__pb2.SetAliasRequest.FromString,
                     response_serializer=evertrain__pb2.ModelVersion.SerializeToString,
+            ),
+            'Facts': grpc.unary_unary_rpc_method_handler(
+                    servicer.Facts,
+                    request_deserializer=evertrain__pb2.GetModelRequest.FromString,
+                    response_serializer=evertrain__pb2.ModelFacts.SerializeToString,
+            ),
+            'PutFact': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutFact,
+                    request_deserializer=evertrain__pb2.PutFactRequest.FromString,
+                    response_serializer=evertrain__pb2.ModelFacts.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -689,6 +721,60 @@ class Models:
             '/evertrain.v1.Models/SetAlias',
             evertrain__pb2.SetAliasRequest.SerializeToString,
             evertrain__pb2.ModelVersion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Facts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Models/Facts',
+            evertrain__pb2.GetModelRequest.SerializeToString,
+            evertrain__pb2.ModelFacts.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutFact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Models/PutFact',
+            evertrain__pb2.PutFactRequest.SerializeToString,
+            evertrain__pb2.ModelFacts.FromString,
             options,
             channel_credentials,
             insecure,
