@@ -227,7 +227,8 @@ class Groups:
         return self._data_size
 
     def get_data_parallel_group(self) -> ProcessGroup:
-        return self.data
+        # ZeRO 3 cuts weights over this group and reduces their gradients over it: it must hold the sequence ranks, too.
+        return self.sequence_data if self._degrees.zero == 3 else self.data
 
     def get_sequence_parallel_rank(self) -> int:
         return self._at.sequence
