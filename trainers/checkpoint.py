@@ -16,7 +16,7 @@ import platform
 import posixpath
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -136,8 +136,6 @@ class Checkpoints:
         files, problem = self._write(engine, path)
         reports = self._exchange.all({"files": [asdict(each) for each in files], "problem": problem})
         problems = [f"rank {rank}: {each['problem']}" for rank, each in enumerate(reports) if each["problem"]]
-        every, differing = _each_once(ManifestFile(**each) for report in reports for each in report["files"])
-        problems += [f"two ranks wrote {path}, and not the same" for path in differing]
         manifest = Manifest(
             run_id=self._launch.run_id,
             attempt=self._launch.attempt,
@@ -147,7 +145,7 @@ class Checkpoints:
             world_size=self._world_size,
             layout={"zero": int(engine.zero_optimization_stage()), **self._layout},
             cursor=cursor,
-            files=every,
+            files=tuple(ManifestFile(**each) for report in reports for each in report["files"]),
             metrics=metrics,
             best=best,
             versions=_versions(),
@@ -209,15 +207,20 @@ class Checkpoints:
         try:
             engine.save_checkpoint(str(self._staging), tag=tag, save_latest=False)
             writer.save(random_state.capture(), str(directory / _random_name(self._rank)))
+            written = [each for each in writer.written if not self._is_a_copy(each.path)]
             if writer.problem is None:
-                for each in writer.written:
+                for each in written:
                     self._storage.publish(directory / each.path, f"{path}/{each.path}")
                 self._storage.sync(path)
         except StorageError as error:
             return [], str(error)
         finally:
             shutil.rmtree(self._staging, ignore_errors=True)
-        return writer.written, writer.problem
+        return written, writer.problem
+
+    def _is_a_copy(self, name: str) -> bool:
+        """With experts, DeepSpeed lets all sequence ranks write what the first one writes."""
+        return name.startswith("mp_rank_") and self._rank // self._layout["tensor"] % self._layout["sequence"] > 0
 
     def _offer(self, verdicts: Mapping[str, str | None]) -> dict[str, Any]:
         """Rank 0: the next checkpoint to verify, or none when there is none that was not skipped."""
@@ -311,16 +314,6 @@ def file_trouble(expected: ManifestFile, file: Path | None, alive: Callable[[], 
     except OSError as error:
         return f"{expected.path} cannot be read: {error.strerror}"
     return problem or stranger_in(file)
-
-
-def _each_once(files: Iterable[ManifestFile]) -> tuple[tuple[ManifestFile, ...], list[str]]:
-    """The files by path, as of the first rank that wrote each, and the paths where another one wrote something else.
-
-    Where experts and sequences are divided, DeepSpeed lets several ranks write what is the same on all of them.
-    """
-    kept: dict[str, ManifestFile] = {}
-    differing = [each.path for each in files if kept.setdefault(each.path, each).xxh3 != each.xxh3]
-    return tuple(kept.values()), differing
 
 
 def _account(checkpoint: str, manifest: Manifest, seconds: float, *, stall_s: float) -> Sealed:

@@ -22,8 +22,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed
-from deepspeed.pipe import PipelineModule
 from deepspeed.runtime.pipe.engine import PipelineEngine
+from deepspeed.runtime.pipe.module import PipelineModule
 from deepspeed.runtime.pipe.topology import PipeModelDataParallelTopology
 from torch import nn
 from torch.distributed import ProcessGroup
@@ -160,7 +160,7 @@ class Place:
     def summed(self, sums: Mapping[str, float]) -> dict[str, float]:
         """Collective: of each metric the sum over all samples, from the ranks' own; every sample counts once."""
         everywhere = self.exchange.all(dict(sums))
-        names = next((each for each in everywhere if each), {})
+        names: dict[str, float] = next((each for each in everywhere if each), {})
         copies = self.degrees.tensor * self.degrees.sequence
         return {name: sum(each.get(name, 0.0) for each in everywhere) / copies for name in names}
 

@@ -25,13 +25,17 @@ class Split:
 
     def part(self, whole: torch.Tensor, rank: int, size: int) -> torch.Tensor:
         """The slice of one of `size` ranks, which must divide the dimension."""
-        stacked = whole.unflatten(self.dim, (self.blocks, -1))
-        return stacked.chunk(size, dim=self.dim + 1)[rank].flatten(self.dim, self.dim + 1).contiguous()
+        part = self._stacked(whole).chunk(size, dim=self.dim + 1)[rank]
+        return part.flatten(self.dim, self.dim + 1).contiguous()
 
     def whole(self, parts: list[torch.Tensor]) -> torch.Tensor:
         """The weight from the slices of all ranks, in order."""
-        stacked = [each.unflatten(self.dim, (self.blocks, -1)) for each in parts]
-        return torch.cat(stacked, dim=self.dim + 1).flatten(self.dim, self.dim + 1).contiguous()
+        joined = torch.cat([self._stacked(each) for each in parts], dim=self.dim + 1)
+        return joined.flatten(self.dim, self.dim + 1).contiguous()
+
+    def _stacked(self, weight: torch.Tensor) -> torch.Tensor:
+        shape = weight.shape
+        return weight.reshape(*shape[: self.dim], self.blocks, shape[self.dim] // self.blocks, *shape[self.dim + 1 :])
 
 
 def keep_part(layer: nn.Linear, split: Split, rank: int, size: int) -> None:
@@ -44,12 +48,12 @@ def keep_part(layer: nn.Linear, split: Split, rank: int, size: int) -> None:
 
 def copied(x: torch.Tensor, group: ProcessGroup | None) -> torch.Tensor:
     """`x`, the same on all ranks of the group, for layers of which each holds a slice: their gradients are summed."""
-    return x if group is None else _Copied.apply(x, group)  # type: ignore[no-untyped-call, no-any-return]
+    return x if group is None else _Copied.apply(x, group)  # type: ignore[no-untyped-call]
 
 
 def summed(x: torch.Tensor, group: ProcessGroup | None) -> torch.Tensor:
     """The sum of what the ranks of the group computed, the same on all of them."""
-    return x if group is None else _Summed.apply(x, group)  # type: ignore[no-untyped-call, no-any-return]
+    return x if group is None else _Summed.apply(x, group)  # type: ignore[no-untyped-call]
 
 
 def exchanged(rows: torch.Tensor, send: list[int], receive: list[int], group: ProcessGroup) -> torch.Tensor:

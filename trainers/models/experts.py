@@ -23,7 +23,7 @@ BALANCE_WEIGHT = 0.01  # of the router's own loss, beside the task's
 _ACTIVE = 2  # experts of a token
 
 
-class Experts(MoE):  # type: ignore[misc]  # untyped
+class Experts(MoE):
     """DeepSpeed knows the layer by its base, its attributes and the names of its weights: how the experts' gradients
     are reduced, and that each expert has a file of its own in a checkpoint. What it computes is ours."""
 
@@ -31,7 +31,7 @@ class Experts(MoE):  # type: ignore[misc]  # untyped
         nn.Module.__init__(self)  # not the base's: it would build layers of its own
         self.num_experts = experts
         self.router = nn.Linear(width, experts, bias=False)
-        self.deepspeed_moe = nn.ModuleDict()  # with `experts`, the names that DeepSpeed looks for
+        self.deepspeed_moe = nn.ModuleDict()  # type: ignore[assignment]  # its names are those that DeepSpeed looks for
         self.balance: torch.Tensor | None = None  # the router's loss of the last forward pass, in training
         self._tensor_size = 1
         self._sequence_group: ProcessGroup | None = None
@@ -47,7 +47,7 @@ class Experts(MoE):  # type: ignore[misc]  # untyped
     @property
     def local(self) -> nn.ModuleList:
         """The experts that this rank holds."""
-        held: nn.ModuleList = self.deepspeed_moe["experts"]["deepspeed_experts"]  # type: ignore[index, assignment]
+        held: nn.ModuleList = self.deepspeed_moe["experts"]["deepspeed_experts"]  # type: ignore[index]
         return held
 
     def set_deepspeed_parallelism(self, use_data_before_expert_parallel_: bool = False) -> None:
@@ -60,7 +60,7 @@ class Experts(MoE):  # type: ignore[misc]  # untyped
         if self.ep_size > 1:
             self._group = groups._get_expert_parallel_group(self.expert_group_name)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]  # what a dense layer returns, too
         """`x` [batch, context, width]; the same shape."""
         rated = functional.softmax(self.router(x).float(), dim=-1)
         active = min(_ACTIVE, self.num_experts)
@@ -79,7 +79,7 @@ class Experts(MoE):  # type: ignore[misc]  # untyped
     def _hold(self, experts: list[nn.Module], *, ranks: int) -> None:
         self.ep_size, self.num_local_experts = ranks, len(experts)
         self.expert_group_name = f"ep_size_{ranks}"
-        self.deepspeed_moe["experts"] = nn.ModuleDict({"deepspeed_experts": nn.ModuleList(experts)})
+        self.deepspeed_moe.add_module("experts", nn.ModuleDict({"deepspeed_experts": nn.ModuleList(experts)}))
         for parameter in self.local.parameters():
             parameter.allreduce = False  # type: ignore[attr-defined]  # reduced over the ranks with the same experts only
             parameter.group_name = self.expert_group_name  # type: ignore[attr-defined]
@@ -94,7 +94,7 @@ class Experts(MoE):  # type: ignore[misc]  # untyped
 
     def _computed(self, rows: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
         """`rows` [n, width], sorted by expert, `counts` [local experts] of them for each."""
-        parts = rows.split(counts.tolist())
+        parts = torch.split(rows, counts.tolist())
         return torch.cat([expert(part) for expert, part in zip(self.local, parts, strict=True)])
 
     def _computed_elsewhere(self, rows: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:

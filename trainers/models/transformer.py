@@ -79,9 +79,10 @@ class Attention(nn.Module):
             keep_part(self.qkv, SPLITS["attention.qkv.weight"], place.at.tensor, tensor)
             keep_part(self.out, SPLITS["attention.out.weight"], place.at.tensor, tensor)
         if sequence > 1:
-            from deepspeed.sequence.layer import DistributedAttention  # brings a compiler's parts along
+            from deepspeed.sequence import layer  # brings a compiler's parts along
 
-            self._swapping = DistributedAttention(self._attend, place.sequence_group, scatter_idx=2, gather_idx=1)
+            swapping: Any = layer.DistributedAttention
+            self._swapping = swapping(self._attend, place.sequence_group, scatter_idx=2, gather_idx=1)
 
     def forward(self, x: torch.Tensor, turn: Rotation, real: torch.Tensor | None) -> torch.Tensor:
         """`x` [batch, context, width]; `real` bool [batch, context]: False for padding, which nobody looks at."""
@@ -149,8 +150,9 @@ class Block(nn.Module):
     def divide(self, place: Place) -> None:
         """Leave this rank its part. Raises BadConfig."""
         self.attention.divide(place)
-        for each in self.feed.local if isinstance(self.feed, Experts) else [self.feed]:
-            each.divide(place)
+        for each in self.feed.modules():
+            if isinstance(each, Feed):
+                each.divide(place)
         if isinstance(self.feed, Experts):
             _must_divide("expert", place.degrees.expert, "the number of experts", self.feed.num_experts)
             tensor, group = place.degrees.tensor, place.sequence_group
@@ -203,8 +205,9 @@ class Transformer(nn.Module):
         """
         if place.degrees.expert > 1 and not any(isinstance(each, Experts) for each in self.modules()):
             raise BadConfig("parallelism.expert", place.degrees.expert, "must be 1: the model has no experts")
-        for block in self.blocks:
-            block.divide(place)
+        for each in list(self.modules()):
+            if isinstance(each, Block):
+                each.divide(place)
         self.dropout.part = self._part = place.at.sequence
 
     def stages(self, count: int) -> list[nn.Module]:
@@ -213,7 +216,7 @@ class Transformer(nn.Module):
         _must_divide("pipeline", count, "the number of layers", len(self.blocks))
         if any(isinstance(each, Experts) for each in self.modules()):
             raise BadConfig("parallelism.pipeline", count, "must be 1: the model has experts")
-        middle = [_Middle(block, index, self.head_width) for index, block in enumerate(self.blocks)]
+        middle = [_Middle(block, str(index), self.head_width) for index, block in enumerate(self.blocks)]
         return [_First(self), *middle, _Last(self)]
 
     def hidden(self, tokens: torch.Tensor, keys: torch.Tensor, real: torch.Tensor | None = None) -> torch.Tensor:
@@ -249,14 +252,14 @@ class _First(nn.Module):
 
 
 class _Middle(nn.Module):
-    def __init__(self, block: Block, index: int, head_width: int) -> None:
+    def __init__(self, block: nn.Module, name: str, head_width: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleDict({str(index): block})
-        self._index, self._head_width = str(index), head_width
+        self.blocks = nn.ModuleDict({name: block})
+        self._name, self._head_width = name, head_width
 
     def forward(self, state: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         x, keys = state
-        return self.blocks[self._index](x, keys, _rotation_of(x, self._head_width, part=0)), keys
+        return self.blocks[self._name](x, keys, _rotation_of(x, self._head_width, part=0)), keys
 
 
 class _Last(nn.Module):
