@@ -73,10 +73,12 @@ def feed_width(width: int) -> int:
     return 32 * math.ceil(8 * width / 3 / 32)
 
 
-def problems(degrees: Degrees, world_size: int, recipe: str | None, model: Mapping[str, Value]) -> Iterator[Wrong]:
+def problems(
+    degrees: Degrees, world_size: int, recipe: str | None, model: Mapping[str, Value], *, bf16: bool = False
+) -> Iterator[Wrong]:
     """All that cannot work. `recipe` None: a model that only its rank knows; `model`: what the run file says of it."""
     yield from _of_the_world(degrees, world_size)
-    yield from _of_deepspeed(degrees)
+    yield from _of_deepspeed(degrees, bf16)
     if recipe is not None:
         card = RECIPES[recipe]
         shape = {**{name: key.default for name, key in card.model.items()}, **model}
@@ -95,9 +97,11 @@ def _of_the_world(degrees: Degrees, world_size: int) -> Iterator[Wrong]:
         yield Wrong("parallelism.expert", degrees.expert, f"must divide the {among} ranks that experts are spread over")
 
 
-def _of_deepspeed(degrees: Degrees) -> Iterator[Wrong]:
+def _of_deepspeed(degrees: Degrees, bf16: bool) -> Iterator[Wrong]:
     if degrees.pipeline == 1:
         return
+    if degrees.zero == 0 and bf16:  # it passes its optimizer's state on in a form that its optimizer cannot read
+        yield Wrong("parallelism.zero", 0, "must be 1 for a pipeline in bf16, which could not resume without")
     if degrees.zero > 1:
         yield Wrong("parallelism.zero", degrees.zero, "must be 0 or 1 where parallelism.pipeline is above 1")
     if degrees.sequence > 1:

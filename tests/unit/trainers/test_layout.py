@@ -67,6 +67,12 @@ def test_what_cannot_work_is_told_with_its_path_and_what_would_be_right(
     assert found[0].advice.startswith(advice)
 
 
+def test_a_pipeline_in_bf16_needs_zero_1() -> None:
+    (wrong,) = problems(Degrees(pipeline=2), 2, "text_transformer", SHAPE, bf16=True)
+    assert wrong.path == "parallelism.zero"
+    assert list(problems(Degrees(zero=1, pipeline=2), 2, "text_transformer", SHAPE, bf16=True)) == []
+
+
 def test_a_model_that_is_not_divided_names_one_that_is() -> None:
     (wrong,) = problems(Degrees(pipeline=2), 2, "digits_cnn", {})
     assert wrong == (
