@@ -31,6 +31,7 @@ PURE_MAY_IMPORT = (
     "orchestrator.errors",
     "trainers.catalogue",
     "trainers.contract",
+    "trainers.layout",
     "pydantic",
     "yaml",
 )

@@ -101,7 +101,9 @@ RECIPES: Mapping[str, RecipeCard] = {
                 "width": Key(128),
                 "context": Key(64),
                 "dropout": DROPOUT,
+                "experts": Key(0, low=0, high=1024),
             },
+            degrees=frozenset(("tensor", "pipeline", "sequence", "expert")),
         ),
     )
 }

@@ -71,7 +71,8 @@ def test_the_seed_of_the_launch_holds_unless_the_run_file_names_one() -> None:
         ("data.split", [0.7, 0.3]),
         ("data.split", [0.7, 0.7, 0.7]),
         ("parallelism.zero", 4),
-        ("parallelism.tensor", 2),
+        ("parallelism.tensor", 0),
+        ("parallelism.offload", "disk"),
         ("checkpoint.keep", 0),
         ("model", [1]),
     ],
@@ -108,6 +109,11 @@ def test_a_run_without_an_end_is_refused() -> None:
 def test_ranks_share_the_global_batch(micro_batch: int | None, world_size: int, plan: BatchPlan) -> None:
     assert plan_batch(Train(global_batch=128, micro_batch=micro_batch), world_size) == plan
     assert plan.micro_batch * plan.accumulation * plan.world_size == plan.global_batch
+
+
+def test_a_pipeline_gets_a_micro_batch_for_each_stage() -> None:
+    assert plan_batch(Train(global_batch=128), 2, stages=4) == BatchPlan(128, 16, 4, 2)
+    assert plan_batch(Train(global_batch=128, micro_batch=64), 2, stages=4) == BatchPlan(128, 64, 1, 2)
 
 
 def test_ranks_that_cannot_share_the_batch_evenly_are_refused() -> None:
