@@ -75,11 +75,49 @@ _BY_RULE = (
     ),
 )
 
+SAYS = {
+    "two precisions": "bfloat16 and fp16 modes cannot be simultaneously enabled",
+    "pipeline with ZeRO 2 or 3": "incompatible with pipeline",
+    "experts with ZeRO 3": "not supported with ZeRO Stage 3",
+    "experts without reduce_scatter": "Reduce Scatter",
+    "experts with scattered gradients": "Contiguous Gradients",
+    "partial offload below ZeRO 3": "Partial offloading",
+    "an offload device that is none": "offload_optimizer.device",
+    "offload of parameters to a device that is none": "offload_param.device",
+    "offload said twice": "parameter 'cpu_offload'",
+    "offload of parameters said twice": "parameter 'cpu_offload_param'",
+    "no gradient norm outside of ZeRO 1 and 2": "only with ZeRO Stage 1 or 2",
+    "clipping without a gradient norm": "requires gradient_clipping=0",
+    "offload without a gradient norm": "does not support optimizer offload",
+    "the first ZeRO 1": "deprecated version of ZeRO Stage 1",
+    "an odd bucket": "allgather_bucket_size must be a multiple",
+    "an empty bucket": "reduce_bucket_size",
+    "sums of gradients with ZeRO 3": "gradient_allreduce_op='sum'",
+    "an unknown reduction": "Invalid gradient_allreduce_op",
+    "an unknown communication type": "Invalid communication_data_type",
+    "gradients divided before they are scattered": "gradient_predivide_factor != 1.0",
+    "gradients scaled before they are scattered": "pre-scale gradients",
+    "gradients of another type without ZeRO": "unsupported mix",
+    "parameters of another type": "data_types.param_dtype",
+    "unmanaged accumulation in a pipeline": "not supported with pipeline parallelism",
+    "unmanaged accumulation with overlap": "only with ZeRO stage 2",
+    "autocast with quantized weights": "torch autocast and zero quantized weights",
+    **{f"removed: {key}": "has been removed" for key in (*REMOVED, *REMOVED_ZERO)},
+    "removed: curriculum_learning": "'curriculum_learning' has been removed",
+    "unknown: reduce_buckets": "Extra inputs are not permitted",
+}
+"""Words of DeepSpeed's refusal, so that another reason is not taken for this one."""
+
+
 REFUSALS = (
     *_BY_RULE,
     *(Example(f"removed: {key}", {key: {}}) for key in REMOVED),
     *(Example(f"removed: {key}", _zero(**{key: 2}), zero=3) for key in REMOVED_ZERO),
     Example("unknown: reduce_buckets", _zero(reduce_buckets=1000), zero=2),
+)
+
+REFUSED_BY_THE_RUN_FILE = (
+    Example("two precisions", {"fp16": {"enabled": True}, "bf16": {"enabled": True}}),  # it has one key for all
 )
 
 IGNORANCES = (

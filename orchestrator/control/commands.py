@@ -56,8 +56,8 @@ class Commands:
     def submit(self, commands: Sequence[SubmitCommand]) -> list[Submitted]:
         """Check every one, then record all or none.
 
-        Raises InvalidSpec, also for what the planner knows can never work; Refused for a gang that no connected cluster can ever take, a bundle or a secret that is not
-        there; Conflict for an idempotency key used with another document.
+        Raises InvalidSpec, also for what the planner knows can never work; Refused for a gang that no connected cluster
+        can ever take, a bundle or a secret that is not there; Conflict for an idempotency key used with another document.
         """
         if len(commands) > MAX_BATCH:
             raise Refused(f"{len(commands)} submissions in one batch: at most {MAX_BATCH}")

@@ -40,7 +40,7 @@ class Request:
         return section if isinstance(section, Mapping) else {}
 
     def offloads(self, what: str) -> bool:
-        return self.offload(what).get("device", "none") != "none"
+        return bool(self.offload(what).get("device", "none") != "none")
 
     def _section(self, name: str) -> Mapping[str, Any]:
         section = self.passed.get(name)

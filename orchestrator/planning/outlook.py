@@ -113,8 +113,8 @@ def _steps(spec: Mapping[str, Any], examples: int | None) -> int | None:
         return int(steps)
     if examples is None:
         return None
-    by_epochs = epochs * (examples // train["global_batch"])
-    return by_epochs if steps is None else min(by_epochs, steps)
+    by_epochs = int(epochs) * (examples // int(train["global_batch"]))
+    return by_epochs if steps is None else min(by_epochs, int(steps))
 
 
 def _examples(spec: Mapping[str, Any], pasts: Sequence[Past]) -> int | None:

@@ -13,7 +13,7 @@ from typing import Any
 from orchestrator import spec as run_file
 from orchestrator.core.money import NO_PRICES, Prices
 from orchestrator.core.scheduling.admission import ClusterView
-from orchestrator.core.scheduling.fit import NeverFits, fit
+from orchestrator.core.scheduling.fit import GangShape, NeverFits, fit
 from orchestrator.core.scheduling.plan import ClusterFit, cluster_fit
 from orchestrator.errors import Problem
 from orchestrator.planning.choice import Limit, Option, Question, choose, gib, option, would_fit
@@ -269,7 +269,7 @@ def _limit(asked: _Asked, clusters: Sequence[ClusterView], needed: int | None) -
     return max(limits, key=lambda each: each.size, default=None)
 
 
-def _room(shape: run_file.GangShape, cluster: ClusterView) -> int:
+def _room(shape: GangShape, cluster: ClusterView) -> int:
     """The most memory that every worker could have there, to the MiB; 0 where the gang does not fit anyway."""
     low, high = 0, max(node.memory for node in cluster.nodes) // 2**20 + 1
     if isinstance(fit(shape, cluster.nodes), NeverFits):

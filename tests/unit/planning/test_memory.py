@@ -98,14 +98,14 @@ def test_accumulation_costs_zero_2_a_second_share_of_gradients() -> None:
 def test_zero_3_keeps_small_parameters_and_gathers_the_large_ones() -> None:
     kept = replace(SETTING, zero={"stage3_param_persistence_threshold": 8 * MIB})
     assert of(Layout(4, zero=3), kept).parameters == 4 * (N / 4 + N)
+    busy = replace(SETTING, micro_batch=1000)  # more in the backward pass than at the step
     far, near = (
-        of(Layout(4, zero=3), replace(SETTING, zero={**BUCKET, "stage3_max_reuse_distance": reach, **NO_PREFETCH}))
+        of(Layout(4, zero=3), replace(busy, zero={"stage3_max_reuse_distance": reach, **NO_PREFETCH}))
         for reach in (10**9, 0)
     )
     assert far.buffers - near.buffers == 4 * (N - 8 * MIB)
 
 
-BUCKET = {"reduce_bucket_size": 1000}
 NO_PREFETCH = {"stage3_prefetch_bucket_size": 0}
 
 

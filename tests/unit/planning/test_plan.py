@@ -48,11 +48,11 @@ def test_a_small_run_works_and_all_is_told() -> None:
 
 
 def test_what_does_not_fit_is_refused_with_what_would() -> None:
-    run = large(resources={"workers": 4, "memory": "14GiB"})
+    run = large(resources={"workers": 4, "memory": "10GiB"})
     (problem,) = review(run, [cluster(nodes=(node(memory=2**40),))]).problems
     assert problem.path == "resources.memory"
     assert "does not fit: ZeRO 0 takes about 1" in problem.message
-    assert "but resources.memory is 14.0 GiB; " in problem.message
+    assert "but resources.memory is 10.0 GiB; " in problem.message
     assert "ZeRO 3 would, at " in problem.message
 
 
@@ -92,13 +92,13 @@ def test_the_nodes_say_which_accelerator_there_is() -> None:
 
 
 def test_auto_is_resolved_and_says_why() -> None:
-    reviewed = review(large(resources={"workers": 4, "memory": "14GiB"}, parallelism="auto"), [])
+    reviewed = review(large(resources={"workers": 4, "memory": "10GiB"}, parallelism="auto"), [])
     assert reviewed.problems == ()
     assert reviewed.spec.parallelism.zero == 3
     assert not reviewed.spec.parallelism.auto
     assert dump(reviewed.spec)["parallelism"] == {"zero": 3, "tensor": 1, "pipeline": 1, "sequence": 1, "expert": 1}
     assert reviewed.reason.startswith("parallelism auto: ZeRO 3 (")
-    assert "resources.memory is 14.0 GiB" in reviewed.reason
+    assert "resources.memory is 10.0 GiB" in reviewed.reason
 
 
 def test_auto_looks_for_room_in_the_clusters() -> None:
