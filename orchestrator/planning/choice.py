@@ -113,8 +113,11 @@ def choose(question: Question) -> tuple[Option | None, str]:
         return None, _none_fits(found, question)
     best = fitting[0]
     if question.limit is None:
-        return best, f"{best.layout}: the cheapest step of {len(found)} layouts; nothing says how much a rank may hold"
-    why = f"{best}: the cheapest step of {len(fitting)} layouts that fit, as {question.limit.words}"
+        return best, f"{best}: the cheapest step of {len(found)} layouts; nothing says how much a rank may hold"
+    among = (
+        "the only layout that fits" if len(fitting) == 1 else f"the cheapest step of {len(fitting)} layouts that fit"
+    )
+    why = f"{best}: {among}, as {question.limit.words}"
     if best is not found[0]:
         why += f"; {found[0]} would be cheaper, but does not fit"
     return best, why

@@ -22,8 +22,9 @@ _ELEMENT = {"fp32": 4, "bf16": 2, "fp16": 2}
 _STATES = {"adam": 2, "adamw": 2, "lion": 1, "muon": 1, "sgd": 1}
 """Values of fp32 that an optimizer keeps of each parameter; Muon's of matrices, which are nearly all."""
 
-_RUNTIME = {"cpu": 320 * 2**20, "gpu": 1024 * 2**20}
-"""Of a rank before it holds a model: the interpreter with torch and DeepSpeed; a CUDA context and NCCL's buffers."""
+_RUNTIME = {"cpu": 224 * 2**20, "gpu": 1024 * 2**20}
+"""Of a rank before it holds a model: its share of the interpreter with torch and DeepSpeed, as a fork of a zygote (222 MiB
+were measured of one alone, 160 with two); a CUDA context and NCCL's buffers."""
 
 _ALLREDUCE_ELEMENTS = 500_000_000  # DeepSpeed's bucket where nothing is divided
 
