@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeGuard
 
-Value = int | float | str | bool
+from trainers import shapes
+from trainers.shapes import KNOWN_SOURCES, Examples, Facts, ModelShape, Shape, Value
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,29 @@ class RecipeCard:
     default_metric: str  # the one by which the best checkpoint is chosen
     model: Mapping[str, Key]  # keys allowed under `model:`
     degrees: frozenset[Degree] = frozenset()  # of parallelism that its model can be divided by, beside data and ZeRO
+    shape: Shape | None = None  # of its model; None: not known without building it
+    examples: Examples | None = None  # how many there are to train on; None: not known without reading the data
+
+    def facts(self, source: str) -> Facts | None:
+        """What is known of the data of `source`; None: nothing."""
+        known = KNOWN_SOURCES.get(source)
+        return known() if known is not None else None
+
+    def shape_of(self, model: Mapping[str, Value], source: str) -> ModelShape | None:
+        """Its model's shape under the keys of a run file. For data that nothing is known of, the default source's facts
+        are taken. None where the recipe's shape is not known."""
+        facts = self.facts(source) or self.facts(self.source)
+        if self.shape is None or facts is None:
+            return None
+        return self.shape(self._keys(model), facts)
+
+    def training_examples(self, model: Mapping[str, Value], source: str, share: float) -> int | None:
+        """How many examples the training share of `source` makes. None where nothing is known of the source."""
+        facts = self.facts(source)
+        return self.examples(self._keys(model), facts, share) if self.examples is not None and facts else None
+
+    def _keys(self, model: Mapping[str, Value]) -> Mapping[str, Value]:
+        return {**{name: key.default for name, key in self.model.items()}, **model}
 
 
 RECIPES: Mapping[str, RecipeCard] = {
@@ -88,6 +112,8 @@ RECIPES: Mapping[str, RecipeCard] = {
             metrics=("train_loss", "val_loss", "val_accuracy"),
             default_metric="val_loss",
             model={"width": Key(32), "dropout": DROPOUT},
+            shape=shapes.digits_cnn,
+            examples=shapes.labelled_examples,
         ),
         RecipeCard(
             name="text_transformer",
@@ -104,6 +130,8 @@ RECIPES: Mapping[str, RecipeCard] = {
                 "experts": Key(0, low=0, high=1024),
             },
             degrees=frozenset(("tensor", "pipeline", "sequence", "expert")),
+            shape=shapes.text_transformer,
+            examples=shapes.window_examples,
         ),
     )
 }

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from trainers.catalogue import RECIPES, Degree, RecipeCard, Value
+from trainers.catalogue import RECIPES, Degree, RecipeCard
+from trainers.shapes import Value
 
 DEGREES: tuple[Degree, ...] = ("tensor", "pipeline", "sequence", "expert")
 

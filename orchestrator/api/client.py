@@ -15,6 +15,7 @@ import functools
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,7 +33,7 @@ from orchestrator.api.views import (
 from orchestrator.core.observations import Progress
 from orchestrator.core.records import Checkpoint, LogLine, ModelVersion, Role
 from orchestrator.core.runs import Event
-from orchestrator.core.scheduling.plan import ClusterFit, Plan
+from orchestrator.planning.plan import Plan
 from orchestrator.protocol.convert import from_proto
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
@@ -114,11 +115,11 @@ class Client:
         return [from_proto(each, SubmitView) for each in answer.results]
 
     def plan(self, run: RunFile, *, overrides: Mapping[str, Any] | None = None, project: str = "") -> Plan:
-        """What the run file means, and where its gang would fit now. Nothing is recorded."""
+        """What the run file means, whether it can work, where its gang would fit now and what it will take. Nothing is
+        recorded."""
         text = _prepare(run, overrides).text
         answer = self._calls.unary(self._runs.Plan, pb.PlanRequest(spec=text, project=project))
-        fits = tuple(from_proto(each, ClusterFit) for each in answer.clusters)
-        return Plan(json.loads(answer.spec_json), fits)
+        return replace(from_proto(answer, Plan), spec=json.loads(answer.spec_json))
 
     def get(self, run: str, *, project: str = "") -> RunView:
         """By id, or the newest run of that name."""

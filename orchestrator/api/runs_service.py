@@ -53,10 +53,9 @@ class RunsService(rpc.RunsServicer):
         parts = self._parts
         self._check_size(request.spec)
         plan = await parts.blocking(parts.commands.plan, caller().target(request.project), request.spec)
-        return pb.PlanResponse(
-            spec_json=convert.dump_spec(plan.spec),
-            clusters=[convert.to_proto(each, pb.ClusterFit) for each in plan.clusters],
-        )
+        answer = convert.to_proto(plan, pb.PlanResponse)
+        answer.spec_json = convert.dump_spec(plan.spec)
+        return answer
 
     async def Get(self, request: pb.GetRunRequest, context: Any) -> pb.Run:
         return self._parts.detail(await self._parts.find_run(request.run, request.project))

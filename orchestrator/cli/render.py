@@ -25,7 +25,10 @@ from orchestrator.core.runs import Attempt, Event, Failure
 if TYPE_CHECKING:
     from orchestrator.adapters.checkpoints import Report
     from orchestrator.api.views import ClusterView, RunView, TokenView
-    from orchestrator.core.scheduling.plan import Plan
+    from orchestrator.core.scheduling.plan import ClusterFit
+    from orchestrator.planning.memory import Memory
+    from orchestrator.planning.outlook import Outlook
+    from orchestrator.planning.plan import Plan
 
 _WIDTH_OF_FILES = 240  # what is read by programs should not be folded at the width of a terminal that is not there
 _SENTENCE_CHARS = 300
@@ -507,13 +510,72 @@ def tokens_table(tokens: Sequence[TokenView], now: float) -> RenderableType:
 
 
 def plan(planned: Plan) -> RenderableType:
+    parts: list[RenderableType] = [_facts(_planned_facts(planned))]
+    if planned.memory is not None:
+        parts += [_title("Memory of a rank"), _memory_table(planned.memory)]
+    parts += [_title("Clusters"), _fits_table(planned.clusters)]
+    parts += [Text(f"warning: {each}", style="yellow") for each in planned.warnings]
+    if planned.problems:
+        number = "1 place is" if len(planned.problems) == 1 else f"{len(planned.problems)} places are"
+        parts.append(Text(f"it cannot work: {number} wrong:", style="red"))
+        parts += [Text(f"  {each}") for each in planned.problems]
+    return Group(*parts)
+
+
+def _planned_facts(planned: Plan) -> list[tuple[str, str | Text]]:
     resources = planned.spec["resources"]
     gpu = f", {resources['gpu']} GPU" if resources["gpu"] else ""
-    head = Text(f"{planned.spec['name']}: {resources['workers']} workers of {resources['cpu']:g} CPU{gpu}")
-    if not planned.clusters:
-        return Group(head, Text("no cluster has attached yet: the run would wait for one"))
+    rows: list[tuple[str, str | Text]] = [
+        ("run", f"{planned.spec['name']}: {resources['workers']} workers of {resources['cpu']:g} CPU{gpu}")
+    ]
+    if planned.model is not None:
+        rows.append(("model", planned.model.words))
+    if planned.layout:
+        rows.append(("layout", planned.layout))
+    if planned.reason:
+        rows.append(("chosen", Text(planned.reason)))
+    if planned.batch is not None:
+        batch = planned.batch
+        words = "micro-batch x accumulation x data-parallel ranks"
+        rows.append(
+            ("batch", f"{batch.global_batch} = {batch.micro_batch} x {batch.accumulation} x {batch.data}: {words}")
+        )
+    if planned.limit is not None:
+        rows.append(("memory limit", planned.limit.words))
+    if planned.spec.get("script") is None:
+        rows += _outlook_facts(planned.outlook)
+    return rows
+
+
+def _outlook_facts(outlook: Outlook | None) -> list[tuple[str, str | Text]]:
+    if outlook is None:
+        return [("expected time", "not known: no earlier run of the same recipe, model and kind of worker")]
+    rows: list[tuple[str, str | Text]] = [
+        ("expected step", Text(f"{outlook.step_s:.4g} s, {outlook.words}: {', '.join(outlook.based_on)}"))
+    ]
+    if outlook.duration_s is not None:
+        rows.append(("expected time", f"{duration(outlook.duration_s)} for {outlook.steps} steps, the queue left out"))
+    if outlook.cost is not None:
+        rows.append(("expected cost", f"{outlook.cost.amount:.2f} {outlook.cost.currency}"))
+    return rows
+
+
+def _memory_table(memory: Memory) -> Table:
+    table = _table("PART", "SIZE", right=("SIZE",))
+    for part in ("parameters", "gradients", "optimizer", "activations", "buffers", "runtime"):
+        table.add_row(part, size(getattr(memory, part)))
+    table.add_section()
+    table.add_row("total", size(memory.total))
+    if memory.host:
+        table.add_row("and of its host", size(memory.host))
+    return table
+
+
+def _fits_table(clusters: Sequence[ClusterFit]) -> RenderableType:
+    if not clusters:
+        return Text("no cluster has attached yet: the run would wait for one")
     table = _table("CLUSTER", "VERDICT", "WHERE", "REASON")
-    for each in planned.clusters:
+    for each in clusters:
         where = ", ".join(f"{share.host}:{share.ranks}" for share in each.shares)
         table.add_row(each.cluster, each.verdict, where, Text(each.reason))
-    return Group(head, table)
+    return table

@@ -102,13 +102,13 @@ def _print_request(shipment: Shipment) -> None:
 
 
 def plan(file: RunFile, changes: Overrides = None, output: Output = None) -> None:
-    """Check a run file and ask every cluster whether its gang fits. Records nothing."""
+    """Check a run file: whether it can work, where it fits, how much memory, time and money it takes. Records nothing."""
     from orchestrator.cli import render
 
     with connected() as client, _right_usage():
         planned = client.plan(_source(file), overrides=_overrides(changes, None), project=project())
     show(planned, lambda: render.plan(planned))
-    if planned.clusters and all(each.verdict == "never" for each in planned.clusters):
+    if not planned.works:
         leave(ExitCode.ERROR)
 
 

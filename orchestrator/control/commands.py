@@ -15,15 +15,18 @@ from orchestrator.control.clusters import Clusters
 from orchestrator.control.runs import RunRecords
 from orchestrator.core import lifecycle
 from orchestrator.core.money import NO_PRICES, Prices, cannot_hold
-from orchestrator.core.records import Cluster, Submission
+from orchestrator.core.records import Cluster, RunFilter, Submission
 from orchestrator.core.runs import Run
 from orchestrator.core.scheduling.admission import ClusterView
 from orchestrator.core.scheduling.fit import GangShape, NeverFits, fit
-from orchestrator.core.scheduling.plan import Plan, cluster_fit
-from orchestrator.errors import NotFound, Refused
+from orchestrator.errors import InvalidSpec, NotFound, Refused
+from orchestrator.planning.outlook import Past, past_of
+from orchestrator.planning.plan import Plan, plan, review
 from orchestrator.ports import BundleStore, Clock, Store, Submitted
 
 MAX_BATCH = 1000
+LOOK_BACK = 50  # runs of the same name, and as many of any, among which the planner looks for one like the run at hand
+_TRAINED = ("SUCCEEDED", "FAILED", "CANCELLED")
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ class Commands:
     def submit(self, commands: Sequence[SubmitCommand]) -> list[Submitted]:
         """Check every one, then record all or none.
 
-        Raises InvalidSpec; Refused for a gang that no connected cluster can ever take, a bundle or a secret that is not
-        there; Conflict for an idempotency key used with another document.
+        Raises InvalidSpec, also for what the planner knows can never work; Refused for a gang that no connected cluster
+        can ever take, a bundle or a secret that is not there; Conflict for an idempotency key used with another document.
         """
         if len(commands) > MAX_BATCH:
             raise Refused(f"{len(commands)} submissions in one batch: at most {MAX_BATCH}")
@@ -65,12 +68,11 @@ class Commands:
         return answers
 
     def plan(self, project: str, spec_text: str) -> Plan:
-        """What the run file means and where it would fit now. Records nothing. Raises InvalidSpec, Refused."""
+        """What the run file means, whether it can work, and what it takes. Records nothing. Raises InvalidSpec, Refused."""
         parsed = spec.parse(spec_text)
         self._check_cost(parsed)
-        shape = spec.gang_shape(parsed)
         mine = [each for each in self._clusters() if each.project in ("*", project)]
-        return Plan(spec.dump(parsed), tuple(cluster_fit(shape, each) for each in mine))
+        return plan(parsed, mine, self._pasts(project, parsed), self._prices)
 
     def cancel(self, project: str, run: str, *, by: str, message: str = "") -> Run:
         """Idempotent; a run that has ended is answered as it is. Raises NotFound."""
@@ -98,27 +100,40 @@ class Commands:
 
     def _submission(self, command: SubmitCommand, clusters: Sequence[ClusterView]) -> Submission:
         parsed = spec.parse(command.spec_text)
-        document = spec.dump(parsed)
+        reviewed = review(parsed, [each for each in clusters if each.project in ("*", command.project)])
         try:
             self._check_cost(parsed)
             self._check_fits(spec.gang_shape(parsed), command.project, clusters)
             self._check_secrets(command.project, parsed.secrets)
             self._check_bundle(command.project, parsed.bundle)
-        except (Refused, NotFound):
+            if reviewed.problems:
+                raise InvalidSpec(reviewed.problems)
+        except (InvalidSpec, Refused, NotFound):
             if not self._was_recorded(command):
                 raise
         return Submission(
             run_id=f"run-{base64.b32encode(os.urandom(7)).decode()[:10].lower()}",
             project=command.project,
             name=parsed.name,
-            spec=document,
+            spec=spec.dump(reviewed.spec),
             submitted_by=command.by,
             submitted_at=self._clock.now(),
             queue=parsed.queue,
             priority=parsed.priority,
             idempotency_key=command.idempotency_key,
             spec_sha256=hashlib.sha256(command.spec_text.encode()).hexdigest(),
+            planned="; ".join(each for each in (reviewed.reason, *reviewed.warnings) if each),
         )
+
+    def _pasts(self, project: str, parsed: spec.RunSpec) -> list[Past]:
+        """Of runs that have ended: those of the same name first, then the newest."""
+        found: dict[str, Past | None] = {}
+        for name in (parsed.name, "") if parsed.kind != "script" else ():
+            page = self._store.runs(RunFilter(project, _TRAINED, name), limit=LOOK_BACK)
+            for each in page.runs:
+                if each.id not in found:
+                    found[each.id] = past_of(self._store.run(project, each.id))
+        return [each for each in found.values() if each is not None]
 
     def _was_recorded(self, command: SubmitCommand) -> bool:
         """A repeated submission is answered with its run, whatever has changed since."""

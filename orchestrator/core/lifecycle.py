@@ -80,7 +80,10 @@ def begin(submission: Submission) -> Transition:
         priority=submission.priority,
         state_since_at=submission.submitted_at,
     )
-    return Transition(run, (EventDraft(submission.submitted_at, "submitted", reason.message),))
+    events = [EventDraft(submission.submitted_at, "submitted", reason.message)]
+    if submission.planned:
+        events.append(EventDraft(submission.submitted_at, "planned", submission.planned))
+    return Transition(run, tuple(events))
 
 
 def place(run: Run, cluster: str, shares: tuple[NodeShare, ...], now: float) -> Transition | Ignored:

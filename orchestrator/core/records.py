@@ -121,6 +121,7 @@ class Submission:
     priority: int
     idempotency_key: str | None = None
     spec_sha256: str = ""  # a key used again with another document is a conflict
+    planned: str = ""  # what the planner chose and what it warns of; empty where there is nothing to say
 
 
 @dataclass(frozen=True)

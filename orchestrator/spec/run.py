@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from orchestrator.spec.agreement import disagreements
-from orchestrator.spec.parallelism import Parallelism
+from orchestrator.spec.parallelism import AUTO, Parallelism
 from orchestrator.spec.policy import Environment, Retry, check_env_name
 from orchestrator.spec.problems import Disagreement, suggest, without_credentials
 from orchestrator.spec.quantities import Duration, Money
@@ -78,7 +78,11 @@ class RunSpec(Section):
     data: Annotated[Data, Field(description="Samples.")] = Data()
     model: Annotated[dict[str, Any], Field(description="The recipe's own keys.", default_factory=dict)]
     train: Annotated[Train, Field(description="Optimization.")] = Train()
-    parallelism: Annotated[Parallelism, Field(description="How the model is divided.")] = Parallelism()
+    parallelism: Annotated[
+        Parallelism,
+        Field(description="How the model is divided; auto: as the planner finds cheapest."),
+        WithJsonSchema({"anyOf": [Parallelism.model_json_schema(), {"const": AUTO}]}, mode="validation"),
+    ] = Parallelism()
     deepspeed: Annotated[
         dict[str, Any],
         Field(description="DeepSpeed's own keys, or the path of a JSON file with them.", default_factory=dict),

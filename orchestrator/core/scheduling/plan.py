@@ -1,10 +1,9 @@
-"""Where a run file's gang would fit now: what `plan` answers, in the server and in its clients."""
+"""Where a run file's gang would fit now."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from orchestrator.core.runs import NodeShare
 from orchestrator.core.scheduling.admission import ClusterView
@@ -17,12 +16,6 @@ class ClusterFit:
     verdict: Literal["fits", "waits", "never"]
     reason: str
     shares: tuple[NodeShare, ...] = ()
-
-
-@dataclass(frozen=True)
-class Plan:
-    spec: Mapping[str, Any]  # the run file with every default filled in
-    clusters: tuple[ClusterFit, ...]
 
 
 def cluster_fit(shape: GangShape, cluster: ClusterView) -> ClusterFit:

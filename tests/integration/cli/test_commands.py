@@ -174,6 +174,77 @@ def test_a_plan_says_that_it_would_wait_where_there_is_no_cluster(evertrain: Run
     assert "no cluster has attached yet" in planned.out
 
 
+LARGE = """
+name: large
+recipe: text_transformer
+model: {layers: 22, width: 2048, heads: 32}
+train: {steps: 10, global_batch: 8, micro_batch: 1}
+resources: {workers: 4, memory: 10GiB}
+"""
+
+
+@pytest.fixture
+def large_file(tmp_path: Path) -> str:
+    (tmp_path / "large.yaml").write_text(LARGE)
+    return str(tmp_path / "large.yaml")
+
+
+def test_a_plan_tells_layout_batch_memory_and_time_in_words(evertrain: Run, run_file: str) -> None:
+    shown = evertrain("plan", run_file, "--set", "train.micro_batch=4")
+    assert shown.code == 0
+    told = {line.split("  ")[0].strip(): line.split("  ", 1)[-1].strip() for line in shown.out.splitlines()}
+    assert told["run"] == "digits: 2 workers of 1 CPU"
+    assert told["layout"] == "ZeRO 0"
+    assert told["batch"].startswith("32 = 4 x 4 x 2: ")
+    assert told["model"].endswith(" parameters")
+    assert told["expected time"].startswith("not known")
+    parts = ["parameters", "gradients", "optimizer", "activations", "buffers", "runtime", "total"]
+    assert [each for each in told if each in parts] == parts
+
+
+def test_a_plan_is_a_document_for_programs(evertrain: Run, run_file: str) -> None:
+    document = evertrain("plan", run_file, "-o", "json").document
+    assert document["batch"] == {"global_batch": 32, "micro_batch": 16, "accumulation": 1, "data": 2}  # type: ignore[index]
+    assert document["memory"]["parameters"] == 4 * document["model"]["elements"]  # type: ignore[index]
+    assert document["problems"] == []  # type: ignore[index]
+    assert yaml.safe_load(evertrain("plan", run_file, "-o", "yaml").out) == document
+
+
+def test_a_plan_that_cannot_work_names_every_problem_and_submit_refuses_with_the_same_words(
+    evertrain: Run, large_file: str
+) -> None:
+    wrong = ["--set", "deepspeed.sparse_gradients=true", "--set", "model.heads=3"]
+    shown = evertrain("plan", large_file, *wrong)
+    assert shown.code == 1
+    assert "it cannot work: 2 places are wrong:" in shown.out
+    refused = evertrain("submit", large_file, *wrong)
+    assert refused.code == 1
+    places = refused.err.splitlines()[1:]
+    assert len(places) == 2
+    assert shown.out.splitlines()[-2:] == places
+
+
+def test_what_does_not_fit_is_told_with_what_would(evertrain: Run, large_file: str) -> None:
+    shown = evertrain("plan", large_file)
+    assert shown.code == 1
+    assert "resources.memory: does not fit: ZeRO 0 takes about 18." in shown.out
+    assert "ZeRO 3 would, at " in shown.out
+    (problem,) = evertrain("plan", large_file, "-o", "json").document["problems"]  # type: ignore[index]
+    assert problem["path"] == "resources.memory"
+
+
+def test_a_layout_left_to_the_planner_is_stored_and_described_with_its_reason(evertrain: Run, large_file: str) -> None:
+    auto = ["--set", "parallelism=auto"]
+    shown = evertrain("plan", large_file, *auto)
+    assert shown.code == 0
+    assert "parallelism auto: ZeRO 0, tensor 4 (" in shown.out
+    run_id = evertrain("submit", large_file, *auto, "-o", "json").document["id"]  # type: ignore[index]
+    described = evertrain("describe", run_id)
+    assert "parallelism auto: ZeRO 0, tensor 4 (" in described.out
+    document = evertrain("describe", run_id, "-o", "json").document
+    assert document["spec"]["parallelism"]["tensor"] == 4  # type: ignore[index]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -106,6 +106,29 @@ def run_gang(
     return gang
 
 
+def run_function(function: Callable[..., None], world_size: int, *arguments: Any) -> None:
+    """Call a module's function in as many ranks as asked, under torchrun's environment. Fails where one of them does."""
+    with _free_port() as port:
+        pass
+    calls = [(function, rank, world_size, port, arguments) for rank in range(world_size)]
+    ranks = [_context().Process(target=_call, args=each, daemon=True) for each in calls]
+    for each in ranks:
+        each.start()
+    _join(Gang(ranks, [[] for _ in ranks]))
+    assert [each.exitcode for each in ranks] == [0] * world_size
+
+
+def _call(function: Callable[..., None], rank: int, world_size: int, port: int, arguments: tuple[Any, ...]) -> None:
+    os.environ.update(_torchrun(rank, world_size, port))
+    function(*arguments)
+    os._exit(0)
+
+
+def _torchrun(rank: int, world_size: int, port: int) -> dict[str, str]:
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
+    return {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in place.items()}}
+
+
 def _join(gang: Gang) -> None:
     deadline_s = time.monotonic() + PATIENCE_S
     for each in gang.ranks:
@@ -118,14 +141,7 @@ def _join(gang: Gang) -> None:
 
 
 def _live(launch: Launch, rank: int, world_size: int, port: int, env: Mapping[str, str]) -> None:
-    os.environ.update(
-        env,
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(world_size),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-    )
+    os.environ.update(env, **_torchrun(rank, world_size, port))
     from trainers.train import run_rank
 
     os._exit(run_rank(launch, every_step=True))

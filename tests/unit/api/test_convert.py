@@ -18,6 +18,8 @@ from orchestrator.core import money, observations, orders, records, runs
 from orchestrator.core.ledger import Ledger, TimeClass
 from orchestrator.core.scheduling.fit import Node
 from orchestrator.core.scheduling.plan import ClusterFit
+from orchestrator.errors import Problem
+from orchestrator.planning import choice, layout, memory, outlook, plan
 from orchestrator.protocol.convert import RunView, from_proto, from_struct, run_detail, run_summary, to_proto, to_struct
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 
@@ -27,6 +29,7 @@ COUNTERPARTS: dict[str, type[Any]] = {
     "Attempt": runs.Attempt,
     "AttemptEnded": observations.AttemptEnded,
     "AttemptOrder": orders.AttemptOrder,
+    "Batch": layout.Batch,
     "Budgets": runs.Budgets,
     "Checkpoint": records.Checkpoint,
     "CheckpointSealed": observations.CheckpointSealed,
@@ -41,11 +44,16 @@ COUNTERPARTS: dict[str, type[Any]] = {
     "IncarnationStarted": observations.IncarnationStarted,
     "Ledger": Ledger,
     "LogLine": records.LogLine,
+    "Memory": memory.Memory,
+    "MemoryLimit": choice.Limit,
     "ModelVersion": records.ModelVersion,
     "Node": Node,
     "NodeShare": runs.NodeShare,
     "Observation": observations.Observation,
+    "Outlook": outlook.Outlook,
     "Placed": observations.Placed,
+    "PlannedModel": plan.Model,
+    "Problem": Problem,
     "Progress": observations.Progress,
     "RanksRestored": observations.RanksRestored,
     "Reason": runs.Reason,

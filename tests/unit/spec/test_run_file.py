@@ -379,3 +379,28 @@ def test_dump_and_load_are_inverse(
     parsed = spec.load(document)
     assert spec.load(spec.dump(parsed)) == parsed
     assert parsed.resources.memory == memory
+
+
+def test_auto_stands_in_place_of_the_whole_layout() -> None:
+    parsed = spec.load({**LEAST, "parallelism": "auto"})
+    assert parsed.parallelism.auto
+    assert spec.dump(parsed)["parallelism"] == "auto"
+    assert spec.load(spec.dump(parsed)) == parsed
+    assert "auto" not in spec.dump(spec.load(LEAST))["parallelism"]
+
+
+@pytest.mark.parametrize("layout", ["atuo", {"auto": True}, {"zero": "auto"}, ["auto"]])
+def test_auto_is_one_word_and_nothing_beside_it(layout: object) -> None:
+    (path,) = told({**LEAST, "parallelism": layout})
+    assert path.startswith("parallelism")
+
+
+def test_a_script_divides_itself_and_takes_no_auto() -> None:
+    assert "parallelism" in told({**SCRIPT, "parallelism": "auto"})
+
+
+def test_editors_are_told_that_auto_is_a_layout() -> None:
+    layout = spec.json_schema()["properties"]["parallelism"]
+    assert {"const": "auto"} in layout["anyOf"]
+    assert "zero" in layout["anyOf"][0]["properties"]
+    assert "auto" not in layout["anyOf"][0]["properties"]

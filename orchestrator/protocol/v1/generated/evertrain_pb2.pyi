@@ -46,12 +46,102 @@ class PlanRequest(_message.Message):
     def __init__(self, spec: _Optional[str] = ..., project: _Optional[str] = ...) -> None: ...
 
 class PlanResponse(_message.Message):
-    __slots__ = ("spec_json", "clusters")
+    __slots__ = ("spec_json", "clusters", "problems", "warnings", "layout", "reason", "batch", "model", "memory", "limit", "outlook")
     SPEC_JSON_FIELD_NUMBER: _ClassVar[int]
     CLUSTERS_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    OUTLOOK_FIELD_NUMBER: _ClassVar[int]
     spec_json: str
     clusters: _containers.RepeatedCompositeFieldContainer[ClusterFit]
-    def __init__(self, spec_json: _Optional[str] = ..., clusters: _Optional[_Iterable[_Union[ClusterFit, _Mapping]]] = ...) -> None: ...
+    problems: _containers.RepeatedCompositeFieldContainer[Problem]
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    layout: str
+    reason: str
+    batch: Batch
+    model: PlannedModel
+    memory: Memory
+    limit: MemoryLimit
+    outlook: Outlook
+    def __init__(self, spec_json: _Optional[str] = ..., clusters: _Optional[_Iterable[_Union[ClusterFit, _Mapping]]] = ..., problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ..., layout: _Optional[str] = ..., reason: _Optional[str] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., model: _Optional[_Union[PlannedModel, _Mapping]] = ..., memory: _Optional[_Union[Memory, _Mapping]] = ..., limit: _Optional[_Union[MemoryLimit, _Mapping]] = ..., outlook: _Optional[_Union[Outlook, _Mapping]] = ...) -> None: ...
+
+class Problem(_message.Message):
+    __slots__ = ("path", "got", "message")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    GOT_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    got: str
+    message: str
+    def __init__(self, path: _Optional[str] = ..., got: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+
+class Batch(_message.Message):
+    __slots__ = ("global_batch", "micro_batch", "accumulation", "data")
+    GLOBAL_BATCH_FIELD_NUMBER: _ClassVar[int]
+    MICRO_BATCH_FIELD_NUMBER: _ClassVar[int]
+    ACCUMULATION_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    global_batch: int
+    micro_batch: int
+    accumulation: int
+    data: int
+    def __init__(self, global_batch: _Optional[int] = ..., micro_batch: _Optional[int] = ..., accumulation: _Optional[int] = ..., data: _Optional[int] = ...) -> None: ...
+
+class PlannedModel(_message.Message):
+    __slots__ = ("elements", "words")
+    ELEMENTS_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    elements: int
+    words: str
+    def __init__(self, elements: _Optional[int] = ..., words: _Optional[str] = ...) -> None: ...
+
+class Memory(_message.Message):
+    __slots__ = ("parameters", "gradients", "optimizer", "activations", "buffers", "runtime", "host")
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    GRADIENTS_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATIONS_FIELD_NUMBER: _ClassVar[int]
+    BUFFERS_FIELD_NUMBER: _ClassVar[int]
+    RUNTIME_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    parameters: int
+    gradients: int
+    optimizer: int
+    activations: int
+    buffers: int
+    runtime: int
+    host: int
+    def __init__(self, parameters: _Optional[int] = ..., gradients: _Optional[int] = ..., optimizer: _Optional[int] = ..., activations: _Optional[int] = ..., buffers: _Optional[int] = ..., runtime: _Optional[int] = ..., host: _Optional[int] = ...) -> None: ...
+
+class MemoryLimit(_message.Message):
+    __slots__ = ("size", "words")
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    words: str
+    def __init__(self, size: _Optional[int] = ..., words: _Optional[str] = ...) -> None: ...
+
+class Outlook(_message.Message):
+    __slots__ = ("step_s", "based_on", "words", "steps", "duration_s", "cost")
+    STEP_S_FIELD_NUMBER: _ClassVar[int]
+    BASED_ON_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    DURATION_S_FIELD_NUMBER: _ClassVar[int]
+    COST_FIELD_NUMBER: _ClassVar[int]
+    step_s: float
+    based_on: _containers.RepeatedScalarFieldContainer[str]
+    words: str
+    steps: int
+    duration_s: float
+    cost: Amount
+    def __init__(self, step_s: _Optional[float] = ..., based_on: _Optional[_Iterable[str]] = ..., words: _Optional[str] = ..., steps: _Optional[int] = ..., duration_s: _Optional[float] = ..., cost: _Optional[_Union[Amount, _Mapping]] = ...) -> None: ...
 
 class ClusterFit(_message.Message):
     __slots__ = ("cluster", "verdict", "reason", "shares")

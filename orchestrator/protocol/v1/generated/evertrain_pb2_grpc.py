@@ -111,7 +111,7 @@ class RunsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Plan(self, request, context):
-        """Parse, check and ask every cluster whether the gang fits; nothing is recorded.
+        """The preflight: what the run file means, whether it can work, what it will take; nothing is recorded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

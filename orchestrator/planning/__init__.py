@@ -1,0 +1,1 @@
+"""The preflight: batch arithmetic, divisibility, DeepSpeed's incompatibilities, memory, layouts, time and cost. Pure."""

@@ -1,0 +1,151 @@
+"""What real ranks hold of a model, against what the planner says they will: two ranks on gloo, every ZeRO stage."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.planning.plan import Review, review
+from orchestrator.spec import load
+from tests.integration.trainers.gangs import run_function
+
+# Matrices beyond ZeRO 3's threshold of 100,000 elements, and vectors below it; a bucket that is all written to.
+MODEL = {"layers": 2, "width": 256, "heads": 4, "context": 16}
+BUCKET = {"reduce_bucket_size": 250_000}
+CASES = [(zero, precision) for precision in ("fp32", "bf16") for zero in range(4)]
+
+
+def run_file(zero: int, precision: str) -> dict[str, Any]:
+    return {
+        "name": "held",
+        "recipe": "text_transformer",
+        "model": MODEL,
+        "train": {"steps": 2, "global_batch": 8, "micro_batch": 2, "precision": precision},
+        "parallelism": {"zero": zero},
+        "deepspeed": {"zero_optimization": BUCKET} if zero else {},
+        "resources": {"workers": 2},
+    }
+
+
+def hold(out: Path) -> None:
+    """In a rank: train two steps of each case, and write what was held in the second."""
+    for zero, precision in CASES:
+        held = _held(run_file(zero, precision))
+        if os.environ["RANK"] == "0":
+            (out / f"{zero}-{precision}.json").write_text(json.dumps(held))
+
+
+def _held(document: dict[str, Any]) -> dict[str, int]:
+    import torch
+
+    from trainers.config import plan_batch, read_settings
+    from trainers.contract import Launch
+    from trainers.data.loader import Loader
+    from trainers.data.sampler import Sampler
+    from trainers.distributed import join
+    from trainers.engine import build_engine, precision_of
+    from trainers.recipes import MAKERS
+
+    sections = ("model", "train", "parallelism", "deepspeed")
+    config = {"data": {"source": "text://pydoc_topics"}, **{name: document[name] for name in sections}}
+    launch = Launch("run", "run", 1, 1, "recipe", document["recipe"], config, "", "")
+    settings = read_settings(launch)
+    world = join(1)
+    task = MAKERS[document["recipe"]](settings)
+    plan = plan_batch(settings.train, world.size)
+    sampler = Sampler(len(task.splits.train), plan.global_batch, 0)
+    loader = Loader(plan, world.rank, world.device, precision_of(settings.train, world.device))
+    gc.collect()
+    before = _storages(_all_tensors())
+    engine: Any = build_engine(task.model, settings, plan, world, 2)
+    peak: dict[str, int] = {}
+
+    def look(*_: Any) -> None:
+        now = _parts(engine, before | _storages(each for each in batch.values()))
+        peak.update({part: max(size, peak.get(part, 0)) for part, size in now.items()})
+
+    for step in range(2):
+        for batch in loader.training(task.splits.train, sampler, step * plan.global_batch):
+            loss = task.loss(engine, batch)
+            if step and not peak:  # the first layer's gradient is the last to come
+                next(iter(engine.module.parameters())).register_post_accumulate_grad_hook(look)
+                peak["total"] = 0
+            engine.backward(loss)
+            del loss
+            if step:
+                look()
+            engine.step()
+    engine.destroy()
+    torch.distributed.barrier()
+    return peak
+
+
+def _parts(engine: Any, others: dict[int, int]) -> dict[str, int]:
+    """Bytes of parameters, of the optimizer with its fp32 copies, of buckets, and of all else: that is gradients."""
+    optimizer = engine.optimizer
+    parameters = list(engine.module.parameters())
+    divided = [each.ds_tensor for each in parameters if hasattr(each, "ds_tensor")]
+    whole = [each.data for each in parameters if getattr(each, "ds_persist", True)]
+    inner = getattr(optimizer, "optimizer", optimizer)
+    copies = [each for name in _COPIES for group in getattr(optimizer, name, []) for each in _flat(group)]
+    states = [each for state in inner.state.values() for each in state.values() if hasattr(each, "numel")]
+    buckets = [each for bucket in getattr(optimizer, "ipg_buckets", {}).values() for each in _flat(bucket.buffer)]
+    gathered = [each.data for each in parameters if hasattr(each, "ds_tensor") and not each.ds_persist]
+    left = _storages(_all_tensors(), without=others)
+    found = {}
+    for part, tensors in (
+        ("parameters", [*divided, *whole]),
+        ("optimizer", [*copies, *states]),
+        ("buckets", [*buckets, *gathered]),
+    ):
+        mine = _storages(tensors)
+        found[part] = sum(size for place, size in mine.items() if left.pop(place, None) is not None)
+    return {**found, "gradients": sum(left.values()), "total": sum(found.values()) + sum(left.values())}
+
+
+_COPIES = ("single_partition_of_fp32_groups", "fp32_partitioned_groups_flat", "fp32_groups")
+
+
+def _flat(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _all_tensors() -> Iterable[Any]:
+    import torch
+
+    found = [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
+    return [*found, *(each.grad for each in found if each.is_leaf and each.grad is not None)]
+
+
+def _storages(tensors: Iterable[Any], without: dict[int, int] | None = None) -> dict[int, int]:
+    """Bytes by address: views of one storage count once."""
+    every = [each.untyped_storage() for each in tensors]
+    sizes = {each.data_ptr(): each.nbytes() for each in every if each.nbytes()}
+    return {place: size for place, size in sizes.items() if place not in (without or {})}
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], dict[str, int]]:
+    out = tmp_path_factory.mktemp("held")
+    run_function(hold, 2, out)
+    return {case: json.loads((out / f"{case[0]}-{case[1]}.json").read_text()) for case in CASES}
+
+
+def reckoned(zero: int, precision: str) -> Review:
+    return review(load(run_file(zero, precision)), [])
+
+
+@pytest.mark.parametrize(("zero", "precision"), CASES)
+@pytest.mark.parametrize("part", ["parameters", "gradients", "optimizer"])
+def test_every_part_of_model_state_is_within_15_percent(
+    part: str, zero: int, precision: str, held: dict[tuple[int, str], dict[str, int]]
+) -> None:
+    memory = reckoned(zero, precision).memory
+    assert memory is not None
+    assert getattr(memory, part) == pytest.approx(held[zero, precision][part], rel=0.15)

@@ -1,0 +1,166 @@
+"""The whole preflight: from a run file and clusters to problems, warnings, and what a rank will hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.core.scheduling.admission import ClusterView
+from orchestrator.planning.memory import GIB
+from orchestrator.planning.plan import Plan, plan, review
+from orchestrator.spec import dump, load
+from tests.builders import node
+
+
+def spec(**changes: Any) -> Any:
+    document = {"name": "a", "recipe": "digits_cnn", "train": {"epochs": 1}, "resources": {"workers": 2}}
+    return load({**document, **changes})
+
+
+def large(**changes: Any) -> Any:
+    """A transformer of 1.1 billion parameters."""
+    model = {"layers": 22, "width": 2048, "heads": 32, "context": 64}
+    train = {"steps": 10, "global_batch": 8, "micro_batch": 1}
+    return spec(**{"recipe": "text_transformer", "model": model, "train": train, **changes})
+
+
+def cluster(name: str = "local", **changes: Any) -> ClusterView:
+    values: dict[str, Any] = {"project": "*", "connected": True, "draining": False, "nodes": (node(memory=2**34),)}
+    return ClusterView(name, **{**values, **changes})
+
+
+def planned(run: Any, *clusters: ClusterView) -> Plan:
+    return plan(run, clusters)
+
+
+def test_a_small_run_works_and_all_is_told() -> None:
+    found = planned(spec(), cluster())
+    assert found.works
+    assert found.problems == ()
+    assert found.warnings == ()
+    assert found.layout == "ZeRO 0"
+    assert str(found.batch) == "32 = 16 x 1 x 2"
+    assert found.model is not None
+    assert found.model.words == f"{found.model.elements:,} parameters"
+    assert found.memory is not None
+    assert found.memory.total < GIB
+    assert [each.verdict for each in found.clusters] == ["fits"]
+    assert found.outlook is None
+
+
+def test_what_does_not_fit_is_refused_with_what_would() -> None:
+    run = large(resources={"workers": 4, "memory": "10GiB"})
+    (problem,) = review(run, [cluster(nodes=(node(memory=2**40),))]).problems
+    assert problem.path == "resources.memory"
+    assert "does not fit: ZeRO 0 takes about 1" in problem.message
+    assert "but resources.memory is 10.0 GiB; " in problem.message
+    assert "ZeRO 3 would, at " in problem.message
+
+
+def test_what_may_not_fit_is_warned_of_and_may_try() -> None:
+    needed = review(large(resources={"workers": 4}), []).memory
+    assert needed is not None
+    almost = int(needed.total * 0.95)
+    reviewed = review(large(resources={"workers": 4, "memory": almost}), [])
+    assert reviewed.problems == ()
+    assert reviewed.warnings[0].startswith("it may not fit: does not fit: ZeRO 0 takes about ")
+
+
+def test_without_a_limit_of_its_own_the_clusters_memory_counts() -> None:
+    run = large(resources={"workers": 4})
+    small = cluster("small", nodes=(node(memory=2**34),))
+    big = cluster("big", nodes=(node(memory=2**40),))
+    (problem,) = review(run, [small]).problems
+    assert problem.path == "parallelism"
+    assert "cluster small has 4.00 GiB for each" in problem.message
+    assert review(run, [small, big]).problems == ()
+    assert review(run, [cluster("away", connected=False, nodes=small.nodes)]).problems == ()
+
+
+def test_an_accelerators_memory_counts_where_its_name_is_known() -> None:
+    def problems(gpu: str) -> int:
+        return len(review(large(resources={"workers": 4, "gpu": gpu}), []).problems)
+
+    assert problems("T4:1") == 1
+    assert problems("H100:1") == 0
+    assert problems("Abacus:1") == 0
+
+
+def test_the_nodes_say_which_accelerator_there_is() -> None:
+    nodes = (node(memory=2**40, gpu=4, accelerator="T4"),)
+    (problem,) = review(large(resources={"workers": 4, "gpu": 1}), [cluster(nodes=nodes)]).problems
+    assert "a T4 has 15 GiB" in problem.message
+
+
+def test_auto_is_resolved_and_says_why() -> None:
+    reviewed = review(large(resources={"workers": 4, "memory": "10GiB"}, parallelism="auto"), [])
+    assert reviewed.problems == ()
+    assert not reviewed.spec.parallelism.auto
+    stored = dump(reviewed.spec)["parallelism"]
+    assert stored == {"zero": 0, "tensor": 4, "pipeline": 1, "sequence": 1, "expert": 1, "offload": None}
+    assert reviewed.reason.startswith("parallelism auto: ZeRO 0, tensor 4 (")
+    assert "resources.memory is 10.0 GiB" in reviewed.reason
+
+
+def test_auto_looks_for_room_in_the_clusters() -> None:
+    nodes = (node(memory=2**36),)
+    reviewed = review(large(resources={"workers": 4}, parallelism="auto"), [cluster(nodes=nodes)])
+    assert "cluster local has 16.0 GiB for each" in reviewed.reason
+    assert reviewed.memory is not None
+    assert reviewed.memory.total <= 2**34
+
+
+def test_auto_that_finds_nothing_is_a_problem() -> None:
+    (problem,) = review(large(resources={"workers": 2, "memory": "1GiB"}, parallelism="auto"), []).problems
+    assert (problem.path, problem.got) == ("parallelism", "auto")
+    assert "no layout of 2 workers fits" in problem.message
+
+
+def test_a_model_of_the_users_own_is_not_guessed_at() -> None:
+    run = spec(recipe=None, entrypoint="mine:task")
+    found = planned(run, cluster())
+    assert found.works
+    assert found.memory is None
+    assert found.model is not None
+    assert found.model.elements is None
+    assert "made by mine:task" in found.model.words
+    (problem,) = review(spec(recipe=None, entrypoint="mine:task", parallelism="auto"), []).problems
+    assert "needs a model whose shape is known" in problem.message
+
+
+def test_a_script_divides_itself() -> None:
+    run = load({"name": "a", "script": "train.py", "code": f"bundle:{'0' * 64}"})
+    found = planned(run, cluster())
+    assert found.works
+    assert (found.layout, found.batch, found.memory, found.model) == ("", None, None, None)
+
+
+def test_data_that_nothing_is_known_of_is_said_to_be_assumed() -> None:
+    (warning,) = review(spec(data={"source": "/data/faces.npz"}), []).warnings
+    assert warning.startswith("nothing is known of /data/faces.npz before it is read")
+    assert "sklearn://digits" in warning
+
+
+def test_every_problem_is_named_at_once() -> None:
+    run = spec(
+        recipe="text_transformer",
+        model={"width": 100, "heads": 3},
+        deepspeed={"sparse_gradients": True, "zero_optimization": {"offload_param": {"device": "cpu"}}},
+    )
+    assert [each.path for each in review(run, []).problems] == [
+        "deepspeed.sparse_gradients",
+        "deepspeed.zero_optimization.offload_param",
+        "model.width",
+    ]
+
+
+def test_a_batch_larger_than_the_data_is_foreseen() -> None:
+    (problem,) = review(spec(train={"epochs": 1, "global_batch": 1300}), []).problems
+    assert problem.path == "train.global_batch"
+    assert problem.message == "must not exceed the 1258 training examples"
+
+
+def test_a_gang_that_no_cluster_takes_does_not_work() -> None:
+    found = planned(spec(resources={"workers": 64}, train={"epochs": 1, "global_batch": 64}), cluster())
+    assert [each.verdict for each in found.clusters] == ["never"]
+    assert not found.works
+    assert planned(spec()).works  # there is none yet: it would wait
