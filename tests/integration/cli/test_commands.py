@@ -21,6 +21,8 @@ from safetensors.torch import load_file
 from orchestrator.cli.app import main
 from orchestrator.core.records import LogLine, Role
 from tests.integration.api.stack import Stack
+from trainers.contract import Manifest
+from trainers.weights_only import write_file
 
 RUN_FILE = "name: digits\nrecipe: digits_cnn\ntrain: {epochs: 2, global_batch: 32}\nresources: {workers: 2}\n"
 
@@ -411,9 +413,6 @@ def test_the_schema_is_json_unless_yaml_is_asked_for(evertrain: Run) -> None:
 
 def sealed_by_hand(root: Path) -> Path:
     """A checkpoint of one rank, as the trainers write it."""
-    from trainers.contract import Manifest
-    from trainers.weights_only import write_file
-
     directory = root / "attempt-0001/incarnation-0001/step-000000000004"
     directory.mkdir(parents=True)
     state = {"module": {"layer.weight": torch.arange(6.0).view(2, 3)}}
