@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -9,12 +10,16 @@ from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.accelerator.real_accelerator import get_accelerator
 from deepspeed.runtime.engine import DeepSpeedEngine
 from torch import nn
 
 from trainers.config import BatchPlan, Schedule, Settings, Train
 from trainers.distributed import World
 from trainers.errors import BadConfig
+from trainers.init_from import load_first_weights
+from trainers.optimizers import client_optimizer, deepspeed_optimizer, freeze, parameter_groups
+from trainers.recomputation import recompute_blocks
 from trainers.schedule import learning_rate_factor
 
 Engine = DeepSpeedEngine
@@ -33,10 +38,15 @@ _OWNED = {
 
 
 def precision_of(train: Train, device: torch.device) -> torch.dtype:
-    """bf16 where there is a GPU and fp32 elsewhere, unless the run file says otherwise."""
+    """bf16 where there is a GPU and fp32 elsewhere, unless the run file says otherwise.
+
+    Raises BadConfig for fp16 where DeepSpeed has no fast arithmetic for it: most CPUs.
+    """
     if train.precision is None:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return torch.bfloat16 if train.precision == "bf16" else torch.float32
+    if train.precision == "fp16" and not _computes_fp16():
+        raise BadConfig("train.precision", "fp16", f"this {device.type} has no arithmetic for it: use bf16 or fp32")
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[train.precision]
 
 
 def deepspeed_config(settings: Settings, plan: BatchPlan, dtype: torch.dtype) -> dict[str, Any]:
@@ -48,39 +58,72 @@ def deepspeed_config(settings: Settings, plan: BatchPlan, dtype: torch.dtype) ->
         "gradient_accumulation_steps": plan.accumulation,
         "gradient_clipping": settings.train.clip or 0.0,
         "bf16": {"enabled": dtype == torch.bfloat16},
+        "fp16": _fp16(settings.train, dtype),
         "zero_optimization": {"stage": settings.parallelism.zero},
         "zero_allow_untested_optimizer": True,  # sgd
         "steps_per_print": 1_000_000_000,  # progress is told by us
-        "optimizer": _optimizer(settings.train),
     }
+    optimizer = deepspeed_optimizer(settings.train)
+    if optimizer is not None:
+        ours["optimizer"] = optimizer
+    if settings.train.optimizer == "muon":  # it needs whole gradients
+        ours["zero_optimization"]["reduce_scatter"] = False
     return _merged(ours, settings.deepspeed)
 
 
 def build_engine(
     build: Callable[[], nn.Module], settings: Settings, plan: BatchPlan, world: World, total_steps: int
 ) -> Engine:
-    """A DeepSpeed engine around a new model, the same weights on every rank. Raises BadConfig."""
+    """A DeepSpeed engine around a new model, the same weights on every rank. Raises BadConfig.
+
+    Raises StorageError when the weights that it begins with cannot be read.
+    """
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     dtype = precision_of(settings.train, world.device)
     config = deepspeed_config(settings, plan, dtype)
     torch.manual_seed(settings.train.seed)
     model = build()
+    prepare_model(model, settings)
     schedule = partial(_scheduler, schedule=settings.train.schedule, total_steps=total_steps)
     initialize: Any = deepspeed.initialize
     engine: Engine = initialize(
-        model=model, model_parameters=list(model.parameters()), config=config, lr_scheduler=schedule
+        model=model,
+        model_parameters=parameter_groups(model, settings.train, settings.init_from),
+        optimizer=client_optimizer(model, settings.train),
+        config=config,
+        lr_scheduler=schedule,
     )[0]
+    if settings.train.compile:
+        _compile(engine, world.device)
     return engine
 
 
-def _optimizer(train: Train) -> dict[str, Any]:
-    common = {"lr": train.lr, "weight_decay": train.weight_decay}
-    if train.optimizer == "sgd":
-        return {"type": "SGD", "params": {**common, "momentum": train.momentum}}
-    # torch's own Adam: DeepSpeed's would be compiled inside the run.
-    name = "AdamW" if train.optimizer == "adamw" else "Adam"
-    adam = {"betas": list(train.betas), "torch_adam": True, "adam_w_mode": train.optimizer == "adamw"}
-    return {"type": name, "params": {**common, **adam}}
+def prepare_model(model: nn.Module, settings: Settings) -> None:
+    """Before any layout divides it: first weights, what is frozen, what is recomputed. Raises BadConfig, StorageError."""
+    if settings.init_from is not None:
+        load_first_weights(model, settings.init_from)
+        freeze(model, settings.init_from.freeze)
+    if settings.train.activation_checkpointing:
+        recompute_blocks(model)
+
+
+def _compile(engine: Engine, device: torch.device) -> None:
+    """Takes effect, and time, at the first forward pass of each shape."""
+    if device.type == "cpu":  # its kernels are few, and a pool of compiling processes would outlive a killed rank
+        inductor: Any = importlib.import_module("torch._inductor.config")
+        inductor.compile_threads = 1
+    engine.compile()
+
+
+def _computes_fp16() -> bool:
+    accelerator: Any = get_accelerator  # untyped
+    return bool(accelerator().is_fp16_supported())
+
+
+def _fp16(train: Train, dtype: torch.dtype) -> dict[str, Any]:
+    """DeepSpeed takes a loss scale of 0 for a dynamic one."""
+    scale = train.loss_scale if isinstance(train.loss_scale, float) else 0
+    return {"enabled": dtype == torch.float16, "loss_scale": scale}
 
 
 def _scheduler(

@@ -12,6 +12,7 @@ from orchestrator import spec
 from orchestrator.control.board import Board
 from orchestrator.control.capacity import views
 from orchestrator.control.clusters import Clusters
+from orchestrator.control.model_versions import find_version
 from orchestrator.control.runs import RunRecords
 from orchestrator.core import lifecycle
 from orchestrator.core.money import NO_PRICES, Prices, cannot_hold
@@ -53,8 +54,8 @@ class Commands:
     def submit(self, commands: Sequence[SubmitCommand]) -> list[Submitted]:
         """Check every one, then record all or none.
 
-        Raises InvalidSpec; Refused for a gang that no connected cluster can ever take, a bundle or a secret that is not
-        there; Conflict for an idempotency key used with another document.
+        Raises InvalidSpec; Refused for a gang that no connected cluster can ever take, a bundle, a secret or a model that
+        is not there; Conflict for an idempotency key used with another document.
         """
         if len(commands) > MAX_BATCH:
             raise Refused(f"{len(commands)} submissions in one batch: at most {MAX_BATCH}")
@@ -65,8 +66,8 @@ class Commands:
         return answers
 
     def plan(self, project: str, spec_text: str) -> Plan:
-        """What the run file means and where it would fit now. Records nothing. Raises InvalidSpec, Refused."""
-        parsed = spec.parse(spec_text)
+        """What the run file means and where it would fit now. Records nothing. Raises InvalidSpec, Refused, NotFound."""
+        parsed = self._with_checkpoint(spec.parse(spec_text), project)
         self._check_cost(parsed)
         shape = spec.gang_shape(parsed)
         mine = [each for each in self._clusters() if each.project in ("*", project)]
@@ -104,6 +105,7 @@ class Commands:
             self._check_fits(spec.gang_shape(parsed), command.project, clusters)
             self._check_secrets(command.project, parsed.secrets)
             self._check_bundle(command.project, parsed.bundle)
+            document = spec.dump(self._with_checkpoint(parsed, command.project))
         except (Refused, NotFound):
             if not self._was_recorded(command):
                 raise
@@ -139,6 +141,18 @@ class Commands:
         why = cannot_hold(spec.gang_shape(parsed), parsed.max_cost.currency, self._prices)
         if why is not None:
             raise Refused(f"max_cost: {why}")
+
+    def _with_checkpoint(self, parsed: spec.RunSpec, project: str) -> spec.RunSpec:
+        """`init_from.model` with its version's checkpoint: what an alias means is settled when the run is submitted."""
+        init = parsed.init_from
+        if init is None or init.model is None:
+            return parsed
+        name, _, wanted = init.model.partition("@")
+        try:
+            version = find_version(self._store.models(project, name), project, name, wanted)
+        except NotFound as error:
+            raise NotFound(f"init_from.model: {error}") from None
+        return parsed.model_copy(update={"init_from": init.model_copy(update={"checkpoint": version.checkpoint})})
 
     def _check_bundle(self, project: str, sha256: str | None) -> None:
         """It must be there before the run is, and be the project's own."""

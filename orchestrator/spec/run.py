@@ -14,7 +14,7 @@ from orchestrator.spec.problems import Disagreement, suggest, without_credential
 from orchestrator.spec.quantities import Duration, Money
 from orchestrator.spec.resources import Elastic, Resources
 from orchestrator.spec.section import Label, Section, Whole
-from orchestrator.spec.training import Checkpoint, Data, Train
+from orchestrator.spec.training import Checkpoint, Data, InitFrom, Train
 from trainers.catalogue import RECIPES
 
 BUNDLE_PREFIX = "bundle:"
@@ -78,6 +78,7 @@ class RunSpec(Section):
     data: Annotated[Data, Field(description="Samples.")] = Data()
     model: Annotated[dict[str, Any], Field(description="The recipe's own keys.", default_factory=dict)]
     train: Annotated[Train, Field(description="Optimization.")] = Train()
+    init_from: Annotated[InitFrom | None, Field(description="Weights to begin with, in place of random ones.")] = None
     parallelism: Annotated[Parallelism, Field(description="How the model is divided.")] = Parallelism()
     deepspeed: Annotated[
         dict[str, Any],

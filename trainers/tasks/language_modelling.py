@@ -39,17 +39,20 @@ class LanguageModelling:
     notes: Mapping[str, Any] = field(default_factory=dict)
     judged_by: str = "val_loss"
     judged_mode: Literal["min", "max"] = "min"
+    label_smoothing: float = 0.0  # in training
 
     def model(self) -> nn.Module:
         return self.build()
 
     def loss(self, model: Model, batch: Batch) -> torch.Tensor:
-        return self._token_losses(model, batch).mean()
+        return self._token_losses(model, batch, self.label_smoothing).mean()
 
     def measure(self, model: Model, batch: Batch) -> Mapping[str, torch.Tensor]:
         return {"loss": self._token_losses(model, batch).mean(dim=1)}
 
-    def _token_losses(self, model: Model, batch: Batch) -> torch.Tensor:
+    def _token_losses(self, model: Model, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
         tokens = batch["tokens"]
         logits = model(tokens[:, :-1], batch["keys"]).float()
-        return functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
+        return functional.cross_entropy(
+            logits.transpose(1, 2), tokens[:, 1:], reduction="none", label_smoothing=smoothing
+        )
