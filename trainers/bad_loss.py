@@ -14,7 +14,7 @@ import torch
 import torch.distributed
 
 from trainers.config import BatchPlan
-from trainers.data.sampler import Sampler
+from trainers.data.sampler import Indices, Sampler
 from trainers.engine import Engine
 from trainers.errors import BadLoss
 from trainers.exchange import Exchange
@@ -45,9 +45,13 @@ class RecentLosses:
         self._kept.clear()
 
     def explain(self, sampler: Sampler, plan: BatchPlan, rank: int) -> BadLoss:
-        """Collective. The first step whose loss was no number on any rank, and the samples of those micro-batches."""
+        """Collective. The first step whose loss was no number on any rank, and the samples of those micro-batches; where
+        every loss was one, it is the last step's gradient that was none."""
         exchange = Exchange(rank, plan.world_size)
         reports = [each for each in exchange.all(self._first_bad()) if each is not None]
+        if not reports:
+            last = self._kept[-1]
+            return bad_gradient(f"the gradient of step {last.step} was", last.step, sampler.batch(last.consumed), rank)
         first = min(reports, key=lambda each: int(each["step"]))
         here = self._bad_samples(first, sampler, plan, rank)
         samples = sorted(index for each in exchange.all(here) for index in each)
@@ -78,13 +82,16 @@ def insist_on_finite_weights(engine: Engine, step: int, sampler: Sampler, consum
         bad = torch.maximum(bad, (~torch.isfinite(values.detach().sum(dtype=torch.float64))).to(bad.dtype))
     torch.distributed.all_reduce(bad, op=torch.distributed.ReduceOp.MAX)
     if bad.item():
-        samples = [int(each) for each in sampler.batch(consumed - sampler.global_batch)]
-        if rank == 0:
-            print(f"samples of step {step}: {samples}", flush=True)
-        raise BadLoss(
-            f"the update of step {step} left weights that are NaN or infinite, though its loss was a number; sample ids "
-            f"{_listed(samples)}: {_ADVICE}"
-        )
+        samples = sampler.batch(consumed - sampler.global_batch)
+        raise bad_gradient(f"the weights after the update of step {step} are", step, samples, rank)
+
+
+def bad_gradient(what: str, step: int, samples: Indices, rank: int) -> BadLoss:
+    """The whole batch of a step is told: which of its samples spoilt the sum of the gradients nobody can see."""
+    ids = [int(each) for each in samples]
+    if rank == 0:
+        print(f"samples of step {step}: {ids}", flush=True)
+    return BadLoss(f"{what} NaN or infinite, though its loss was a number; sample ids {_listed(ids)}: {_ADVICE}")
 
 
 def _own_weights(module: torch.nn.Module) -> list[torch.Tensor]:

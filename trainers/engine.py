@@ -112,7 +112,8 @@ def _compile(engine: Engine, device: torch.device) -> None:
     if device.type == "cpu":  # its kernels are few, and a pool of compiling processes would outlive a killed rank
         inductor: Any = importlib.import_module("torch._inductor.config")
         inductor.compile_threads = 1
-    engine.compile()
+    accelerator: Any = get_accelerator  # untyped
+    engine.compile(backend=accelerator().get_compile_backend())
 
 
 def _computes_fp16() -> bool:

@@ -65,6 +65,8 @@ class Loop:
         )
         self.plateau = plateau_of(self.settings.train.schedule, self.judgement.mode)
         self.recent_losses = RecentLosses()
+        train = self.settings.train  # a dynamic loss scale is found by updates that overflow, and are skipped
+        self.may_skip = train.precision == "fp16" and train.loss_scale == "dynamic"
         interval_s = min(self.progress.interval_s, STEP_INTERVAL_S)
         self.agreement = Agreement(self.loader.device, rank=self.rank, interval_s=interval_s)
 
@@ -98,6 +100,7 @@ class Loop:
         """One optimizer step; True when the ranks are due to agree."""
         total = torch.zeros((), device=self.loader.device)
         losses = []
+        skipped_before = self.engine.skipped_steps
         for batch in self.loader.training(self.task.splits.train, self.sampler, self.samples):
             loss = self.task.loss(self.engine, batch)
             self.engine.backward(loss)
@@ -109,6 +112,8 @@ class Loop:
         self.step += 1
         self.epoch_steps += 1
         self.recent_losses.add(self.step, self.samples, losses)
+        if self.engine.skipped_steps > skipped_before and not self.may_skip:  # the same on every rank
+            raise self.recent_losses.explain(self.sampler, self.loader.plan, self.rank)
         self.samples += self.sampler.global_batch
         return self.agreement.add(total / len(losses))
 

@@ -83,16 +83,19 @@ def scale_learning_rates(engine: DeepSpeedEngine, by: float) -> None:
 
 
 def hidden_matrices(model: nn.Module) -> Iterator[nn.Parameter]:
-    """What Muon is for: the matrices between the embeddings and the model's last matrix, which is its output layer."""
+    """What Muon is for: the matrices between the embeddings and the model's last matrix, which is its output layer.
+
+    Filters of a convolution are left to AdamW: DeepSpeed 0.19's Muon breaks on them.
+    """
     embeddings = {id(each.weight) for each in model.modules() if isinstance(each, nn.Embedding)}
-    matrices = [each for each in model.parameters() if each.ndim in (2, 4) and id(each) not in embeddings]
+    matrices = [each for each in model.parameters() if each.ndim == 2 and id(each) not in embeddings]
     yield from matrices[:-1]
 
 
 class Lion(torch.optim.Optimizer):
     """The sign of a momentum (Chen et al. 2023, arXiv 2302.06675, algorithm 2); weight decay is decoupled.
 
-    Its learning rate is three to ten times lower than Adam's.
+    Its authors take a learning rate three to ten times lower than AdamW's, and betas [0.9, 0.99].
     """
 
     def __init__(

@@ -54,9 +54,10 @@ class SpoiltGradient(Line):
     """The odd sample's loss is a number, and its gradient is none."""
 
     def loss(self, model: Model, batch: Batch) -> torch.Tensor:
-        loss = super().loss(model, batch)
+        predicted = model(batch["x"])
+        loss = (predicted - batch["y"]).square().mean()
         if (batch["index"] == SPOILT).any():
-            loss = loss + (model(batch["x"]) * 0).sqrt().sum()  # the root's slope at nought is infinite
+            loss = loss + (predicted * 0).sqrt().sum()  # the root's slope at nought is infinite
         return loss
 
 
@@ -78,6 +79,13 @@ class Heavy(Line):
 
 
 def line(settings: Settings) -> Line:
+    return Line()
+
+
+def traced_line(settings: Settings) -> Line:
+    """torch.compile traces the model and runs what it traced, without the minute that generating C++ takes."""
+    accelerator: Any = get_accelerator
+    accelerator().set_compile_backend("aot_eager")
     return Line()
 
 
