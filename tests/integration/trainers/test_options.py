@@ -223,3 +223,22 @@ def test_weights_that_saw_a_nan_gradient_are_never_sealed(zero: int, tmp_path: P
     assert ", ".join(map(str, batch)) in message
     assert [each.step for each in gang.of(Sealed)] == list(range(1, step))
     assert all(math.isfinite(loss) for loss in gang.losses().values() if loss is not None)
+
+
+@pytest.mark.parametrize("zero", [0, 2, 3])
+def test_weights_that_overflowed_are_never_sealed(zero: int, tmp_path: Path) -> None:
+    """Loss and gradient of the first step are numbers; its update is beyond what float32 holds."""
+    train = {"optimizer": "sgd", "lr": 3e38, "weight_decay": 100.0}
+    gang = run_gang(digits_launch(tmp_path, train=train, parallelism={"zero": zero}, checkpoint={"every_steps": 1}))
+    assert gang.codes == [ExitCode.BAD_LOSS, ExitCode.BAD_LOSS]
+    assert gang.one(Failed).message.startswith("the weights after the update of step 1 are NaN or infinite")
+    assert not gang.of(Sealed)
+
+
+def test_the_limit_of_steps_may_end_an_epoch_early(tmp_path: Path) -> None:
+    """Nine steps are an epoch; the rest of one is evaluated as one, and counts for early stopping."""
+    stopping = {"metric": "val_accuracy", "mode": "min", "patience": 9}
+    gang = run_gang(digits_launch(tmp_path, train={"epochs": 5, "steps": 12, "early_stopping": stopping}))
+    assert [(each.epoch, each.step) for each in gang.of(EpochEnded)] == [(0, 9), (1, 12)]
+    assert gang.one(Done).step == 12
+    assert gang.one(Done).stopped_early is None
