@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import deepspeed
 import torch
@@ -59,6 +59,16 @@ class Resume:
     skipped: tuple[Skipped, ...] = ()  # newer ones that were not taken, and why
 
 
+class Companion(Protocol):
+    """What is kept beside the weights, in DeepSpeed's file of the model: tensors and plain values."""
+
+    name: str
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
 class Checkpoints:
     """One rank's hand on its run's checkpoints. `keep`: how many of the last seals are kept, beside the best.
 
@@ -87,6 +97,18 @@ class Checkpoints:
         self._exchange = Exchange(rank, world_size)
         self._staging = Path(launch.staging_dir) / f"rank-{rank:05d}"
         self._fetched = Path(launch.staging_dir) / "fetched"  # files from an object store, for all ranks of the host
+        self._companions: list[Companion] = []
+
+    def accompany(self, companion: Companion) -> None:
+        """Save it with the weights and load it with them, from now on. It must be the same on every rank."""
+        self._companions.append(companion)
+
+    def noted(self) -> dict[str, Any]:
+        """What the newest admitted seal keeps in `extra`, before any of its files is believed; {} without a seal.
+
+        Raises Fenced and StorageError.
+        """
+        return dict(self._exchange.decided(self._newest_notes))
 
     def restore(self, engine: DeepSpeedEngine) -> Resume:
         """Load model, optimizer, schedule and random state from the newest admitted seal that verifies.
@@ -205,7 +227,8 @@ class Checkpoints:
         writer.begin()
         writer.makedirs(str(directory), exist_ok=True)
         try:
-            engine.save_checkpoint(str(self._staging), tag=tag, save_latest=False)
+            kept = {each.name: each.state_dict() for each in self._companions}
+            engine.save_checkpoint(str(self._staging), tag=tag, client_state=kept, save_latest=False)
             writer.save(random_state.capture(), str(directory / _random_name(self._rank)))
             written = [each for each in writer.written if not self._is_a_copy(each.path)]
             if writer.problem is None:
@@ -233,6 +256,12 @@ class Checkpoints:
             "manifest": choice.undecided.manifest.to_json(),
             "skipped": skipped,
         }
+
+    def _newest_notes(self) -> dict[str, Any]:
+        """Rank 0's."""
+        self._archive.open()
+        newest = self._archive.choose({}).undecided
+        return dict(newest.manifest.extra) if newest is not None and newest.manifest is not None else {}
 
     def _described(self, path: str) -> dict[str, Any]:
         """Rank 0: the manifest of one seal, or why there is none to believe."""
@@ -287,7 +316,9 @@ class Checkpoints:
         return self._local_rank == 0
 
     def _load(self, engine: DeepSpeedEngine, directory: Path, *, restart: bool) -> None:
-        engine.load_checkpoint(str(directory.parent), tag=directory.name, load_lr_scheduler_states=restart)
+        loaded = engine.load_checkpoint(str(directory.parent), tag=directory.name, load_lr_scheduler_states=restart)
+        for each in self._companions:
+            each.load_state_dict(loaded[1][each.name])
         random_file = directory / _random_name(self._rank)
         if restart and random_file.exists():
             random_state.restore(read_file(random_file, "cpu"))

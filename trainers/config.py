@@ -29,9 +29,11 @@ class Data:
 class Schedule:
     """The learning rate as a factor over optimizer steps."""
 
-    type: Literal["constant", "cosine", "linear"] = "constant"
+    type: Literal["constant", "cosine", "linear", "one_cycle", "plateau"] = "constant"
     warmup_steps: int = 0  # updates before the peak: the first of n gets 1/(n+1) of it, the last n/(n+1)
-    final_ratio: float = 0.0  # of the peak, at the last update
+    final_ratio: float = 0.0  # of the peak, at the last update; of a plateau: the least that it falls to
+    factor: float = 0.5  # of a plateau: what the rate is multiplied by
+    patience: int = 2  # of a plateau: epochs without improvement until then
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,21 @@ class Train:
     global_batch: int  # samples of one optimizer step, over all ranks
     epochs: int | None = None
     steps: int | None = None
-    micro_batch: int | None = None  # most samples of one forward pass on one rank; the rest is accumulated
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    lr: float = 1e-3
+    micro_batch: int | Literal["auto"] | None = None  # most samples of one forward pass; the rest is accumulated
+    optimizer: Literal["adamw", "adam", "sgd", "lion", "muon"] = "adamw"
+    lr: float | Literal["auto"] = 1e-3
     weight_decay: float = 0.0
-    momentum: float = 0.9  # of sgd
+    weight_decay_on: Literal["all", "matrices"] = "all"  # matrices: neither norms nor biases
+    momentum: float = 0.9  # of sgd and muon
     betas: tuple[float, float] = (0.9, 0.999)
     schedule: Schedule = field(default_factory=Schedule)
     clip: float | None = None  # largest norm of the whole gradient
-    precision: Literal["fp32", "bf16"] | None = None  # None: bf16 on a GPU, fp32 on a CPU
+    precision: Literal["fp32", "bf16", "fp16"] | None = None  # None: bf16 on a GPU, fp32 on a CPU
+    loss_scale: float | Literal["dynamic"] = "dynamic"  # of fp16
+    label_smoothing: float = 0.0
+    ema: float | None = None  # decay of the averaged weights that are evaluated and kept
+    activation_checkpointing: bool = False  # recompute each block in the backward pass
+    compile: bool = False  # by torch.compile
     seed: int = 0
     early_stopping: EarlyStopping | None = None
 
@@ -80,6 +88,28 @@ class CheckpointEvery:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Parameters that learn at a rate of their own."""
+
+    match: str  # a pattern of parameter names, as of files: * and ?
+    lr_factor: float  # times train.lr
+
+
+@dataclass(frozen=True)
+class InitFrom:
+    """Where the first weights come from, and which of them may change. See `trainers.init_from`."""
+
+    model: str | None = None  # NAME@VERSION, which the server has resolved to `checkpoint`
+    checkpoint: str | None = None  # URL or path of a sealed checkpoint
+    file: str | None = None  # a .safetensors file, or a directory of them
+    rename: Mapping[str, str] = field(default_factory=dict)  # beginnings of names there: what they are here
+    fresh: tuple[str, ...] = ()  # patterns of tensors that keep their random values
+    ignore: tuple[str, ...] = ()  # patterns of tensors there that the model has no place for
+    freeze: tuple[str, ...] = ()  # patterns of parameters that do not learn
+    groups: tuple[Group, ...] = ()  # the first that matches holds
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything of the run file that a rank acts on."""
 
@@ -89,6 +119,7 @@ class Settings:
     parallelism: Parallelism = field(default_factory=Parallelism)
     deepspeed: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: CheckpointEvery = field(default_factory=CheckpointEvery)
+    init_from: InitFrom | None = None
 
 
 @dataclass(frozen=True)
@@ -115,8 +146,9 @@ def plan_batch(train: Train, world_size: int, stages: int = 1) -> BatchPlan:
     """How `world_size` data-parallel ranks share the global batch.
 
     `micro_batch` is an upper bound, so that a run keeps its global batch when it gets more or fewer ranks: the largest
-    divisor of a rank's share within the bound is taken. Without it a pipeline gets as many micro-batches as it has
-    stages, or some of them would idle. Raises BadConfig when the ranks cannot share the batch evenly.
+    divisor of a rank's share within the bound is taken. `auto`, before it was found, is no bound. Without one a pipeline
+    gets as many micro-batches as it has stages, or some of them would idle. Raises BadConfig when the ranks cannot share
+    the batch evenly.
     """
     if train.global_batch % world_size:
         raise BadConfig(
@@ -125,7 +157,8 @@ def plan_batch(train: Train, world_size: int, stages: int = 1) -> BatchPlan:
             f"must be a multiple of the number of ranks that share it, here {world_size}",
         )
     share = train.global_batch // world_size
-    bound = min(train.micro_batch or max(1, share // stages), share)
+    asked = train.micro_batch if isinstance(train.micro_batch, int) else max(1, share // stages)
+    bound = min(asked, share)
     micro_batch = next(size for size in range(bound, 0, -1) if share % size == 0)
     return BatchPlan(train.global_batch, micro_batch, share // micro_batch, world_size)
 
@@ -149,13 +182,15 @@ def section(cls: type[T], raw: Any, path: str) -> T:
 def _convert(value: Any, hint: Any, path: str) -> Any:
     origin, options = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):  # which of them `Literal[...] | None` makes depends on the version
-        if value is None:
-            return None
-        return _convert(value, next(each for each in options if each is not type(None)), path)
+        return _convert_union(value, [each for each in options if each is not type(None)], path)
     if origin is Literal:
         if value not in options:
             raise BadConfig(path, value, f"must be one of {', '.join(map(str, options))}")
         return value
+    if origin is tuple and options[-1] is Ellipsis:
+        if not isinstance(value, (list, tuple)):
+            raise BadConfig(path, value, "must be a list")
+        return tuple(_convert(inner, options[0], f"{path}[{index}]") for index, inner in enumerate(value))
     if origin is tuple:
         if not isinstance(value, (list, tuple)) or len(value) != len(options):
             raise BadConfig(path, value, f"must be a list of {len(options)} numbers")
@@ -163,6 +198,19 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return section(hint, value, path)
     return _convert_plain(value, hint, path)
+
+
+def _convert_union(value: Any, options: list[Any], path: str) -> Any:
+    """A kind of value, or one of a few words, or None."""
+    if value is None:
+        return None
+    words = [word for each in options if typing.get_origin(each) is Literal for word in typing.get_args(each)]
+    kinds = [each for each in options if typing.get_origin(each) is not Literal]
+    if not kinds or (isinstance(value, str) and value in words):
+        return _convert(value, options[-1], path)
+    if words and isinstance(value, str):
+        raise BadConfig(path, value, f"must be a number or {' or '.join(words)}")
+    return _convert(value, kinds[0], path)
 
 
 def _convert_plain(value: Any, hint: Any, path: str) -> Any:
@@ -182,14 +230,15 @@ def _check_train(train: Train) -> None:
         "epochs": train.epochs,
         "steps": train.steps,
         "micro_batch": train.micro_batch,
+        "schedule.patience": train.schedule.patience,
     }
     for name, count in at_least_one.items():
-        if count is not None and count < 1:
+        if isinstance(count, int) and count < 1:
             raise BadConfig(f"train.{name}", count, "must be at least 1")
     if train.epochs is None and train.steps is None:
         raise BadConfig("train", {"epochs": None, "steps": None}, "needs epochs, steps or both")
-    if train.lr <= 0:
-        raise BadConfig("train.lr", train.lr, "must be above 0")
+    if isinstance(train.lr, float) and train.lr <= 0:
+        raise BadConfig("train.lr", train.lr, "must be above 0, or auto")
     if train.clip is not None and train.clip <= 0:
         raise BadConfig("train.clip", train.clip, "must be above 0; leave it out to clip nothing")
     if train.schedule.warmup_steps < 0:
@@ -198,6 +247,42 @@ def _check_train(train: Train) -> None:
         raise BadConfig("train.schedule.final_ratio", train.schedule.final_ratio, "must be within 0 and 1")
     if train.early_stopping is not None and train.early_stopping.patience < 1:
         raise BadConfig("train.early_stopping.patience", train.early_stopping.patience, "must be at least 1")
+    _check_options(train)
+
+
+def _check_options(train: Train) -> None:
+    if not 0 < train.schedule.factor < 1:
+        raise BadConfig("train.schedule.factor", train.schedule.factor, "must be between 0 and 1")
+    if not 0 <= train.label_smoothing < 1:
+        raise BadConfig("train.label_smoothing", train.label_smoothing, "must be at least 0 and less than 1")
+    if train.ema is not None and not 0 < train.ema < 1:
+        raise BadConfig("train.ema", train.ema, "must be between 0 and 1, such as 0.999")
+    if isinstance(train.loss_scale, float):
+        if train.precision != "fp16":
+            raise BadConfig("train.loss_scale", train.loss_scale, "is for train.precision fp16: leave it out")
+        if train.loss_scale <= 0:
+            raise BadConfig("train.loss_scale", train.loss_scale, "must be above 0, or dynamic")
+
+
+def _check_init_from(init: InitFrom) -> None:
+    places = {"checkpoint": init.checkpoint, "file": init.file}
+    given = [name for name, place in places.items() if place]
+    if init.model is not None and not init.checkpoint:
+        raise BadConfig("init_from.model", init.model, "is known to the server only: name init_from.checkpoint or file")
+    if len(given) != 1:
+        raise BadConfig(
+            "init_from", " and ".join(given) or "no source", "give exactly one of model, checkpoint and file"
+        )
+    for old, new in init.rename.items():
+        if not isinstance(new, str):
+            raise BadConfig(f"init_from.rename.{old}", new, "must be the beginning of a name")
+    for index, group in enumerate(init.groups):
+        if group.lr_factor <= 0:
+            raise BadConfig(
+                f"init_from.groups[{index}].lr_factor",
+                group.lr_factor,
+                "must be above 0: init_from.freeze stops learning",
+            )
 
 
 def _check_rest(settings: Settings) -> None:
@@ -213,6 +298,8 @@ def _check_rest(settings: Settings) -> None:
         raise BadConfig("parallelism.offload", settings.parallelism.offload, "needs parallelism.zero of at least 1")
     if settings.checkpoint.keep < 1:
         raise BadConfig("checkpoint.keep", settings.checkpoint.keep, "must be at least 1")
+    if settings.init_from is not None:
+        _check_init_from(settings.init_from)
 
 
 def _join(path: str, name: str) -> str:

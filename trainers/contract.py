@@ -77,6 +77,7 @@ class Launch:
     furthest_step: int = 0  # highest optimizer step that any earlier incarnation reached; up to it work is recomputed
     sealed_step: int | None = None  # newest step known to be sealed, 0: some step; None: as far as known, nothing is
     progress_socket: str | None = None  # unix stream socket; None: progress goes to standard output
+    memory_bytes: int = 0  # most resident memory of this rank; 0: no limit
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))

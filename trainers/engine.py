@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -9,13 +10,17 @@ from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.accelerator.real_accelerator import get_accelerator
 from deepspeed.runtime.engine import DeepSpeedEngine
 from torch import nn
 
 from trainers.config import BatchPlan, Parallelism, Schedule, Settings, Train
 from trainers.distributed import World
 from trainers.errors import BadConfig
+from trainers.init_from import load_first_weights
+from trainers.optimizers import client_optimizer, deepspeed_optimizer, freeze, parameter_groups
 from trainers.parallel import Place
+from trainers.recomputation import recompute_blocks
 from trainers.schedule import learning_rate_factor
 
 Engine = DeepSpeedEngine
@@ -39,10 +44,15 @@ _OWNED = {
 
 
 def precision_of(train: Train, device: torch.device) -> torch.dtype:
-    """bf16 where there is a GPU and fp32 elsewhere, unless the run file says otherwise."""
+    """bf16 where there is a GPU and fp32 elsewhere, unless the run file says otherwise.
+
+    Raises BadConfig for fp16 where DeepSpeed has no fast arithmetic for it: most CPUs.
+    """
     if train.precision is None:
         return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return torch.bfloat16 if train.precision == "bf16" else torch.float32
+    if train.precision == "fp16" and not _computes_fp16():
+        raise BadConfig("train.precision", "fp16", f"this {device.type} has no arithmetic for it: use bf16 or fp32")
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[train.precision]
 
 
 def deepspeed_config(settings: Settings, plan: BatchPlan, dtype: torch.dtype) -> dict[str, Any]:
@@ -60,32 +70,74 @@ def deepspeed_config(settings: Settings, plan: BatchPlan, dtype: torch.dtype) ->
             "pipe_partitioned": False,
             "grad_partitioned": False,
         },  # sent whole, by each tensor rank to its like
+        "fp16": _fp16(settings.train, dtype),
         "zero_allow_untested_optimizer": True,  # sgd
         "steps_per_print": 1_000_000_000,  # progress is told by us
-        "optimizer": _optimizer(settings.train),
     }
+    optimizer = deepspeed_optimizer(settings.train)
+    if optimizer is not None:
+        ours["optimizer"] = optimizer
+    if settings.train.optimizer == "muon":  # it needs whole gradients
+        ours["zero_optimization"]["reduce_scatter"] = False
     return _merged(ours, settings.deepspeed)
 
 
 def build_engine(
     build: Callable[[], nn.Module], settings: Settings, plan: BatchPlan, world: World, place: Place, total_steps: int
 ) -> Engine:
-    """A DeepSpeed engine around this rank's part of a new model, which is the same in every layout. Raises BadConfig."""
+    """A DeepSpeed engine around this rank's part of a new model, which is the same in every layout.
+
+    Raises BadConfig, and StorageError when the weights that it begins with cannot be read.
+    """
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     dtype = precision_of(settings.train, world.device)
     config = deepspeed_config(settings, plan, dtype)
     torch.manual_seed(settings.train.seed)
-    model = place.divide(build())
+    model = build()
+    prepare_model(model, settings)
+    model = place.divide(model)
     schedule = partial(_scheduler, schedule=settings.train.schedule, total_steps=total_steps)
     initialize: Any = deepspeed.initialize
     engine: Engine = initialize(
         model=model,
-        model_parameters=list(model.parameters()),
+        model_parameters=parameter_groups(model, settings.train, settings.init_from),
+        optimizer=client_optimizer(model, settings.train),
         config=config,
         lr_scheduler=schedule,
         mpu=place.mpu,
     )[0]
+    if settings.train.compile:
+        _compile(engine, world.device)
     return engine
+
+
+def prepare_model(model: nn.Module, settings: Settings) -> None:
+    """Before any layout divides it: first weights, what is frozen, what is recomputed. Raises BadConfig, StorageError."""
+    if settings.init_from is not None:
+        load_first_weights(model, settings.init_from)
+        freeze(model, settings.init_from.freeze)
+    if settings.train.activation_checkpointing:
+        recompute_blocks(model)
+
+
+def _compile(engine: Engine, device: torch.device) -> None:
+    """Takes effect, and time, at the first forward pass of each shape."""
+    if device.type == "cpu":  # its kernels are few, and a pool of compiling processes would outlive a killed rank
+        inductor: Any = importlib.import_module("torch._inductor.config")
+        inductor.compile_threads = 1
+    accelerator: Any = get_accelerator  # untyped
+    engine.compile(backend=accelerator().get_compile_backend())
+
+
+def _computes_fp16() -> bool:
+    accelerator: Any = get_accelerator  # untyped
+    return bool(accelerator().is_fp16_supported())
+
+
+def _fp16(train: Train, dtype: torch.dtype) -> dict[str, Any]:
+    """DeepSpeed takes a loss scale of 0 for a dynamic one."""
+    scale = train.loss_scale if isinstance(train.loss_scale, float) else 0
+    return {"enabled": dtype == torch.float16, "loss_scale": scale}
 
 
 def _zero(parallelism: Parallelism) -> dict[str, Any]:
@@ -94,16 +146,6 @@ def _zero(parallelism: Parallelism) -> dict[str, Any]:
     place = {"device": parallelism.offload}
     parts = {"offload_optimizer": place, **({"offload_param": dict(place)} if parallelism.zero == 3 else {})}
     return {"stage": parallelism.zero, **parts}
-
-
-def _optimizer(train: Train) -> dict[str, Any]:
-    common = {"lr": train.lr, "weight_decay": train.weight_decay}
-    if train.optimizer == "sgd":
-        return {"type": "SGD", "params": {**common, "momentum": train.momentum}}
-    # torch's own Adam: DeepSpeed's would be compiled inside the run.
-    name = "AdamW" if train.optimizer == "adamw" else "Adam"
-    adam = {"betas": list(train.betas), "torch_adam": True, "adam_w_mode": train.optimizer == "adamw"}
-    return {"type": name, "params": {**common, **adam}}
 
 
 def _scheduler(

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
+
+import torch
 
 from trainers.agreement import Agreed, Agreement
+from trainers.bad_loss import RecentLosses, insist_on_finite_weights
 from trainers.checkpoint import Checkpoints, Resume
 from trainers.config import Settings
 from trainers.contract import EpochEnded, Sealed, Step
 from trainers.data.loader import Loader
 from trainers.data.sampler import Sampler
+from trainers.ema import Ema
 from trainers.engine import Engine
-from trainers.errors import BadConfig, BadLoss, Stopped
+from trainers.errors import BadConfig, Stopped
 from trainers.evaluation import evaluate
 from trainers.judgement import Judgement
+from trainers.optimizers import scale_learning_rates
 from trainers.parallel import Place
+from trainers.plateau import plateau_of
 from trainers.progress import STEP_INTERVAL_S, Progress
 from trainers.tasks.task import Task
 
@@ -36,6 +44,8 @@ class Loop:
     total_steps: int
     furthest_step: int  # up to it, steps are recomputed
     stop_asked: Callable[[], bool]
+    ema: Ema | None = None
+    found: Mapping[str, Any] = field(default_factory=dict)  # for what the run file says `auto`; kept in checkpoints
     step: int = 0
     samples: int = 0  # consumed by all ranks
     metrics: dict[str, float] = field(default_factory=dict)  # of the last epoch that ended
@@ -53,6 +63,10 @@ class Loop:
             if wanted
             else Judgement(self.task.judged_by, self.task.judged_mode)
         )
+        self.plateau = plateau_of(self.settings.train.schedule, self.judgement.mode)
+        self.recent_losses = RecentLosses()
+        train = self.settings.train  # a dynamic loss scale is found by updates that overflow, and are skipped
+        self.may_skip = train.precision == "fp16" and train.loss_scale == "dynamic"
         interval_s = min(self.progress.interval_s, STEP_INTERVAL_S)
         self.agreement = Agreement(self.loader.device, rank=self.place.rank, interval_s=interval_s)
 
@@ -67,6 +81,8 @@ class Loop:
         self.epoch_loss_sum = state.extra["epoch_loss_sum"]
         self.epoch_steps = state.extra["epoch_steps"]
         self.judgement = self.judgement.resumed(state.extra["judgement"], state.checkpoint, state.step)
+        if self.plateau is not None:  # what it did to the rates came back with the scheduler
+            self.plateau = self.plateau.resumed(state.extra["plateau"])
 
     def run(self) -> None:
         """Train to the end. Raises Stopped after a SIGTERM, BadLoss, and what a lost peer or a full disk raises."""
@@ -82,21 +98,25 @@ class Loop:
 
     def _train_step(self) -> bool:
         """One optimizer step; True when the ranks are due to agree."""
+        skipped_before = self.engine.skipped_steps
         batches = self.loader.training(self.task.splits.train, self.sampler, self.samples)
-        loss = self.place.train_step(self.engine, self.task, batches)
+        losses = self.place.train_step(self.engine, self.task, batches)
+        if self.ema is not None:
+            self.ema.update()
         self.step += 1
         self.epoch_steps += 1
+        self.recent_losses.add(self.step, self.samples, losses)
+        if self.engine.skipped_steps > skipped_before and not self.may_skip:  # the same on every rank
+            raise self.recent_losses.explain(self.sampler, self.loader.plan, self.place)
         self.samples += self.sampler.global_batch
-        return self.agreement.add(loss)
+        return self.agreement.add(torch.stack(losses).mean())
 
     def _between_steps(self, epoch_ends: bool) -> None:
         agreed = self.agreement.reach(stop=self.stop_asked(), save=self._time_to_save())
         self._tell_step(agreed)
         if agreed.loss_sum - agreed.loss_sum != 0:  # NaN or infinite
-            raise BadLoss(
-                f"the loss became {agreed.loss} at or shortly before step {self.step}: lower train.lr, set train.clip, "
-                "add warm-up, or look at the data of that step"
-            )
+            raise self.recent_losses.explain(self.sampler, self.loader.plan, self.place)
+        self.recent_losses.clear()
         self.epoch_loss_sum += agreed.loss_sum
         if epoch_ends:
             self._end_epoch(save=agreed.save or self._step_to_save())
@@ -107,7 +127,7 @@ class Loop:
 
     def _end_epoch(self, *, save: bool) -> None:
         epoch = self.sampler.epoch_of(self.samples - 1)
-        with self.progress.during("evaluating"):
+        with self.progress.during("evaluating"), self.averaged():
             validation = self.task.splits.validation
             judged = evaluate(self.place, self.engine, self.task, self.loader, validation, "val_", self.progress.alive)
         self.metrics = {"train_loss": self.epoch_loss_sum / self.epoch_steps, **judged}
@@ -120,14 +140,29 @@ class Loop:
         elif save:
             self._save(best=False)
 
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside, the model computes with its averaged weights, where the run keeps them."""
+        return self.ema.applied() if self.ema is not None else nullcontext()
+
     def _judge(self) -> None:
         if self.judgement.metric in self.metrics:
             self.judgement = self.judgement.after_epoch(self.metrics[self.judgement.metric], self.step)
+            self._follow_plateau(self.metrics[self.judgement.metric])
         elif self.settings.train.early_stopping is not None:
             known = ", ".join(self.metrics)
             raise BadConfig("train.early_stopping.metric", self.judgement.metric, f"must be one of {known}")
+        elif self.plateau is not None:
+            raise BadConfig(
+                "train.schedule.type", "plateau", f"follows {self.judgement.metric}, which was not measured"
+            )
+
+    def _follow_plateau(self, value: float) -> None:
+        if self.plateau is not None:
+            before, self.plateau = self.plateau, self.plateau.after_epoch(value)
+            scale_learning_rates(self.engine, self.plateau.ratio / before.ratio)
 
     def _save(self, *, best: bool) -> None:
+        insist_on_finite_weights(self.engine, self.step, self.sampler, self.samples, self.place.rank)
         with self.progress.during("checkpoint"):
             sealed = self.checkpoints.save(
                 self.engine,
@@ -142,6 +177,8 @@ class Loop:
                     "epoch_loss_sum": self.epoch_loss_sum,
                     "epoch_steps": self.epoch_steps,
                     "notes": dict(self.task.notes),
+                    "plateau": self.plateau.to_extra() if self.plateau is not None else None,
+                    "automatic": dict(self.found),
                 },
             )
         self.sealed_step, self.sealed_at_s = self.step, time.monotonic()

@@ -15,6 +15,7 @@ import sys
 import torch
 
 from trainers import script
+from trainers.automatic import Automatic
 from trainers.checkpoint import Checkpoints
 from trainers.command import read_command
 from trainers.config import Settings, plan_batch, read_settings
@@ -22,6 +23,7 @@ from trainers.contract import Done, ExitCode, Launch, Restored
 from trainers.data.loader import Loader
 from trainers.data.sampler import Sampler
 from trainers.distributed import World, join, leave, seed_generators
+from trainers.ema import ema_of
 from trainers.engine import build_engine, precision_of
 from trainers.errors import BadConfig, account
 from trainers.evaluation import evaluate
@@ -39,19 +41,10 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
     """One rank, from nothing to a result. Raises what `trainers.errors.account` can tell."""
     progress.phase("starting")
     settings = read_settings(launch)
-    task = make_task(launch, settings)
+    task = with_label_smoothing(make_task(launch, settings), settings)
     world = join(launch.threads)
-
     place = take_place(launch, settings, world)
     place.check(task)
-    plan = plan_batch(settings.train, place.data_size, stages=settings.parallelism.pipeline)
-    sampler = Sampler(len(task.splits.train), plan.global_batch, settings.train.seed)
-    loader = Loader(plan, place.at.data, world.device, precision_of(settings.train, world.device))
-    total_steps = count_steps(settings, sampler)
-    engine = build_engine(task.model, settings, plan, world, place, total_steps)
-    seed_generators(settings.train.seed, world.rank)
-
-    progress.phase("restoring")
     checkpoints = Checkpoints(
         launch,
         rank=world.rank,
@@ -60,6 +53,21 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
         layout=place.layout,
         alive=progress.alive,
     )
+    automatic = Automatic(launch, task, world, place)
+    if "auto" in (settings.train.micro_batch, settings.train.lr):
+        settings = automatic.settle(settings, checkpoints.noted().get("automatic", {}))
+
+    plan = plan_batch(settings.train, place.data_size, stages=settings.parallelism.pipeline)
+    sampler = Sampler(len(task.splits.train), plan.global_batch, settings.train.seed)
+    loader = Loader(plan, place.at.data, world.device, precision_of(settings.train, world.device))
+    total_steps = count_steps(settings, sampler)
+    engine = build_engine(task.model, settings, plan, world, place, total_steps)
+    seed_generators(settings.train.seed, world.rank)
+    ema = ema_of(engine, settings)
+    if ema is not None:
+        checkpoints.accompany(ema)
+
+    progress.phase("restoring")
     state = checkpoints.restore(engine)
     if world.rank == 0:
         progress.send(Restored(state.step, state.checkpoint, state.skipped))
@@ -76,6 +84,8 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
         total_steps=total_steps,
         furthest_step=launch.furthest_step,
         stop_asked=stop.asked,
+        ema=ema,
+        found=automatic.found,
     )
     loop.resume(state)
     with stop.held():
@@ -83,7 +93,8 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
 
     progress.phase("evaluating")
     chosen, note = take_best(loop, checkpoints, place.exchange)
-    tested = evaluate(place, engine, task, loader, task.splits.test, "test_", progress.alive)
+    with loop.averaged():
+        tested = evaluate(place, engine, task, loader, task.splits.test, "test_", progress.alive)
     if world.rank == 0:
         metrics = {**loop.metrics, **tested}
         progress.send(Done(loop.step, metrics, chosen, stopped_early=loop.judgement.stop_reason, note=note))
@@ -133,6 +144,16 @@ def make_task(launch: Launch, settings: Settings) -> Task:
     task = make(settings)
     if not isinstance(task, Task):
         raise BadConfig("entrypoint", launch.target, "must return a trainers.tasks.task.Task: see trainers/README.md")
+    return task
+
+
+def with_label_smoothing(task: Task, settings: Settings) -> Task:
+    """The task with `train.label_smoothing`. Raises BadConfig when it has none: it must be a field `label_smoothing`."""
+    smoothing = settings.train.label_smoothing
+    if smoothing:
+        if not hasattr(task, "label_smoothing"):
+            raise BadConfig("train.label_smoothing", smoothing, f"is not known to {type(task).__name__}: leave it out")
+        setattr(task, "label_smoothing", smoothing)  # noqa: B010 - no part of the protocol
     return task
 
 

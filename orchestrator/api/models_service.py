@@ -9,8 +9,8 @@ from typing import Any
 from orchestrator.api.auth import caller
 from orchestrator.api.pages import page_of
 from orchestrator.api.parts import Parts, bad_request
+from orchestrator.control.model_versions import find_version
 from orchestrator.core.records import ModelVersion
-from orchestrator.errors import NotFound
 from orchestrator.protocol import convert
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
@@ -73,12 +73,6 @@ class ModelsService(rpc.ModelsServicer):
         if not name:
             raise bad_request("name", name, "the name of a model is needed")
         versions = await self._versions(project, name)
-        if not versions:
-            raise NotFound(f"no model {name!r} in project {project}: `evertrain model list` shows those there are")
         if len({each.project for each in versions}) > 1:
             raise bad_request("project", project, f"must be named: several projects have a model {name!r}")
-        for each in sorted(versions, key=lambda version: -version.version):
-            if not wanted or wanted in each.aliases or wanted == str(each.version):
-                return each
-        known = ", ".join(str(each.version) for each in versions[:10])
-        raise NotFound(f"model {name!r} has no version or alias {wanted!r}; its newest versions: {known}")
+        return find_version(versions, project, name, wanted)

@@ -10,7 +10,7 @@ from orchestrator.cluster.gang_messages import Bind, StartRanks
 from orchestrator.core.orders import AttemptOrder
 from trainers.contract import Launch
 
-CONFIG_SECTIONS = ("data", "model", "train", "parallelism", "deepspeed", "checkpoint")
+CONFIG_SECTIONS = ("data", "model", "train", "parallelism", "deepspeed", "checkpoint", "init_from")
 Accelerator = Literal["cpu", "cuda"]
 _KINDS: tuple[Literal["recipe", "entrypoint", "script"], ...] = ("recipe", "entrypoint", "script")
 # Ours, Ray's and the thread counts of the actor: none of them is the business of a rank, nor of its zygote.
@@ -87,6 +87,7 @@ def launch_of(bind: Bind, start: StartRanks, *, staging_dir: str, code_dir: str 
         furthest_step=start.furthest_step,
         sealed_step=start.sealed_step,
         progress_socket=socket,
+        memory_bytes=memory_of(spec),
     )
 
 

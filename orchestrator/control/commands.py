@@ -12,6 +12,7 @@ from orchestrator import spec
 from orchestrator.control.board import Board
 from orchestrator.control.capacity import views
 from orchestrator.control.clusters import Clusters
+from orchestrator.control.model_versions import find_version
 from orchestrator.control.runs import RunRecords
 from orchestrator.core import lifecycle
 from orchestrator.core.money import NO_PRICES, Prices, cannot_hold
@@ -57,7 +58,8 @@ class Commands:
         """Check every one, then record all or none.
 
         Raises InvalidSpec, also for what the planner knows can never work; Refused for a gang that no connected cluster
-        can ever take, a bundle or a secret that is not there; Conflict for an idempotency key used with another document.
+        can ever take, a bundle, a secret or a model that is not there; Conflict for an idempotency key used with another
+        document.
         """
         if len(commands) > MAX_BATCH:
             raise Refused(f"{len(commands)} submissions in one batch: at most {MAX_BATCH}")
@@ -68,8 +70,10 @@ class Commands:
         return answers
 
     def plan(self, project: str, spec_text: str) -> Plan:
-        """What the run file means, whether it can work, and what it takes. Records nothing. Raises InvalidSpec, Refused."""
-        parsed = spec.parse(spec_text)
+        """What the run file means, whether it can work, and what it takes. Records nothing.
+        Raises InvalidSpec, Refused, NotFound.
+        """
+        parsed = self._with_checkpoint(spec.parse(spec_text), project)
         self._check_cost(parsed)
         mine = [each for each in self._clusters() if each.project in ("*", project)]
         return plan(parsed, mine, self._pasts(project, parsed), self._prices)
@@ -101,6 +105,7 @@ class Commands:
     def _submission(self, command: SubmitCommand, clusters: Sequence[ClusterView]) -> Submission:
         parsed = spec.parse(command.spec_text)
         reviewed = review(parsed, [each for each in clusters if each.project in ("*", command.project)])
+        chosen = reviewed.spec
         try:
             self._check_cost(parsed)
             self._check_fits(spec.gang_shape(parsed), command.project, clusters)
@@ -108,6 +113,7 @@ class Commands:
             self._check_bundle(command.project, parsed.bundle)
             if reviewed.problems:
                 raise InvalidSpec(reviewed.problems)
+            chosen = self._with_checkpoint(chosen, command.project)
         except (InvalidSpec, Refused, NotFound):
             if not self._was_recorded(command):
                 raise
@@ -115,7 +121,7 @@ class Commands:
             run_id=f"run-{base64.b32encode(os.urandom(7)).decode()[:10].lower()}",
             project=command.project,
             name=parsed.name,
-            spec=spec.dump(reviewed.spec),
+            spec=spec.dump(chosen),
             submitted_by=command.by,
             submitted_at=self._clock.now(),
             queue=parsed.queue,
@@ -154,6 +160,18 @@ class Commands:
         why = cannot_hold(spec.gang_shape(parsed), parsed.max_cost.currency, self._prices)
         if why is not None:
             raise Refused(f"max_cost: {why}")
+
+    def _with_checkpoint(self, parsed: spec.RunSpec, project: str) -> spec.RunSpec:
+        """`init_from.model` with its version's checkpoint: what an alias means is settled when the run is submitted."""
+        init = parsed.init_from
+        if init is None or init.model is None:
+            return parsed
+        name, _, wanted = init.model.partition("@")
+        try:
+            version = find_version(self._store.models(project, name), project, name, wanted)
+        except NotFound as error:
+            raise NotFound(f"init_from.model: {error}") from None
+        return parsed.model_copy(update={"init_from": init.model_copy(update={"checkpoint": version.checkpoint})})
 
     def _check_bundle(self, project: str, sha256: str | None) -> None:
         """It must be there before the run is, and be the project's own."""

@@ -135,12 +135,14 @@ class _Asked:
     def __init__(self, spec: RunSpec, card: RecipeCard | None, shape: ModelShape | None) -> None:
         train = spec.train
         self.spec, self.card, self.shape = spec, card, shape
-        self.micro_batch = train.micro_batch
+        # Whoever looks for the largest that fits finds one where a single sample does.
+        self.micro_batch = 1 if train.micro_batch == "auto" else train.micro_batch
         self.setting = Setting(
             micro_batch=1,
             precision=train.precision,
             optimizer=train.optimizer,
             momentum=train.momentum,
+            activation_checkpointing=train.activation_checkpointing,
             device="gpu" if spec.resources.gpu else "cpu",
             zero=Request(spec.deepspeed, Layout(1)).zero,
         )

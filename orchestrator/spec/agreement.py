@@ -15,7 +15,8 @@ from trainers.layout import problems
 if TYPE_CHECKING:
     from orchestrator.spec.run import RunSpec
 
-_NOT_FOR_SCRIPTS = ("data", "model", "train", "parallelism", "deepspeed")
+_NOT_FOR_SCRIPTS = ("data", "model", "train", "init_from", "parallelism", "deepspeed")
+_TOGETHER = ("tensor", "pipeline", "sequence", "expert")  # degrees whose ranks compute one pass together
 _OWNED_BY_US = {
     "train_batch_size": "train.global_batch",
     "train_micro_batch_size_per_gpu": "train.micro_batch",
@@ -46,6 +47,7 @@ def disagreements(spec: RunSpec) -> list[Problem]:
         _layout,
         _batch,
         _metric,
+        _options,
         _deepspeed,
         _secrets,
         _launcher,
@@ -132,7 +134,7 @@ def _batch(spec: RunSpec) -> Iterator[Problem]:
             str(batch),
             f"must be divisible by {of} ({shares}): {right} is; or take one of {fitting} workers",
         )
-    elif micro is not None and batch % (shares * micro):
+    elif isinstance(micro, int) and batch % (shares * micro):
         fitting = ", ".join(str(each) for each in _divisors(batch // shares, 1, batch))
         yield Problem(
             "train.micro_batch",
@@ -158,6 +160,24 @@ def _metric(spec: RunSpec) -> Iterator[Problem]:
             shorten(stopping.metric),
             f"is not reported by {spec.recipe}, {suggest(stopping.metric, known)}",
         )
+
+
+def _options(spec: RunSpec) -> Iterator[Problem]:
+    """What an option of `train:` needs of the layout and of its neighbours."""
+    train, parallel = spec.train, spec.parallelism
+    if train.loss_scale != "dynamic" and train.precision != "fp16":
+        yield Problem("train.loss_scale", shorten(train.loss_scale), "is for train.precision fp16: leave it out")
+    divided = [each for each in _TOGETHER if getattr(parallel, each) > 1]
+    if train.micro_batch == "auto" and (parallel.zero == 3 or divided):
+        layout = ", ".join([*divided, *(["zero 3"] if parallel.zero == 3 else [])])
+        yield Problem("train.micro_batch", "auto", f"cannot be tried with parallelism {layout}: give a number")
+    for name, most in (("zero", 2), ("pipeline", 1), ("expert", 1)):
+        if train.ema is not None and getattr(parallel, name) > most:
+            yield Problem(
+                "train.ema",
+                f"{train.ema:g}",
+                f"needs every worker to hold the model: parallelism.{name} must be at most {most}",
+            )
 
 
 def _deepspeed(spec: RunSpec) -> Iterator[Problem]:

@@ -14,7 +14,7 @@ from orchestrator.spec.problems import Disagreement, suggest, without_credential
 from orchestrator.spec.quantities import Duration, Money
 from orchestrator.spec.resources import Elastic, Resources
 from orchestrator.spec.section import Label, Section, Whole
-from orchestrator.spec.training import Checkpoint, Data, Train
+from orchestrator.spec.training import Checkpoint, Data, InitFrom, Train
 from trainers.catalogue import RECIPES
 
 BUNDLE_PREFIX = "bundle:"
@@ -83,6 +83,7 @@ class RunSpec(Section):
         Field(description="How the model is divided; auto: as the planner finds cheapest."),
         WithJsonSchema({"anyOf": [Parallelism.model_json_schema(), {"const": AUTO}]}, mode="validation"),
     ] = Parallelism()
+    init_from: Annotated[InitFrom | None, Field(description="Weights to begin with, in place of random ones.")] = None
     deepspeed: Annotated[
         dict[str, Any],
         Field(description="DeepSpeed's own keys, or the path of a JSON file with them.", default_factory=dict),

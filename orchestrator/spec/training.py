@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from orchestrator.spec.problems import without_credentials
 from orchestrator.spec.quantities import Duration
-from orchestrator.spec.section import Count, Number, Section, Whole, of_numbers
+from orchestrator.spec.section import LARGEST_COUNT, Count, Number, Section, Whole, of_numbers
 
 DEFAULT_CHECKPOINT_EVERY_S = 60.0
+_MODEL = re.compile(r"[a-z0-9][-a-z0-9]{0,62}@[a-z0-9][a-z0-9_-]{0,62}")
 
 Share = Annotated[Number, Field(ge=0, le=1)]
 Decay = Annotated[Number, Field(ge=0, lt=1)]
@@ -24,6 +26,23 @@ def _whole_of_one(split: tuple[float, float, float]) -> tuple[float, float, floa
     if split[0] <= 0:
         raise ValueError("must leave something to train on: its first part is above 0")
     return split
+
+
+def _or_word(word: str, *, whole: bool = False) -> BeforeValidator:
+    """A number above 0, or `word`: told in one sentence, where a union would tell of each kind by itself."""
+
+    def check(value: Any) -> Any:
+        if value is None or value == word:
+            return value
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"must be {word} or a number, without quotes")
+        if not 0 < value < math.inf:
+            raise ValueError(f"must be {word} or a finite number greater than 0")
+        if whole and (value != int(value) or value > LARGEST_COUNT):
+            raise ValueError(f"must be {word} or a whole number of at most {LARGEST_COUNT}")
+        return value
+
+    return BeforeValidator(check)
 
 
 class Data(Section):
@@ -43,11 +62,20 @@ class Data(Section):
 
 
 class Schedule(Section):
-    """How the learning rate moves: up over `warmup_steps`, then by `type` down to lr times `final_ratio`."""
+    """How the learning rate moves: up over `warmup_steps`, then by `type` down to lr times `final_ratio`.
 
-    type: Annotated[Literal["constant", "cosine", "linear"], Field(description="Shape after the warm-up.")] = "constant"
-    warmup_steps: Annotated[Count, Field(ge=0, description="Optimizer steps of linear warm-up.")] = 0
-    final_ratio: Annotated[Share, Field(description="Last learning rate over `lr`.")] = 0.0
+    `plateau` multiplies it by `factor` when the judging metric has not improved for `patience` epochs.
+    """
+
+    type: Annotated[
+        Literal["constant", "cosine", "linear", "one_cycle", "plateau"], Field(description="Shape after the warm-up.")
+    ] = "constant"
+    warmup_steps: Annotated[
+        Count, Field(ge=0, description="Optimizer steps of warm-up; one_cycle rises for 30 % of the run without it.")
+    ] = 0
+    final_ratio: Annotated[Share, Field(description="Last learning rate over `lr`; of a plateau, the least.")] = 0.0
+    factor: Annotated[Number, Field(gt=0, lt=1, description="Of a plateau: what the rate is multiplied by.")] = 0.5
+    patience: Annotated[Count, Field(ge=1, description="Of a plateau: epochs without improvement until then.")] = 2
 
 
 class EarlyStopping(Section):
@@ -73,20 +101,93 @@ class Train(Section):
     steps: Annotated[Count | None, Field(ge=1, description="Optimizer steps.")] = None
     global_batch: Annotated[Count, Field(ge=1, description="Samples of one optimizer step, over all workers.")] = 32
     micro_batch: Annotated[
-        Count | None, Field(ge=1, description="Samples of one forward pass of one worker; the rest is accumulated.")
+        Annotated[Count, Field(ge=1)] | Literal["auto"] | None,
+        _or_word("auto", whole=True),
+        Field(
+            description="Samples of one forward pass of one worker; auto: the most that fit. The rest is accumulated."
+        ),
     ] = None
-    optimizer: Annotated[Literal["adamw", "adam", "sgd"], Field(description="The optimizer.")] = "adamw"
-    lr: Annotated[Number, Field(gt=0, description="Learning rate.")] = 1e-3
+    optimizer: Annotated[
+        Literal["adamw", "adam", "sgd", "lion", "muon"],
+        Field(description="The optimizer. muon is for hidden matrices, the rest is left to adamw."),
+    ] = "adamw"
+    lr: Annotated[
+        Annotated[Number, Field(gt=0)] | Literal["auto"],
+        _or_word("auto"),
+        Field(description="Learning rate; auto: found by a range test."),
+    ] = 1e-3
     weight_decay: Annotated[Number, Field(ge=0, description="Weight decay.")] = 0.0
-    momentum: Annotated[Decay, Field(description="Momentum of sgd.")] = 0.9
+    weight_decay_on: Annotated[
+        Literal["all", "matrices"], Field(description="What decays; matrices: neither norms nor biases.")
+    ] = "all"
+    momentum: Annotated[Decay, Field(description="Momentum of sgd and muon.")] = 0.9
     betas: Annotated[
-        tuple[Decay, Decay], of_numbers(2, "beta1 and beta2"), Field(description="Decay rates of adam and adamw.")
+        tuple[Decay, Decay], of_numbers(2, "beta1 and beta2"), Field(description="Decay rates of adam, adamw and lion.")
     ] = (0.9, 0.999)
     schedule: Annotated[Schedule, Field(description="Learning-rate schedule.")] = Schedule()
     clip: Annotated[Number | None, Field(gt=0, description="Largest gradient norm.")] = None
-    precision: Annotated[Literal["fp32", "bf16"], Field(description="Arithmetic of the forward pass.")] = "fp32"
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"], Field(description="Arithmetic of the forward and backward pass.")
+    ] = "fp32"
+    loss_scale: Annotated[
+        Annotated[Number, Field(gt=0)] | Literal["dynamic"],
+        _or_word("dynamic"),
+        Field(description="Of fp16: what keeps small gradients above zero."),
+    ] = "dynamic"
+    label_smoothing: Annotated[Decay, Field(description="Share of every target that is spread over all classes.")] = 0.0
+    ema: Annotated[
+        Number | None, Field(gt=0, lt=1, description="Decay of averaged weights, which are evaluated and kept.")
+    ] = None
+    activation_checkpointing: Annotated[
+        bool, Field(strict=True, description="Compute blocks again in the backward pass, to save memory.")
+    ] = False
+    compile: Annotated[bool, Field(strict=True, description="Compile the model by torch.compile.")] = False
     seed: Annotated[Whole, Field(ge=0, lt=2**32, description="Of initialization, data order and dropout.")] = 0
     early_stopping: Annotated[EarlyStopping | None, Field(description="When to stop before the end.")] = None
+
+
+Pattern = Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class Group(Section):
+    """Parameters that learn at a rate of their own."""
+
+    match: Annotated[Pattern, Field(description="Names of parameters, as a pattern: encoder.*")]
+    lr_factor: Annotated[Number, Field(gt=0, description="Times train.lr.")]
+
+
+class InitFrom(Section):
+    """The weights that a model begins with, from one of `model`, `file` and `checkpoint`, and which of them may change."""
+
+    model: Annotated[str | None, Field(description="A registered model: NAME@VERSION, or NAME@ALIAS.")] = None
+    file: Annotated[
+        str | None, Field(min_length=1, description="A .safetensors file, or a directory of them, on the nodes.")
+    ] = None
+    checkpoint: Annotated[
+        str | None,
+        AfterValidator(partial(without_credentials, "init_from.checkpoint")),
+        Field(min_length=1, description="URL or path of a sealed checkpoint; the server fills it in for `model`."),
+    ] = None
+    rename: Annotated[
+        dict[str, str], Field(description="Beginnings of names there: what they are here.", default_factory=dict)
+    ]
+    fresh: Annotated[tuple[Pattern, ...], Field(description="Tensors that begin at random, such as head.*")] = ()
+    ignore: Annotated[tuple[Pattern, ...], Field(description="Tensors there that the model has no place for.")] = ()
+    freeze: Annotated[tuple[Pattern, ...], Field(description="Parameters that do not learn.")] = ()
+    groups: Annotated[
+        tuple[Group, ...], Field(description="Learning rates of their own; the first that matches holds.")
+    ] = ()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> InitFrom:
+        given = [key for key in ("model", "file", "checkpoint") if getattr(self, key) is not None]
+        if len(given) != 1 and given != ["model", "checkpoint"]:  # the latter is what a stored run says
+            raise ValueError(
+                f"must name exactly one of model, file and checkpoint, names {' and '.join(given) or 'none'}"
+            )
+        if self.model is not None and not _MODEL.fullmatch(self.model):
+            raise ValueError(f"model {self.model!r} must be a name and a version or alias, such as digits-cnn@3")
+        return self
 
 
 class Checkpoint(Section):

@@ -23,12 +23,14 @@ class Classification:
     notes: Mapping[str, Any] = field(default_factory=dict)
     judged_by: str = "val_loss"
     judged_mode: Literal["min", "max"] = "min"
+    label_smoothing: float = 0.0  # in training
 
     def model(self) -> nn.Module:
         return self.build()
 
     def loss(self, model: Model, batch: Batch) -> torch.Tensor:
-        return functional.cross_entropy(model(batch["inputs"], batch["keys"]).float(), batch["targets"])
+        logits = model(batch["inputs"], batch["keys"]).float()
+        return functional.cross_entropy(logits, batch["targets"], label_smoothing=self.label_smoothing)
 
     def measure(self, model: Model, batch: Batch) -> Mapping[str, torch.Tensor]:
         logits = model(batch["inputs"], batch["keys"]).float()

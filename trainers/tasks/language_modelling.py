@@ -39,12 +39,13 @@ class LanguageModelling:
     notes: Mapping[str, Any] = field(default_factory=dict)
     judged_by: str = "val_loss"
     judged_mode: Literal["min", "max"] = "min"
+    label_smoothing: float = 0.0  # in training
 
     def model(self) -> nn.Module:
         return self.build()
 
     def loss(self, model: Model, batch: Batch) -> torch.Tensor:
-        return self._token_losses(model, batch).mean()
+        return self._token_losses(model, batch, self.label_smoothing).mean()
 
     def measure(self, model: Model, batch: Batch) -> Mapping[str, torch.Tensor]:
         return {"loss": self._token_losses(model, batch).mean(dim=1)}
@@ -56,6 +57,8 @@ class LanguageModelling:
         positions = (batch["tokens"].shape[1] - 1) // count
         return {**batch, "tokens": batch["tokens"][:, index * positions : (index + 1) * positions + 1]}
 
-    def _token_losses(self, model: Model, batch: Batch) -> torch.Tensor:
+    def _token_losses(self, model: Model, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
         logits = model(*self.inputs(batch)).float()
-        return functional.cross_entropy(logits.transpose(1, 2), batch["tokens"][:, 1:], reduction="none")
+        return functional.cross_entropy(
+            logits.transpose(1, 2), batch["tokens"][:, 1:], reduction="none", label_smoothing=smoothing
+        )

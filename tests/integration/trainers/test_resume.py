@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.integration.trainers import odd_tasks
 from tests.integration.trainers.gangs import Gang, again, digits_launch, restored_step, run_gang
 from trainers.contract import Done, EpochEnded, ExitCode, Failed, Launch, Message, Restored, Sealed, Step
 
@@ -67,6 +68,50 @@ def test_resuming_equals_no_interruption_bit_for_bit(zero: int, tmp_path: Path) 
     assert second.losses() == {step: loss for step, loss in whole.losses().items() if step > 5}
     assert sealed(second) == sealed(whole)
     assert second.one(Done).metrics == pytest.approx(whole.one(Done).metrics, rel=1e-12)
+
+
+PLATEAU = {
+    "schedule": {"type": "plateau", "factor": 0.3, "patience": 1},
+    "early_stopping": {"metric": "val_accuracy", "mode": "min", "patience": 9},  # it never improves: the rate falls
+    "epochs": 3,
+}
+
+
+@pytest.mark.parametrize(
+    ("zero", "options"),
+    [
+        (0, {"ema": 0.9, "schedule": {"type": "one_cycle"}}),
+        (1, {"optimizer": "lion", "ema": 0.9, "precision": "bf16", **PLATEAU}),
+        (2, {"optimizer": "muon", "weight_decay": 0.01, "weight_decay_on": "matrices", "ema": 0.9}),
+        (3, {"optimizer": "muon", "lr": 1e-2, **PLATEAU}),
+    ],
+)
+def test_options_are_resumed_bit_for_bit(zero: int, options: dict[str, Any], tmp_path: Path) -> None:
+    whole = run_gang(eighteen_steps(tmp_path / "whole", zero, every_steps=5, **options))
+    launch = eighteen_steps(tmp_path / "killed", zero, every_steps=5, **options)
+    first = killed_at(22 if "epochs" in options else 7, launch)
+    second = run_gang(again(launch))
+    assert first.codes != [0, 0]
+    assert restored_step(second) == (20 if "epochs" in options else 5)
+    assert second.losses() == {step: loss for step, loss in whole.losses().items() if step > restored_step(second)}
+    assert sealed(second) == sealed(whole)
+    assert second.of(Step)[-1].learning_rate == whole.of(Step)[-1].learning_rate
+    assert second.one(Done).metrics == pytest.approx(whole.one(Done).metrics, rel=1e-12)
+
+
+@pytest.mark.parametrize("zero", [0, 2])
+def test_a_dynamic_loss_scale_is_resumed_bit_for_bit(zero: int, tmp_path: Path) -> None:
+    def launch_in(root: Path) -> Launch:
+        launch = eighteen_steps(root, zero, every_steps=5, precision="fp16")
+        return replace(launch, kind="entrypoint", target=f"{odd_tasks.__name__}:half_precision_digits")
+
+    whole = run_gang(launch_in(tmp_path / "whole"))
+    launch = launch_in(tmp_path / "killed")
+    killed_at(12, launch)
+    second = run_gang(again(launch))
+    assert restored_step(second) == 10
+    assert second.losses() == {step: loss for step, loss in whole.losses().items() if step > 10}
+    assert sealed(second) == sealed(whole)
 
 
 def test_a_resumed_epoch_reports_the_loss_of_all_its_steps(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from orchestrator.control.commands import SubmitCommand
 from orchestrator.core import observations as seen
 from orchestrator.core.ledger import Ledger, TimeClass
 from orchestrator.core.observations import Progress
+from orchestrator.core.records import RunFilter
 from orchestrator.core.runs import ReasonCode
 from orchestrator.errors import Conflict, InvalidSpec, NotFound, Refused
 from orchestrator.ports import Change
@@ -411,3 +412,35 @@ async def test_a_run_far_back_in_the_queue_knows_its_place():
     plane = Plane()
     runs = [plane.submit(f"run-{n}") for n in range(3)]
     assert plane.board.reason(runs[2].id).message == "place 3 in the queue"
+
+
+async def test_a_registered_model_is_begun_with_by_version_or_alias():
+    plane = Plane()
+    session = await plane.attach()
+    parent = plane.submit("parent")
+    plane.loop.one_pass()
+    await session.observe([observation(parent, what, seq=n) for n, what in enumerate(TRAINING, 1)])
+    await session.observe([observation(parent, attempt_ended("succeeded"), seq=3)])
+    (version,) = plane.store.models("default", "parent")
+    plane.store.set_alias("default", "parent", 1, "best")
+    child = plane.submit("child", init_from={"model": "parent@best", "freeze": ["first.*"]})
+    assert child.spec["init_from"]["checkpoint"] == version.checkpoint
+    assert child.spec["init_from"]["freeze"] == ["first.*"]
+    text = json.dumps(document("child", init_from={"model": "parent@1"}))
+    assert plane.commands.plan("default", text).spec["init_from"]["checkpoint"] == version.checkpoint
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [("parent@1", "init_from.model: no model 'parent' in project default"), ("child@7", "no version or alias '7'")],
+)
+async def test_a_model_that_is_not_registered_is_refused_at_submission(model, words):
+    plane = Plane()
+    session = await plane.attach()
+    run = plane.submit("child")
+    plane.loop.one_pass()
+    await session.observe([observation(run, what, seq=n) for n, what in enumerate(TRAINING, 1)])
+    await session.observe([observation(run, attempt_ended("succeeded"), seq=3)])
+    with pytest.raises(NotFound, match=words):
+        plane.submit("other", init_from={"model": model})
+    assert [each.name for each in plane.store.runs(RunFilter("default"), page="", limit=10).runs] == ["child"]

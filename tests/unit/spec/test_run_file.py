@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import typing
 
@@ -11,10 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator import spec
+from orchestrator.cluster.rank_env import CONFIG_SECTIONS
 from orchestrator.core.runs import Budgets
 from orchestrator.core.scheduling.fit import GangShape
 from orchestrator.errors import InvalidSpec
 from orchestrator.spec.quantities import parse_duration, parse_size
+from orchestrator.spec.training import InitFrom, Train
+from trainers import config
+from trainers.config import Group, read_settings
+from trainers.contract import Launch
 
 EVERY_KEY = """
 name: digits-cnn
@@ -39,6 +45,15 @@ _LAUGHS = "a0: &a0 [1, 1, 1]\n" + "".join(f"a{i + 1}: &a{i + 1} [{', '.join([f'*
 TEXT = {"recipe": "text_transformer", "resources": {"workers": 6}}
 BATCH_OF_32 = {"epochs": 1, "global_batch": 32}
 NVME = {"zero_optimization": {"offload_optimizer": {"device": "nvme"}}}
+OPTIONS = {
+    "epochs": 1, "lr": "auto", "micro_batch": "auto", "optimizer": "muon", "ema": 0.999, "label_smoothing": 0.1,
+    "precision": "fp16", "loss_scale": 1024, "weight_decay_on": "matrices", "activation_checkpointing": True,
+    "compile": True, "schedule": {"type": "plateau", "factor": 0.3, "patience": 1},
+}  # fmt: skip
+INIT_FROM = {
+    "model": "bert@best", "checkpoint": "/c/step-1", "rename": {"": "encoder."}, "fresh": ["head.*"], "ignore": ["pooler.*"],
+    "freeze": ["encoder.embeddings.*"], "groups": [{"match": "head.*", "lr_factor": 10}],
+}  # fmt: skip
 STOP = {"metric": "val_los", "patience": 1}
 SCRIPT = {"name": "a", "script": "train.py"}
 
@@ -80,7 +95,25 @@ def test_a_dumped_run_file_has_the_sections_and_keys_that_ranks_read() -> None:
     assert set(config) >= {"data", "model", "train", "parallelism", "deepspeed", "checkpoint"}
     assert set(config["checkpoint"]) == {"every", "every_steps", "keep"}
     assert set(config["data"]) == {"source", "split"}
-    assert config["train"]["schedule"] == {"type": "constant", "warmup_steps": 0, "final_ratio": 0.0}
+    shape = {"type": "constant", "warmup_steps": 0, "final_ratio": 0.0}
+    assert config["train"]["schedule"] == {**shape, "factor": 0.5, "patience": 2}
+
+
+def test_every_training_option_and_every_source_of_weights_reaches_the_ranks() -> None:
+    parsed = spec.parse(json.dumps({**LEAST, "train": OPTIONS, "init_from": INIT_FROM}))
+    dumped = {name: value for name, value in spec.dump(parsed).items() if name in CONFIG_SECTIONS}
+    settings = read_settings(Launch("r", "r", 1, 1, "recipe", "digits_cnn", dumped, "/c", "/s"))
+    assert (settings.train.lr, settings.train.micro_batch) == ("auto", "auto")
+    assert (settings.train.ema, settings.train.loss_scale, settings.train.optimizer) == (0.999, 1024.0, "muon")
+    assert settings.init_from is not None
+    assert settings.init_from.groups == (Group("head.*", 10.0),)
+    assert settings.init_from.checkpoint == "/c/step-1"
+
+
+@pytest.mark.parametrize("key", ["train", "init_from"])
+def test_server_and_ranks_know_the_same_keys(key: str) -> None:
+    server, ranks = {"train": (Train, config.Train), "init_from": (InitFrom, config.InitFrom)}[key]
+    assert set(server.model_fields) == {each.name for each in dataclasses.fields(ranks)}
 
 
 @pytest.mark.parametrize(
@@ -97,6 +130,18 @@ def test_a_dumped_run_file_has_the_sections_and_keys_that_ranks_read() -> None:
         ({"name": None}, "name", "text"),
         ({"train": {"epochs": 1, "lr": 0}}, "train.lr", "greater than 0"),
         ({"train": {"epochs": 1, "lr": "1e-3"}}, "train.lr", "without quotes"),
+        ({"train": {"epochs": 1, "lr": "fast"}}, "train.lr", "must be auto or a number"),
+        ({"train": {"epochs": 1, "micro_batch": 1.5}}, "train.micro_batch", "auto or a whole number"),
+        ({"train": {"epochs": 1, "micro_batch": 0}}, "train.micro_batch", "greater than 0"),
+        ({"train": {"epochs": 1, "loss_scale": 8}}, "train.loss_scale", "is for train.precision fp16"),
+        ({"train": {"epochs": 1, "ema": 1}}, "train.ema", "less than 1"),
+        ({"train": {"epochs": 1, "ema": 0.9}, "parallelism": {"zero": 3}}, "train.ema", "zero must be at most 2"),
+        ({"train": {"epochs": 1, "micro_batch": "auto"}, "parallelism": {"zero": 3}}, "train.micro_batch", "give a number"),
+        ({"init_from": {"freeze": ["a.*"]}}, "init_from", "exactly one of model, file and checkpoint"),
+        ({"init_from": {"file": "a", "model": "b@1"}}, "init_from", "names model and file"),
+        ({"init_from": {"model": "digits"}}, "init_from", "digits-cnn@3"),
+        ({"init_from": {"file": "a", "groups": [{"match": "a", "lr_factor": 0}]}}, "init_from.groups[0].lr_factor", "than 0"),
+        ({"init_from": {"file": "a", "frezze": ["a"]}}, "init_from.frezze", "did you mean freeze?"),
         ({"train": {"epochs": True}}, "train.epochs", "number"),
         ({"train": {"epochs": 3_000_000_000, "steps": 100}}, "train.epochs", "at most 2147483647"),
         ({"train": {"epochs": 10**30}}, "train.epochs", "at most 2147483647"),
@@ -172,7 +217,7 @@ def test_all_problems_are_told_at_once() -> None:
 
 
 def test_the_value_is_shown_as_it_was_written() -> None:
-    with pytest.raises(InvalidSpec, match=r'train\.lr: must be a number, without quotes \(got "fast"\)'):
+    with pytest.raises(InvalidSpec, match=r'train\.lr: must be auto or a number, without quotes \(got "fast"\)'):
         spec.parse("name: a\nrecipe: digits_cnn\ntrain: {epochs: 1, lr: fast}")
 
 

@@ -11,6 +11,7 @@ from trainers.config import Schedule
 from trainers.contract import MESSAGE_BYTES, ExitCode, encode
 from trainers.errors import BadConfig, BadLoss, Stopped, StorageError, account
 from trainers.judgement import Judgement
+from trainers.plateau import Plateau, plateau_of
 from trainers.schedule import learning_rate_factor
 
 
@@ -25,6 +26,9 @@ from trainers.schedule import learning_rate_factor
         (Schedule("linear", warmup_steps=4), {0: 0.2, 3: 0.8, 4: 1.0, 7: 0.5, 10: 0.0}),
         (Schedule("linear", warmup_steps=10), {0: 1 / 11, 9: 10 / 11, 10: 1.0}),
         (Schedule("linear", warmup_steps=20), {0: 1 / 21, 10: 11 / 21}),
+        (Schedule("one_cycle", final_ratio=0.01), {0: 0.04, 3: 1.0, 10: 0.01}),  # it rises for three of eleven
+        (Schedule("one_cycle", warmup_steps=5), {0: 0.04, 5: 1.0, 10: 0.0}),
+        (Schedule("plateau", warmup_steps=4), {0: 0.2, 4: 1.0, 10: 1.0}),
     ],
 )
 def test_the_learning_rate_follows_its_schedule(schedule: Schedule, factors: dict[int, float]) -> None:
@@ -42,6 +46,33 @@ def test_the_last_update_of_a_run_has_the_final_ratio(kind: Literal["linear", "c
 
 def test_a_run_of_one_update_makes_it_at_the_peak() -> None:
     assert learning_rate_factor(0, Schedule("linear"), total_steps=1) == 1.0
+
+
+def flat(values: list[float], *, mode: Literal["min", "max"] = "min", least: float = 0.0) -> Plateau:
+    state = Plateau(mode, factor=0.1, patience=2, least=least)
+    for value in values:
+        state = state.after_epoch(value)
+    return state
+
+
+def test_a_plateau_lowers_the_rate_after_so_many_epochs_without_improvement() -> None:
+    assert flat([3, 2, 1]).ratio == 1.0
+    assert flat([3, 1, 2]).ratio == 1.0
+    assert flat([3, 1, 1, 2]).ratio == pytest.approx(0.1)  # a tie is no improvement
+    assert flat([3, 1, 1, 2, 2]).ratio == pytest.approx(0.1)  # it counts anew
+    assert flat([3, 1, 1, 2, 2, 2]).ratio == pytest.approx(0.01)
+    assert flat([3, 1, 1, 2, 2, 2], least=0.05).ratio == 0.05
+    assert flat([1, 3, 2, float("nan")], mode="max").ratio == pytest.approx(0.1)
+
+
+def test_a_plateau_survives_a_checkpoint() -> None:
+    state = flat([3, 1, 1, 2, 2])
+    assert flat([]).resumed(state.to_extra()) == state
+
+
+def test_other_schedules_have_no_plateau() -> None:
+    assert plateau_of(Schedule("cosine"), "min") is None
+    assert plateau_of(Schedule("plateau", factor=0.3), "max") == Plateau("max", 0.3, 2, 0.0)
 
 
 def judged(values: list[float], *, mode: str = "min", patience: int | None = 2) -> Judgement:
