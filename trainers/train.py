@@ -17,6 +17,7 @@ from trainers.checkpoint import Checkpoints
 from trainers.command import read_command
 from trainers.config import Settings, plan_batch, read_settings
 from trainers.contract import Done, ExitCode, Launch, Restored
+from trainers.data.history import History
 from trainers.data.loader import Loader
 from trainers.data.sampler import Sampler
 from trainers.distributed import join, leave, seed_generators
@@ -63,6 +64,7 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
         progress=progress,
         rank=world.rank,
         total_steps=total_steps,
+        history=History(launch.attempt, launch.incarnation, world.size),
         furthest_step=launch.furthest_step,
         stop_asked=stop.asked,
     )
@@ -119,7 +121,7 @@ def make_task(launch: Launch, settings: Settings) -> Task:
 def count_steps(settings: Settings, sampler: Sampler) -> int:
     """Where the run ends: at `train.steps` or after `train.epochs`, whichever comes first."""
     epochs, steps = settings.train.epochs, settings.train.steps
-    by_epochs = epochs * sampler.steps_per_epoch if epochs is not None else None
+    by_epochs = sampler.steps_of(epochs) if epochs is not None else None
     return min(each for each in (by_epochs, steps) if each is not None)
 
 

@@ -53,7 +53,7 @@ def test_the_whole_life_of_digits_cnn_reaches_97_percent(tmp_path: Path) -> None
     best = [each for each in gang.of(Sealed) if each.best]
     assert done.checkpoint == best[-1].checkpoint
     assert best[-1].metrics["val_loss"] == min(each.metrics["val_loss"] for each in gang.of(EpochEnded))
-    assert gang.of(Sealed)[-1].step == done.step == 180
+    assert gang.of(Sealed)[-1].step == done.step == 197
     assert not gang.of(Done, rank=1)
     assert not gang.of(Sealed, rank=1)
 
