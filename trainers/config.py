@@ -96,7 +96,7 @@ class Data:
     split_by: SplitBy | None = None
     label: str | None = None  # the column to be predicted
     features: tuple[str, ...] | None = None  # None: every other column
-    schema: Mapping[str, Column] = field(default_factory=dict)
+    columns: Mapping[str, Column] = field(default_factory=dict)
     checks: Checks = field(default_factory=Checks)
     clean: Clean = field(default_factory=Clean)
     steps: Steps | None = None

@@ -8,13 +8,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from orchestrator.spec.agreement import disagreements
+from orchestrator.spec.data import Data
 from orchestrator.spec.parallelism import Parallelism
 from orchestrator.spec.policy import Environment, Retry, check_env_name
 from orchestrator.spec.problems import Disagreement, suggest, without_credentials
 from orchestrator.spec.quantities import Duration, Money
 from orchestrator.spec.resources import Elastic, Resources
 from orchestrator.spec.section import Label, Section, Whole
-from orchestrator.spec.training import Checkpoint, Data, Train
+from orchestrator.spec.training import Checkpoint, Train
 from trainers.catalogue import RECIPES
 
 BUNDLE_PREFIX = "bundle:"

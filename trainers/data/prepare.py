@@ -32,19 +32,19 @@ import yaml
 
 from trainers.catalogue import RECIPES
 from trainers.config import Data, Steps, check_data, section
-from trainers.data import checks, survey
-from trainers.data.checks import BadData, Finding
-from trainers.data.files import fingerprint
-from trainers.data.fitting import Statistics, gather, merged
-from trainers.data.formats import Fragment
 from trainers.data.prepared import MANIFEST, PROFILE, REPORT, Manifest, Prepared, find, sealed, verify
-from trainers.data.profile import profile_of
-from trainers.data.report import render
-from trainers.data.roles import Roles, roles_of
-from trainers.data.splitting import DROPPED, PARTS, Parts, assign, repeats
-from trainers.data.survey import Survey
-from trainers.data.tables import fragments
-from trainers.data.transform import Arrays, Fitted, apply, fit
+from trainers.data.preparing import checks, survey
+from trainers.data.preparing.checks import BadData, Finding
+from trainers.data.preparing.fitting import Statistics, gather, merged
+from trainers.data.preparing.profile import profile_of
+from trainers.data.preparing.report import render
+from trainers.data.preparing.roles import Roles, roles_of
+from trainers.data.preparing.splitting import DROPPED, PARTS, Parts, assign, repeats
+from trainers.data.preparing.survey import Survey
+from trainers.data.preparing.transform import Arrays, Fitted, apply, fit
+from trainers.data.reading.files import fingerprint
+from trainers.data.reading.formats import Fragment
+from trainers.data.reading.tables import fragments
 from trainers.errors import BadConfig, TrainerError
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ def prepare(data: Data, root: str | Path | None = None, each: Each = here) -> Pr
     """
     check_data(data)
     directory = Path(root or data.prepared or DEFAULT_ROOT).expanduser().absolute()
-    pieces = fragments(data.source, {name: rule.type for name, rule in data.schema.items() if rule.type})
+    pieces = fragments(data.source, {name: rule.type for name, rule in data.columns.items() if rule.type})
     directory.mkdir(parents=True, exist_ok=True)
     key = key_of(data, pieces, directory)
     with _alone(directory / f".{key}.lock"):
@@ -131,9 +131,10 @@ def _of_all_runs(data: Data) -> Steps:
 
 
 def _code_version() -> str:
+    here = Path(__file__).parent
     hashed = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        if path.stem not in ("audit", "history", "loader", "ray_job", "report", "sampler"):
+    for path in sorted([Path(__file__), *here.glob("reading/*.py"), *here.glob("preparing/*.py")]):
+        if path.stem != "report":
             hashed.update(path.read_bytes())
     return hashed.hexdigest()
 
@@ -199,7 +200,7 @@ def _judge(surveys: Sequence[Survey], roles: Roles, data: Data) -> bool:
     total = sum(each.rows for each in surveys)
     findings = checks.joined(finding for each in surveys for finding in each.findings)
     for null in checks.joined(finding for each in surveys for finding in each.nulls.values()):
-        if null.count > (data.schema[null.column].nulls or 0.0) * total:
+        if null.count > (data.columns[null.column].nulls or 0.0) * total:
             findings.append(null)
     if total < data.checks.rows:
         findings.append(Finding("data.checks.rows", data.source, f"must hold {data.checks.rows} rows", total, ()))

@@ -1,7 +1,7 @@
 """Data made ready, on disk: one memory-mapped array a column and part, made to exist by a manifest written last.
 
     ROOT/<key>/manifest.json          what it was made of and how, sizes and checksums: the seal
-               profile.json           what the training part looks like: see `trainers.data.profile`
+               profile.json           what the training part looks like: see `trainers.data.preparing.profile`
                report.html            the same for people
                train/inputs.npy       [rows, ...], as are categories, tokens, targets
                train/row.npy          number of each row in the source
@@ -22,11 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainers.data.files import digest
+from trainers.config import Augment
+from trainers.data.augment import Augmented
 from trainers.data.loader import Splits
+from trainers.data.preparing.splitting import PARTS
+from trainers.data.preparing.transform import Fitted
+from trainers.data.reading.files import digest
 from trainers.data.sampler import Indices
-from trainers.data.splitting import PARTS
-from trainers.data.transform import Fitted
 from trainers.errors import BadConfig
 
 MANIFEST, PROFILE, REPORT = "manifest.json", "profile.json", "report.html"
@@ -109,14 +111,24 @@ class Prepared:
         profile: dict[str, Any] = json.loads((self.directory / PROFILE).read_text())
         return profile
 
-    def part(self, name: str) -> Columns:
-        """The examples of one of `trainers.data.splitting.PARTS`."""
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one example's `inputs`; empty where there are none."""
+        inputs = self.part("train").columns.get("inputs")
+        return tuple(inputs.shape[1:]) if inputs is not None else ()
+
+    def part(self, name: str, *, images: bool = False) -> Columns:
+        """The examples of one of `PARTS`. `images`: inputs [n, height, width] become [n, 1, height, width]."""
         files = (self.directory / name).glob("*.npy")
         columns = {file.stem: _mapped(file) for file in files if file.stem != "row"}
+        if images and columns["inputs"].ndim == 3:
+            columns["inputs"] = columns["inputs"].unsqueeze(1)
         return Columns(columns, self.manifest.rows[name])
 
-    def splits(self) -> Splits:
-        return Splits(*(self.part(name) for name in PARTS))
+    def splits(self, augment: Augment | None = None, *, images: bool = False) -> Splits:
+        """All three parts, the training one with random variants where `augment` says so."""
+        train, validation, test = (self.part(name, images=images) for name in PARTS)
+        return Splits(Augmented(train, augment) if augment is not None else train, validation, test)
 
 
 def find(root: Path, key: str) -> Prepared | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from trainers.config import Data
-from trainers.data.tables import TYPES
+from trainers.data.reading.tables import TYPES
 from trainers.errors import BadConfig
 
 USUAL_LABELS = ("label", "target", "y")
@@ -43,7 +43,7 @@ def roles_of(schema: pa.Schema, data: Data) -> Roles:
     by = data.split_by
     named = {"data.label": data.label, **({f"data.split_by.{way}": getattr(by, way) for way in vars(by)} if by else {})}
     _insist(schema, [(path, name) for path, name in named.items() if name])
-    _insist(schema, [(f"data.schema.{name}", name) for name in data.schema])
+    _insist(schema, [(f"data.columns.{name}", name) for name in data.columns])
     _insist(schema, [("data.features", name) for name in data.features or ()])
     deciding = {by.group, by.time} if by else set()
     names = data.features or [each for each in schema.names if each not in {label, "path"} | deciding]
@@ -69,7 +69,7 @@ def roles_of(schema: pa.Schema, data: Data) -> Roles:
 
 def declared(schema: pa.Schema, name: str, data: Data) -> pa.DataType:
     """The type of a column by the run file, else by the source."""
-    column = data.schema.get(name)
+    column = data.columns.get(name)
     return TYPES[column.type] if column is not None and column.type else schema.field(name).type
 
 

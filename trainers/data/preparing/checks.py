@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from PIL import Image, UnidentifiedImageError
 
 from trainers.config import Column, Data
-from trainers.data.roles import Roles
-from trainers.data.tables import TYPES
+from trainers.data.preparing.roles import Roles
+from trainers.data.reading.tables import TYPES
 from trainers.errors import BadConfig
 
 Mask = npt.NDArray[np.bool_]
@@ -88,12 +88,12 @@ def typed(table: pa.Table, data: Data, place: Place) -> tuple[pa.Table, list[Fin
     These become nulls.
     """
     findings = []
-    for name, rule in data.schema.items():
+    for name, rule in data.columns.items():
         if rule.type is None or table[name].type == TYPES[rule.type]:
             continue
         column, wrong = _cast(table[name], TYPES[rule.type])
         if wrong.any():
-            findings.append(_finding(f"data.schema.{name}.type", name, f"must be a {rule.type}", table, wrong, place))
+            findings.append(_finding(f"data.columns.{name}.type", name, f"must be a {rule.type}", table, wrong, place))
         table = table.set_column(table.column_names.index(name), name, column)
     return table, findings
 
@@ -119,10 +119,10 @@ def _cast_one(value: pa.Scalar, wanted: pa.DataType) -> Any:
 
 def value_findings(table: pa.Table, data: Data, place: Place) -> Iterator[Finding]:
     """Values outside of what the run file's schema allows. Nulls are judged on their own."""
-    for name, rule in data.schema.items():
+    for name, rule in data.columns.items():
         for key, expected, wrong in _broken(table[name], rule):
             if wrong.any():
-                yield _finding(f"data.schema.{name}.{key}", name, expected, table, wrong, place)
+                yield _finding(f"data.columns.{name}.{key}", name, expected, table, wrong, place)
 
 
 def _broken(column: pa.ChunkedArray, rule: Column) -> Iterator[tuple[str, str, Mask]]:

@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trainers.config import Data
-from trainers.data import checks
-from trainers.data.checks import Finding, Mask, Place
-from trainers.data.formats import Fragment
-from trainers.data.hashing import hash_column, hash_rows
-from trainers.data.roles import Roles
+from trainers.data.preparing import checks
+from trainers.data.preparing.checks import Finding, Mask, Place
+from trainers.data.preparing.hashing import hash_column, hash_rows
+from trainers.data.preparing.roles import Roles
+from trainers.data.preparing.splitting import Keys
+from trainers.data.reading.formats import Fragment
+from trainers.data.reading.tables import stream
 from trainers.data.sampler import Unsigned, mix
-from trainers.data.splitting import Keys
-from trainers.data.tables import stream
 
 _SPLIT_SEED = 0x5B117  # not the run's: runs that differ in their seed stay comparable
 
@@ -108,22 +108,22 @@ def _kept(table: pa.Table, place: Place, roles: Roles, data: Data, total: Survey
 
 
 def _count_nulls(name: str, mask: Mask, table: pa.Table, place: Place, data: Data, total: Survey) -> None:
-    rule = data.schema.get(name)
+    rule = data.columns.get(name)
     if rule is not None and rule.nulls is not None:
         expected = f"must be missing in at most {rule.nulls:.2%} of the rows"
-        (found,) = checks.findings_of(f"data.schema.{name}.nulls", expected, {name: mask}, table, place)
+        (found,) = checks.findings_of(f"data.columns.{name}.nulls", expected, {name: mask}, table, place)
         known = [total.nulls[name]] if name in total.nulls else []
         (total.nulls[name],) = checks.joined([*known, found])
 
 
 def _keys(table: pa.Table, content: Unsigned, data: Data, place: Place, total: Survey) -> tuple[Keys, Unsigned]:
-    """By what the rows are ordered, and within what they are split: see `trainers.data.splitting`."""
+    """By what the rows are ordered, and within what they are split: see `trainers.data.preparing.splitting`."""
     by = data.split_by
     strata = np.zeros(table.num_rows, dtype=np.uint64)
     if by is not None and by.time is not None:
         if (lost := checks.missing(table, [by.time])) or not _orders(table[by.time].type):
             lost = lost or {by.time: np.ones(table.num_rows, dtype=bool)}
-            expected = "must be a time or a number in every row (say so in data.schema)"
+            expected = "must be a time or a number in every row (say so in data.columns)"
             total.findings += checks.findings_of("data.split_by.time", expected, lost, table, place)
             return np.zeros(table.num_rows), strata
         return _as_numbers(table[by.time]), strata

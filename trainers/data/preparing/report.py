@@ -15,9 +15,9 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from trainers.config import Data
-from trainers.data.fitting import Statistics, numbers
-from trainers.data.profile import known_values
-from trainers.data.transform import Fitted
+from trainers.data.preparing.fitting import Statistics, numbers
+from trainers.data.preparing.profile import known_values
+from trainers.data.preparing.transform import Fitted
 
 _BINS = 30
 _EXAMPLES = 12

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
-from trainers.data.checks import decoded
+from trainers.data.preparing.checks import decoded
 
 
 def pixels(table: pa.Table, column: str, size: tuple[int, int] | None, grey: bool) -> npt.NDArray[np.float32]:

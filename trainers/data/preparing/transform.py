@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trainers.config import Data, Steps, section
-from trainers.data import checks
-from trainers.data.fitting import CATEGORIES, Moments, Statistics, numbers
-from trainers.data.images import pixels
-from trainers.data.roles import Roles
-from trainers.data.splitting import PARTS
-from trainers.data.tokens import encode, numbered, vocabulary_of
+from trainers.data.preparing import checks
+from trainers.data.preparing.fitting import CATEGORIES, Moments, Statistics, numbers
+from trainers.data.preparing.images import pixels
+from trainers.data.preparing.roles import Roles
+from trainers.data.preparing.splitting import PARTS
+from trainers.data.preparing.tokens import encode, numbered, vocabulary_of
 from trainers.errors import BadConfig
 
 Arrays = dict[str, npt.NDArray[Any]]

@@ -19,14 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trainers.config import Data
-from trainers.data import checks, survey
-from trainers.data.formats import Fragment
-from trainers.data.hashing import hash_rows
-from trainers.data.images import pixels
-from trainers.data.roles import Roles
+from trainers.data.preparing import checks, survey
+from trainers.data.preparing.hashing import hash_rows
+from trainers.data.preparing.images import pixels
+from trainers.data.preparing.roles import Roles
+from trainers.data.preparing.splitting import DROPPED, Parts
+from trainers.data.preparing.tokens import units_of
+from trainers.data.reading.formats import Fragment
 from trainers.data.sampler import Unsigned
-from trainers.data.splitting import DROPPED, Parts
-from trainers.data.tokens import units_of
 
 SAMPLE_ROWS = 65_536
 CATEGORIES = 10_000

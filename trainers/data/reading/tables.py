@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from trainers.data import formats
-from trainers.data.files import SOURCE, File, expand, is_directory, told
-from trainers.data.formats import Fragment
+from trainers.data.reading import formats
+from trainers.data.reading.files import SOURCE, File, expand, is_directory, told
+from trainers.data.reading.formats import Fragment
 from trainers.errors import BadConfig
 
 SKLEARN = "sklearn://"

@@ -16,7 +16,7 @@ import pyarrow.json
 import pyarrow.parquet
 from safetensors import SafetensorError, safe_open
 
-from trainers.data.files import SOURCE, File, opened, told
+from trainers.data.reading.files import SOURCE, File, opened, told
 from trainers.errors import BadConfig
 
 SUFFIXES: Mapping[str, tuple[str, ...]] = {

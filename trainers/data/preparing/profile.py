@@ -6,7 +6,7 @@
      "label": {"name", and as above, of a number or of a category},
      "channels": [{"count", "mean", "deviation", "min", "max"}]}
 
-`quantiles` are those at 0, 0.01, ... 1 of the raw values, from `trainers.data.fitting.SAMPLE_ROWS` rows at most:
+`quantiles` are those at 0, 0.01, ... 1 of the raw values, from `trainers.data.preparing.fitting.SAMPLE_ROWS` rows at most:
 their ranks are off by 0.002 (standard deviation at the median) then, and exact where there are fewer.
 """
 
@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trainers.data.fitting import Moments, Statistics, numbers
-from trainers.data.transform import Fitted
+from trainers.data.preparing.fitting import Moments, Statistics, numbers
+from trainers.data.preparing.transform import Fitted
 
 FORMAT = 1
 QUANTILES = 101
