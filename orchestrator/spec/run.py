@@ -76,7 +76,7 @@ class RunSpec(Section):
     secrets: Annotated[tuple[EnvName, ...], Field(description="Names of secrets that become environment.")] = ()
     environment: Annotated[Environment | None, Field(description="The Python of the ranks.")] = None
     storage: Annotated[str | None, Field(description="Where checkpoints live: a URL or an absolute path.")] = None
-    data: Annotated[Data, Field(description="Samples.")] = Data()
+    data: Annotated[Data, Field(description="Samples.")] = Data.model_validate({})
     model: Annotated[dict[str, Any], Field(description="The recipe's own keys.", default_factory=dict)]
     train: Annotated[Train, Field(description="Optimization.")] = Train()
     parallelism: Annotated[Parallelism, Field(description="How the model is divided.")] = Parallelism()

@@ -48,7 +48,7 @@ def vary(images: torch.Tensor, keys: Indices, augment: Augment) -> torch.Tensor:
         down, right = (torch.from_numpy((mix(seed, numbers) % span).astype(np.int64)) for seed in (_DOWN, _RIGHT))
         images = _shifted(images, down, right, augment.shift)
     if augment.noise:
-        counters: Unsigned = numbers[:, None] + np.arange(images[0].numel(), dtype=np.uint64)
+        counters = np.add.outer(numbers, np.arange(images[0].numel(), dtype=np.uint64))
         noise = torch.from_numpy(_normal(counters)).view(images.shape)
         images = images + augment.noise * noise.to(images.dtype)
     return images

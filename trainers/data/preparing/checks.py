@@ -118,7 +118,7 @@ def _cast_one(value: pa.Scalar, wanted: pa.DataType) -> Any:
 
 
 def value_findings(table: pa.Table, data: Data, place: Place) -> Iterator[Finding]:
-    """Values outside of what the run file's schema allows. Nulls are judged on their own."""
+    """Values outside of what the run file allows. Nulls are judged on their own."""
     for name, rule in data.columns.items():
         for key, expected, wrong in _broken(table[name], rule):
             if wrong.any():

@@ -59,8 +59,9 @@ def cut(file: File, kind: str, types: Mapping[str, pa.DataType]) -> list[Fragmen
             lengths = [data.row_group(number).num_rows for number in range(data.num_row_groups)]
         starts = np.cumsum([0, *lengths]).tolist()
         return [Fragment(file, kind, number, starts[number]) for number in range(len(lengths))]
-    if kind in ("numpy", "safetensors"):
-        length = _array_rows(file, kind)
+    if kind == "safetensors":
+        with told(file.url, "read"):
+            length = _length(_arrays_of(file, kind), file)
         return [Fragment(file, kind, start, start) for start in range(0, length, _ARRAY_ROWS)]
     return [Fragment(file, kind)]
 
@@ -166,35 +167,34 @@ def _arrow(piece: Fragment) -> Iterator[pa.Table]:
 
 
 def _arrays(piece: Fragment) -> Iterator[pa.Table]:
-    start = piece.part or 0
-    yield arrow_table(
-        {name: take(start, start + _ARRAY_ROWS) for name, take in _slices(piece.file, piece.kind).items()}
-    )
+    """A compressed archive can only be read whole; safetensors are mapped into memory and read piece by piece."""
+    arrays = _arrays_of(piece.file, piece.kind)
+    length = _length(arrays, piece.file)
+    first, last = (0, length) if piece.part is None else (piece.part, min(piece.part + _ARRAY_ROWS, length))
+    for start in range(first, last, _ARRAY_ROWS):
+        yield arrow_table({name: array[start : min(start + _ARRAY_ROWS, last)] for name, array in arrays.items()})
 
 
-def _array_rows(file: File, kind: str) -> int:
-    lengths = {name: len(take(None, None)) for name, take in _slices(file, kind).items()}
-    if len(set(lengths.values())) != 1:
+def _length(arrays: Mapping[str, Any], file: File) -> int:
+    shapes = {name: array.get_shape() if hasattr(array, "get_shape") else array.shape for name, array in arrays.items()}
+    lengths = {name: shape[0] if len(shape) else None for name, shape in shapes.items()}
+    if len(set(lengths.values())) != 1 or None in lengths.values():
         raise BadConfig(SOURCE, file.url, f"its arrays must have one first dimension, not {lengths}")
-    return next(iter(lengths.values()))
+    return int(next(iter(lengths.values())) or 0)
 
 
-def _slices(file: File, kind: str) -> dict[str, Callable[[int | None, int | None], Any]]:
-    """For each array of a file, a function that reads rows of it."""
+def _arrays_of(file: File, kind: str) -> dict[str, Any]:
+    """The arrays of a file by name; those of safetensors are read when they are sliced."""
     if not file.is_local:
-        raise BadConfig(SOURCE, file.url, "arrays are mapped into memory: copy the file to a local path")
+        raise BadConfig(SOURCE, file.url, "arrays are read from local files only: copy it to a path of every node")
     try:
         if kind == "safetensors":
             tensors: Any = safe_open(file.url, framework="numpy")
-            return {name: _sliced(tensors.get_slice(name)) for name in tensors.keys()}  # noqa: SIM118
+            return {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
         with np.load(file.url, allow_pickle=False) as arrays:
-            return {name: _sliced(arrays[name]) for name in arrays.files}
+            return {name: arrays[name] for name in arrays.files}
     except (SafetensorError, zipfile.BadZipFile, EOFError) as error:
         raise BadConfig(SOURCE, file.url, f"cannot read it: {error}") from error
-
-
-def _sliced(array: Any) -> Callable[[int | None, int | None], Any]:
-    return lambda start, stop: array[start:stop]
 
 
 def arrow_table(arrays: Mapping[str, Any]) -> pa.Table:

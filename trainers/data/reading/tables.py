@@ -28,7 +28,7 @@ TYPES: Mapping[str, pa.DataType] = {
     "boolean": pa.bool_(),
     "time": pa.timestamp("us"),
 }
-"""The types of a run file's `schema`, as Arrow's."""
+"""The types of a run file's `data.columns`, as Arrow's."""
 
 
 def fragments(source: str, types: Mapping[str, str] | None = None) -> list[Fragment]:
