@@ -139,7 +139,7 @@ def test_a_saved_hugging_face_data_set_is_read(tmp_path: Path) -> None:
     (train / "dataset_info.json").write_text("{}")
     (tmp_path / "dataset_dict.json").write_text(json.dumps({"splits": ["train"]}))
     assert read_table(str(train)).to_pydict() == ROWS
-    with pytest.raises(BadConfig, match="name one of them, such as .*/train"):
+    with pytest.raises(BadConfig, match=r"name one of them, such as .*/train"):
         read_table(str(tmp_path))
 
 
