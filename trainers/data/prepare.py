@@ -291,6 +291,7 @@ def _allocate(work: Path, template: Arrays, rows: dict[str, int]) -> None:
 def write_piece(slot: Slot, data: Data, fitted: Fitted, directory: Path) -> int:
     """Transform a fragment's rows and put them into their place in each part. Returns how many there were."""
     places, row, at = list(slot.starts), slot.first_row, 0
+    targets: dict[Path, Any] = {}
     for raw, place in survey.places(slot.piece):
         table, _ = checks.typed(raw, data, place)
         mine = slot.parts[at : at + table.num_rows]
@@ -298,13 +299,15 @@ def write_piece(slot: Slot, data: Data, fitted: Fitted, directory: Path) -> int:
             chosen = np.flatnonzero(mine == number)
             if not len(chosen):
                 continue
-            arrays = {**apply(table.take(chosen), fitted), "row": row + chosen}
-            for name, array in arrays.items():
-                target = np.load(directory / part / f"{name}.npy", mmap_mode="r+")
-                target[places[number] : places[number] + len(chosen)] = array
-                target.flush()
+            for name, array in {**apply(table.take(chosen), fitted), "row": row + chosen}.items():
+                path = directory / part / f"{name}.npy"
+                if path not in targets:
+                    targets[path] = np.load(path, mmap_mode="r+")
+                targets[path][places[number] : places[number] + len(chosen)] = array
             places[number] += len(chosen)
         at, row = at + table.num_rows, row + table.num_rows
+    for target in targets.values():
+        target.flush()  # before another node reads it
     return len(slot.parts)
 
 

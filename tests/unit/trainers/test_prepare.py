@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,15 @@ from PIL import Image
 from orchestrator import spec
 from trainers.config import Data, section
 from trainers.data import prepare as preparing
+from trainers.data import ray_job
 from trainers.data.loader import Splits
 from trainers.data.prepare import is_asked_for, main, prepare
 from trainers.data.prepared import Prepared, verify
 from trainers.data.preparing.checks import BadData
 from trainers.data.preparing.fitting import Moments
 from trainers.data.preparing.splitting import PARTS
+from trainers.data.reading.formats import Fragment
+from trainers.data.reading.tables import fragments, stream
 from trainers.errors import BadConfig
 
 CARRIERS = ("UA", "AA", "DL")
@@ -54,7 +58,7 @@ def written(directory: Path, table: pa.Table, name: str = "flights.parquet") -> 
     if name.endswith("csv"):
         pyarrow.csv.write_csv(table, directory / name)
     else:
-        pyarrow.parquet.write_table(table, directory / name, row_group_size=70)
+        pyarrow.parquet.write_table(table, directory / name, row_group_size=150)
     return str(directory / name)
 
 
@@ -462,6 +466,20 @@ def test_the_report_is_one_page_that_escapes_what_data_say(tmp_path: Path) -> No
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
     for word in ("Class balance", "Correlations", "outliers", "Examples", "&lt;script"):
         assert word in page
+
+
+def test_a_piece_that_cannot_be_read_on_another_node_is_told_as_here(tmp_path: Path) -> None:
+    source = written(tmp_path / "in", flights())
+    (piece, *_) = fragments(source)
+    Path(source).unlink()
+    row = ray_job._work(pickle.dumps(first_rows), {"number": 3, "item": pickle.dumps(piece)})
+    told = pickle.loads(row["told"])
+    assert (row["number"], told.path, told.got) == (3, "data.source", source)
+    assert "cannot read it" in told.expected
+
+
+def first_rows(piece: Fragment) -> int:
+    return next(stream(piece)).num_rows
 
 
 # ---- the command and the run file -----------------------------------------------------------------------------------
