@@ -13,12 +13,14 @@ import os
 import sys
 
 from trainers import script
+from trainers.catalogue import RECIPES
 from trainers.checkpoint import Checkpoints
 from trainers.command import read_command
 from trainers.config import Settings, plan_batch, read_settings
 from trainers.contract import Done, ExitCode, Launch, Restored
 from trainers.data.history import History
 from trainers.data.loader import Loader
+from trainers.data.prepare import is_asked_for
 from trainers.data.sampler import Sampler
 from trainers.distributed import join, leave, seed_generators
 from trainers.engine import build_engine, precision_of
@@ -100,6 +102,10 @@ def make_task(launch: Launch, settings: Settings) -> Task:
     if launch.kind == "recipe":
         if launch.target not in MAKERS:
             raise BadConfig("recipe", launch.target, f"must be one of {', '.join(MAKERS)}")
+        if is_asked_for(settings.data) and not RECIPES[launch.target].prepares_data:
+            raise BadConfig(
+                "data", launch.target, "this recipe takes its data as they are: leave source and split only"
+            )
         return MAKERS[launch.target](settings)
     module_name, _, function_name = launch.target.partition(":")
     try:

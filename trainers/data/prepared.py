@@ -104,7 +104,7 @@ class Prepared:
     @property
     def notes(self) -> dict[str, Any]:
         """What a user of the weights needs to know, for `Task.notes`."""
-        return {"prepared": self.manifest.key, "preparation": dict(self.manifest.fitted)}
+        return {"prepared": self.manifest.key, "preparation": dict(self.manifest.fitted), "profile": self.profile}
 
     @property
     def profile(self) -> dict[str, Any]:

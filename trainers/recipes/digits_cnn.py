@@ -1,4 +1,4 @@
-"""A small convolutional network on scikit-learn's handwritten digits, or on any images in a .npz file."""
+"""A small convolutional network on scikit-learn's handwritten digits, or on any images with their classes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trainers.data.loader import Splits, Tensors
 from trainers.data.prepare import is_asked_for, prepare
 from trainers.data.prepared import Prepared
 from trainers.data.sampler import Indices
-from trainers.data.sources import Labelled, read_labelled, split_indices
+from trainers.data.sources import DIGITS, Labelled, read_labelled, split_indices
 from trainers.errors import BadConfig
 from trainers.models.cnn import Cnn
 from trainers.tasks.classification import Classification
@@ -29,7 +29,7 @@ class Model:
 def digits_cnn(settings: Settings) -> Classification:
     """Raises BadConfig when the source holds no images."""
     model = section(Model, settings.model, "model")
-    if is_asked_for(settings.data):
+    if is_asked_for(settings.data) or not settings.data.source.endswith((DIGITS, ".npz")):
         return _on_prepared(prepare(settings.data), settings, model)
     examples = read_labelled(settings.data.source)
     if examples.inputs.ndim not in (3, 4) or min(examples.inputs.shape[-2:]) < 2:

@@ -50,7 +50,9 @@ def profile_of(statistics: Statistics, fitted: Fitted) -> dict[str, Any]:
 def _number(statistics: Statistics, name: str, moments: Moments | None, place: int) -> dict[str, Any]:
     assert moments is not None  # of columns that are there
     values = known_values(statistics, name)
-    quantiles = np.quantile(values, np.linspace(0, 1, QUANTILES)).tolist() if len(values) else []
+    quantiles = (
+        [float(f"{each:.6g}") for each in np.quantile(values, np.linspace(0, 1, QUANTILES))] if len(values) else []
+    )
     return {**_moments(moments, place), "missing": statistics.nulls[name], "quantiles": quantiles}
 
 

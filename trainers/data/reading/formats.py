@@ -30,8 +30,10 @@ SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "image": (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
 }
 _BLOCK_BYTES = 16 * 2**20  # of CSV, JSONL and text at a time
-_ARRAY_ROWS = 16_384
-_IMAGES = 256
+_ARRAY_BYTES = 32 * 2**20  # of arrays at a time
+_ARRAY_ROWS = 16_384  # of arrays in a piece
+_IMAGES = 256  # in a piece
+_DECODED_IMAGES = 32  # at a time
 _ARROW_FILE = b"ARROW1"
 
 
@@ -171,8 +173,10 @@ def _arrays(piece: Fragment) -> Iterator[pa.Table]:
     arrays = _arrays_of(piece.file, piece.kind)
     length = _length(arrays, piece.file)
     first, last = (0, length) if piece.part is None else (piece.part, min(piece.part + _ARRAY_ROWS, length))
-    for start in range(first, last, _ARRAY_ROWS):
-        yield arrow_table({name: array[start : min(start + _ARRAY_ROWS, last)] for name, array in arrays.items()})
+    row_bytes = sum(array[:1].nbytes for array in arrays.values()) if length else 1
+    rows = max(1, min(_ARRAY_ROWS, _ARRAY_BYTES // max(row_bytes, 1)))
+    for start in range(first, last, rows):
+        yield arrow_table({name: array[start : min(start + rows, last)] for name, array in arrays.items()})
 
 
 def _length(arrays: Mapping[str, Any], file: File) -> int:
@@ -210,16 +214,19 @@ def arrow_table(arrays: Mapping[str, Any]) -> pa.Table:
 
 
 def _images(piece: Fragment) -> Iterator[pa.Table]:
-    bodies = []
-    for file in piece.images:
-        if not file.size_bytes:
-            bodies.append(b"")
-            continue
-        with opened(file) as stream:
-            bodies.append(stream.read())
-    paths = [file.url for file in piece.images]
-    labels = [Path(path).parent.name for path in paths]
-    yield pa.table({"image": pa.array(bodies, pa.binary()), "label": pa.array(labels), "path": pa.array(paths)})
+    for start in range(0, len(piece.images), _DECODED_IMAGES):
+        files = piece.images[start : start + _DECODED_IMAGES]
+        paths = [file.url for file in files]
+        labels = [Path(path).parent.name for path in paths]
+        bodies = pa.array([_body(file) for file in files], pa.binary())
+        yield pa.table({"image": bodies, "label": pa.array(labels), "path": pa.array(paths)})
+
+
+def _body(file: File) -> bytes:
+    if not file.size_bytes:
+        return b""
+    with opened(file) as stream:
+        return bytes(stream.read())
 
 
 def _sklearn(piece: Fragment) -> Iterator[pa.Table]:
