@@ -76,6 +76,7 @@ class RecipeCard:
     metrics: tuple[str, ...]  # what it reports at the end of an epoch
     default_metric: str  # the one by which the best checkpoint is chosen
     model: Mapping[str, Key]  # keys allowed under `model:`
+    prepares_data: bool = False  # acts on `data.columns`, `clean`, `steps` and the like, and reads every kind of source
     degrees: frozenset[Degree] = frozenset()  # of parallelism that its model can be divided by, beside data and ZeRO
     shape: Shape | None = None  # of its model; None: not known without building it
     examples: Examples | None = None  # how many there are to train on; None: not known without reading the data
@@ -109,6 +110,7 @@ RECIPES: Mapping[str, RecipeCard] = {
             name="digits_cnn",
             summary="a small convolutional network on scikit-learn's handwritten digits",
             source="sklearn://digits",
+            prepares_data=True,
             metrics=("train_loss", "val_loss", "val_accuracy"),
             default_metric="val_loss",
             model={"width": Key(32), "dropout": DROPOUT},

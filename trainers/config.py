@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import math
 import types
@@ -18,11 +19,89 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Data:
-    """Where the examples come from."""
+class Column:
+    """What every value of a column must be."""
 
-    source: str  # sklearn://digits, text://pydoc_topics, or the path of a text or .npz file
+    type: Literal["number", "integer", "string", "boolean", "time"] | None = None
+    min: float | None = None
+    max: float | None = None
+    values: tuple[Any, ...] | None = None  # all that are allowed
+    nulls: float | None = None  # largest share of missing values; None: what `clean.nulls` says
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What the whole table must hold to."""
+
+    rows: int = 1  # at least
+    duplicates: float = 1.0  # largest share of rows that repeat an earlier one
+    balance: float = 0.0  # smallest share of the rarest class
+
+
+@dataclass(frozen=True)
+class Clean:
+    """What becomes of values that cannot be trained on. `refuse` stops the run with the rows."""
+
+    nulls: Literal["refuse", "drop", "mean", "median", "zero"] = "refuse"  # NaN is a null; text is filled as a category
+    infinite: Literal["refuse", "drop", "null"] = "refuse"
+    duplicates: Literal["keep", "drop"] = "keep"
+    outliers: Literal["keep", "clip"] = "keep"  # to three interquartile ranges around the middle half
+    corrupt: Literal["refuse", "drop"] = "refuse"  # images that cannot be decoded
+
+
+@dataclass(frozen=True)
+class Tokenize:
+    """Text to numbers: 0 fills up, 1 is what training never saw, and the vocabulary is training's most frequent."""
+
+    length: int  # tokens of every row; what is longer is cut
+    unit: Literal["character", "word", "byte"] = "character"
+    vocabulary: int = 30_000
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random variants of images, in training only."""
+
+    flip: bool = False  # left to right, every other time
+    shift: int = 0  # pixels, at most, each way
+    noise: float = 0.0  # standard deviation, on prepared values
+
+
+@dataclass(frozen=True)
+class Steps:
+    """From values to what a model takes, in this order."""
+
+    resize: tuple[int, int] | None = None  # height and width of images
+    normalize: Literal["standard", "range", "none"] = (
+        "standard"  # by the training part: mean 0 and deviation 1, or 0 to 1
+    )
+    tokenize: Tokenize | None = None
+    augment: Augment | None = None
+
+
+@dataclass(frozen=True)
+class SplitBy:
+    """What decides the part that a row falls to: one column, in one of three ways."""
+
+    stratify: str | None = None  # every part has the same shares of its values
+    group: str | None = None  # rows with one value stay together
+    time: str | None = None  # training is the oldest, test the newest
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the examples come from, and what is done to them before training."""
+
+    source: str  # sklearn://NAME, text://pydoc_topics, a path or URL of files or folders, with * for many
     split: tuple[float, float, float] = (0.70, 0.15, 0.15)  # training, validation, test; they add up to 1
+    split_by: SplitBy | None = None
+    label: str | None = None  # the column to be predicted
+    features: tuple[str, ...] | None = None  # None: every other column
+    columns: Mapping[str, Column] = field(default_factory=dict)
+    checks: Checks = field(default_factory=Checks)
+    clean: Clean = field(default_factory=Clean)
+    steps: Steps | None = None
+    prepared: str | None = None  # directory of prepared data, which later runs use again
 
 
 @dataclass(frozen=True)
@@ -197,6 +276,10 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
         return tuple(_convert(each, inner, path) for each, inner in zip(value, options, strict=True))
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return section(hint, value, path)
+    if hint is Any:
+        return value
+    if origin is collections.abc.Mapping and isinstance(value, Mapping):
+        return {str(name): _convert(each, options[1], _join(path, str(name))) for name, each in value.items()}
     return _convert_plain(value, hint, path)
 
 
@@ -285,10 +368,32 @@ def _check_init_from(init: InitFrom) -> None:
             )
 
 
-def _check_rest(settings: Settings) -> None:
-    split = settings.data.split
+def check_data(data: Data) -> None:
+    """Raises BadConfig on shares and counts that cannot work."""
+    split = data.split
     if min(split) < 0 or split[0] == 0 or not math.isclose(sum(split), 1.0, abs_tol=1e-6):
         raise BadConfig("data.split", list(split), "must be three shares that add up to 1, the first above 0")
+    chosen = (
+        [way for way, column in dataclasses.asdict(data.split_by).items() if column] if data.split_by else ["random"]
+    )
+    if len(chosen) != 1:
+        raise BadConfig("data.split_by", chosen, "must name one column, under stratify, group or time")
+    for name, share in (("checks.duplicates", data.checks.duplicates), ("checks.balance", data.checks.balance)):
+        if not 0 <= share <= 1:
+            raise BadConfig(f"data.{name}", share, "must be a share within 0 and 1")
+    if (steps := data.steps) is not None:
+        if steps.resize is not None and min(steps.resize) < 1:
+            raise BadConfig("data.steps.resize", list(steps.resize), "must be a height and a width of at least 1")
+        if steps.tokenize is not None and min(steps.tokenize.length, steps.tokenize.vocabulary - 2) < 1:
+            raise BadConfig(
+                "data.steps.tokenize",
+                dataclasses.asdict(steps.tokenize),
+                "needs a length of at least 1 and a vocabulary of at least 3",
+            )
+
+
+def _check_rest(settings: Settings) -> None:
+    check_data(settings.data)
     if settings.parallelism.zero not in (0, 1, 2, 3):
         raise BadConfig("parallelism.zero", settings.parallelism.zero, "must be 0, 1, 2 or 3")
     for name in DEGREES:

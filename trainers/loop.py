@@ -15,6 +15,7 @@ from trainers.bad_loss import RecentLosses, insist_on_finite_weights
 from trainers.checkpoint import Checkpoints, Resume
 from trainers.config import Settings
 from trainers.contract import EpochEnded, Sealed, Step
+from trainers.data.history import History
 from trainers.data.loader import Loader
 from trainers.data.sampler import Sampler
 from trainers.ema import Ema
@@ -42,6 +43,7 @@ class Loop:
     checkpoints: Checkpoints
     progress: Progress
     total_steps: int
+    history: History
     furthest_step: int  # up to it, steps are recomputed
     stop_asked: Callable[[], bool]
     ema: Ema | None = None
@@ -77,6 +79,7 @@ class Loop:
         self.step = self.sealed_step = state.step
         self.sealed_checkpoint = state.checkpoint
         self.samples = self.sampler.resume(state.cursor)
+        self.history = self.history.resumed(state.cursor)
         self.metrics = dict(state.extra["metrics"])
         self.epoch_loss_sum = state.extra["epoch_loss_sum"]
         self.epoch_steps = state.extra["epoch_steps"]
@@ -90,7 +93,7 @@ class Loop:
         while self.step < self.total_steps and self.judgement.stop_reason is None:
             self.progress.phase("recomputing" if self.step < self.furthest_step else "training")
             due = self._train_step()
-            epoch_ends = self.step % self.sampler.steps_per_epoch == 0 or self.step == self.total_steps
+            epoch_ends = self.sampler.ends_epoch(self.samples) or self.step == self.total_steps
             if due or epoch_ends or self._step_to_save():
                 self._between_steps(epoch_ends)
         if self.sealed_step != self.step:
@@ -126,7 +129,7 @@ class Loop:
             self._stop()
 
     def _end_epoch(self, *, save: bool) -> None:
-        epoch = self.sampler.epoch_of(self.samples - 1)
+        epoch = self.sampler.epoch_of(self.samples - self.sampler.global_batch)
         with self.progress.during("evaluating"), self.averaged():
             validation = self.task.splits.validation
             judged = evaluate(self.place, self.engine, self.task, self.loader, validation, "val_", self.progress.alive)
@@ -168,7 +171,7 @@ class Loop:
                 self.engine,
                 step=self.step,
                 epoch=self.sampler.epoch_of(self.samples),
-                cursor=self.sampler.cursor(self.samples),
+                cursor={**self.sampler.cursor(self.samples), "history": self.history.until(self.samples)},
                 metrics=self.metrics,
                 best=best,
                 extra={
@@ -209,7 +212,7 @@ class Loop:
         self.progress.step = self.step
         step = Step(
             step=self.step,
-            epoch=self.sampler.epoch_of(self.samples - 1),
+            epoch=self.sampler.epoch_of(self.samples - self.sampler.global_batch),
             at_ns=0,
             loss=agreed.loss,
             samples=self.samples,

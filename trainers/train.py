@@ -16,11 +16,14 @@ import torch
 
 from trainers import script
 from trainers.automatic import Automatic
+from trainers.catalogue import RECIPES
 from trainers.checkpoint import Checkpoints
 from trainers.command import read_command
 from trainers.config import Settings, plan_batch, read_settings
 from trainers.contract import Done, ExitCode, Launch, Restored
+from trainers.data.history import History
 from trainers.data.loader import Loader
+from trainers.data.prepare import is_asked_for
 from trainers.data.sampler import Sampler
 from trainers.distributed import World, join, leave, seed_generators
 from trainers.ema import ema_of
@@ -82,6 +85,7 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
         checkpoints=checkpoints,
         progress=progress,
         total_steps=total_steps,
+        history=History(launch.attempt, launch.incarnation, world.size),
         furthest_step=launch.furthest_step,
         stop_asked=stop.asked,
         ema=ema,
@@ -129,6 +133,10 @@ def make_task(launch: Launch, settings: Settings) -> Task:
     if launch.kind == "recipe":
         if launch.target not in MAKERS:
             raise BadConfig("recipe", launch.target, f"must be one of {', '.join(MAKERS)}")
+        if is_asked_for(settings.data) and not RECIPES[launch.target].prepares_data:
+            raise BadConfig(
+                "data", launch.target, "this recipe takes its data as they are: leave source and split only"
+            )
         return MAKERS[launch.target](settings)
     module_name, _, function_name = launch.target.partition(":")
     try:
@@ -160,7 +168,7 @@ def with_label_smoothing(task: Task, settings: Settings) -> Task:
 def count_steps(settings: Settings, sampler: Sampler) -> int:
     """Where the run ends: at `train.steps` or after `train.epochs`, whichever comes first."""
     epochs, steps = settings.train.epochs, settings.train.steps
-    by_epochs = epochs * sampler.steps_per_epoch if epochs is not None else None
+    by_epochs = sampler.steps_of(epochs) if epochs is not None else None
     return min(each for each in (by_epochs, steps) if each is not None)
 
 

@@ -42,6 +42,7 @@ def disagreements(spec: RunSpec) -> list[Problem]:
         _one_target,
         _target_keys,
         _source,
+        _preparation,
         _model,
         _length,
         _layout,
@@ -83,12 +84,25 @@ def _target_keys(spec: RunSpec) -> Iterator[Problem]:
 
 def _source(spec: RunSpec) -> Iterator[Problem]:
     scheme, separator, _ = spec.data.source.partition("://")
-    if spec.recipe is not None and separator and scheme not in _SCHEMES:
+    reads_all = spec.recipe is not None and RECIPES[spec.recipe].prepares_data
+    if spec.recipe is not None and not reads_all and separator and scheme not in _SCHEMES:
         yield Problem(
             "data.source",
             shorten(spec.data.source),
             "must be sklearn://NAME, text://NAME, file://PATH or the path of a file",
         )
+
+
+def _preparation(spec: RunSpec) -> Iterator[Problem]:
+    """An entrypoint's own code may prepare its data; a recipe does so, or does not."""
+    if spec.recipe is None or RECIPES[spec.recipe].prepares_data:
+        return
+    for key, field in type(spec.data).model_fields.items():
+        if key not in ("source", "split") and getattr(spec.data, key) != field.get_default(call_default_factory=True):
+            able = ", ".join(name for name, card in RECIPES.items() if card.prepares_data)
+            yield Problem(
+                f"data.{key}", "a value", f"{spec.recipe} takes its data as they are; recipes that do not: {able}"
+            )
 
 
 def _model(spec: RunSpec) -> Iterator[Problem]:

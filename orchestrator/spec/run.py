@@ -8,13 +8,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from orchestrator.spec.agreement import disagreements
+from orchestrator.spec.data import Data
 from orchestrator.spec.parallelism import AUTO, Parallelism
 from orchestrator.spec.policy import Environment, Retry, check_env_name
 from orchestrator.spec.problems import Disagreement, suggest, without_credentials
 from orchestrator.spec.quantities import Duration, Money
 from orchestrator.spec.resources import Elastic, Resources
 from orchestrator.spec.section import Label, Section, Whole
-from orchestrator.spec.training import Checkpoint, Data, InitFrom, Train
+from orchestrator.spec.training import Checkpoint, InitFrom, Train
 from trainers.catalogue import RECIPES
 
 BUNDLE_PREFIX = "bundle:"
@@ -75,7 +76,7 @@ class RunSpec(Section):
     secrets: Annotated[tuple[EnvName, ...], Field(description="Names of secrets that become environment.")] = ()
     environment: Annotated[Environment | None, Field(description="The Python of the ranks.")] = None
     storage: Annotated[str | None, Field(description="Where checkpoints live: a URL or an absolute path.")] = None
-    data: Annotated[Data, Field(description="Samples.")] = Data()
+    data: Annotated[Data, Field(description="Samples.")] = Data.model_validate({})
     model: Annotated[dict[str, Any], Field(description="The recipe's own keys.", default_factory=dict)]
     train: Annotated[Train, Field(description="Optimization.")] = Train()
     parallelism: Annotated[

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from orchestrator.spec.data import Share
 from orchestrator.spec.problems import without_credentials
 from orchestrator.spec.quantities import Duration
 from orchestrator.spec.section import LARGEST_COUNT, Count, Number, Section, Whole, of_numbers
@@ -16,16 +17,7 @@ from orchestrator.spec.section import LARGEST_COUNT, Count, Number, Section, Who
 DEFAULT_CHECKPOINT_EVERY_S = 60.0
 _MODEL = re.compile(r"[a-z0-9][-a-z0-9]{0,62}@[a-z0-9][a-z0-9_-]{0,62}")
 
-Share = Annotated[Number, Field(ge=0, le=1)]
 Decay = Annotated[Number, Field(ge=0, lt=1)]
-
-
-def _whole_of_one(split: tuple[float, float, float]) -> tuple[float, float, float]:
-    if not math.isclose(sum(split), 1.0, abs_tol=1e-6):
-        raise ValueError(f"must add up to 1 (training, validation, test), adds up to {sum(split):g}")
-    if split[0] <= 0:
-        raise ValueError("must leave something to train on: its first part is above 0")
-    return split
 
 
 def _or_word(word: str, *, whole: bool = False) -> BeforeValidator:
@@ -43,22 +35,6 @@ def _or_word(word: str, *, whole: bool = False) -> BeforeValidator:
         return value
 
     return BeforeValidator(check)
-
-
-class Data(Section):
-    """Where the samples come from. `source` defaults to the recipe's own data; an entrypoint may do without."""
-
-    source: Annotated[
-        str,
-        AfterValidator(partial(without_credentials, "data.source")),
-        Field(description="sklearn://digits, text://pydoc_topics, file://PATH or a path."),
-    ] = ""
-    split: Annotated[
-        tuple[Share, Share, Share],
-        of_numbers(3, "the parts for training, validation and test"),
-        AfterValidator(_whole_of_one),
-        Field(description="Parts for training, validation and test."),
-    ] = (0.70, 0.15, 0.15)
 
 
 class Schedule(Section):

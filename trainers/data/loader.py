@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,15 @@ class Examples(Protocol):
 
     def take(self, indices: Indices) -> Mapping[str, torch.Tensor]:
         """The examples at `indices` [n], as named tensors [n, ...] on the CPU."""
+        ...
+
+
+@runtime_checkable
+class Varied(Protocol):
+    """Examples that look different each time that they are trained on: see `trainers.data.augment`."""
+
+    def vary(self, batch: Batch, keys: Indices) -> Batch:
+        """The batch as this time's random `keys` [n], one a sample, change it."""
         ...
 
 
@@ -69,7 +78,10 @@ class Loader:
         for start in range(0, share, self.plan.micro_batch):
             part = slice(start, start + self.plan.micro_batch)
             self._seed_generators(int(keys[start]))
-            yield self._place({**examples.take(indices[part]), "keys": torch.from_numpy(keys[part])})
+            batch = dict(examples.take(indices[part]))
+            if isinstance(examples, Varied):
+                batch = examples.vary(batch, keys[part])
+            yield self._place({**batch, "keys": torch.from_numpy(keys[part])})
 
     def evaluation(self, examples: Examples) -> Iterator[Batch]:
         """Every example once over all ranks. Every rank gets equally many batches: ZeRO-3 gathers in each."""

@@ -1,4 +1,4 @@
-"""A small convolutional network on scikit-learn's handwritten digits, or on any images in a .npz file."""
+"""A small convolutional network on scikit-learn's handwritten digits, or on any images with their classes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import torch
 
 from trainers.config import Settings, section
 from trainers.data.loader import Splits, Tensors
+from trainers.data.prepare import is_asked_for, prepare
+from trainers.data.prepared import Prepared
 from trainers.data.sampler import Indices
-from trainers.data.sources import Labelled, read_labelled, split_indices
+from trainers.data.sources import DIGITS, Labelled, read_labelled, split_indices
 from trainers.errors import BadConfig
 from trainers.models.cnn import Cnn
 from trainers.tasks.classification import Classification
@@ -27,6 +29,8 @@ class Model:
 def digits_cnn(settings: Settings) -> Classification:
     """Raises BadConfig when the source holds no images."""
     model = section(Model, settings.model, "model")
+    if is_asked_for(settings.data) or not settings.data.source.endswith((DIGITS, ".npz")):
+        return _on_prepared(prepare(settings.data), settings, model)
     examples = read_labelled(settings.data.source)
     if examples.inputs.ndim not in (3, 4) or min(examples.inputs.shape[-2:]) < 2:
         raise BadConfig(
@@ -50,6 +54,28 @@ def digits_cnn(settings: Settings) -> Classification:
             dropout=model.dropout,
         ),
         notes={"classes": classes, "input_shape": [channels, height, width_px]},
+    )
+
+
+def _on_prepared(prepared: Prepared, settings: Settings, model: Model) -> Classification:
+    shape = prepared.input_shape
+    classes = prepared.fitted.classes
+    if len(shape) not in (2, 3) or classes is None:
+        got = {"inputs": list(shape), "classes": classes and len(classes)}
+        raise BadConfig("data.source", settings.data.source, f"must hold images and their classes, not {got}")
+    channels, height, width_px = shape if len(shape) == 3 else (1, *shape)
+    return Classification(
+        splits=prepared.splits(settings.data.steps.augment if settings.data.steps else None, images=True),
+        build=partial(
+            Cnn,
+            channels=channels,
+            height=height,
+            width_px=width_px,
+            classes=len(classes),
+            width=model.width,
+            dropout=model.dropout,
+        ),
+        notes={"classes": len(classes), "input_shape": [channels, height, width_px], **prepared.notes},
     )
 
 

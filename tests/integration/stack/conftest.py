@@ -92,7 +92,7 @@ def stack() -> Iterator[Stack]:
 
 
 def digits(name: str, **sections: Any) -> dict[str, Any]:
-    """A small real training: one epoch is 9 steps."""
+    """A small real training: one epoch is 10 steps."""
     run_file: dict[str, Any] = {
         "name": name,
         "recipe": "digits_cnn",

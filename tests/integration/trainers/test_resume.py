@@ -13,11 +13,11 @@ from tests.integration.trainers import odd_tasks
 from tests.integration.trainers.gangs import Gang, again, digits_launch, restored_step, run_gang
 from trainers.contract import Done, EpochEnded, ExitCode, Failed, Launch, Message, Restored, Sealed, Step
 
-NINE_STEPS_AN_EPOCH = 9
+STEPS_AN_EPOCH = 10  # the second of them a step less
 
 
-def eighteen_steps(root: Path, zero: int, *, every_steps: int, **train: Any) -> Launch:
-    """Two epochs with dropout, momentum and a schedule: everything that a checkpoint has to bring back."""
+def two_epochs(root: Path, zero: int, *, every_steps: int, **train: Any) -> Launch:
+    """Twenty steps with dropout, momentum and a schedule: everything that a checkpoint has to bring back."""
     schedule = {"type": "cosine", "warmup_steps": 4, "final_ratio": 0.1}
     return digits_launch(
         root,
@@ -59,8 +59,8 @@ def flatten(value: Any, path: str, into: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("zero", [0, 1, 2, 3])
 def test_resuming_equals_no_interruption_bit_for_bit(zero: int, tmp_path: Path) -> None:
-    whole = run_gang(eighteen_steps(tmp_path / "whole", zero, every_steps=5))
-    launch = eighteen_steps(tmp_path / "killed", zero, every_steps=5)
+    whole = run_gang(two_epochs(tmp_path / "whole", zero, every_steps=5))
+    launch = two_epochs(tmp_path / "killed", zero, every_steps=5)
     first = killed_at(7, launch)
     second = run_gang(again(launch))
     assert first.codes != [0, 0]
@@ -87,8 +87,8 @@ PLATEAU = {
     ],
 )
 def test_options_are_resumed_bit_for_bit(zero: int, options: dict[str, Any], tmp_path: Path) -> None:
-    whole = run_gang(eighteen_steps(tmp_path / "whole", zero, every_steps=5, **options))
-    launch = eighteen_steps(tmp_path / "killed", zero, every_steps=5, **options)
+    whole = run_gang(two_epochs(tmp_path / "whole", zero, every_steps=5, **options))
+    launch = two_epochs(tmp_path / "killed", zero, every_steps=5, **options)
     first = killed_at(22 if "epochs" in options else 7, launch)
     second = run_gang(again(launch))
     assert first.codes != [0, 0]
@@ -102,7 +102,7 @@ def test_options_are_resumed_bit_for_bit(zero: int, options: dict[str, Any], tmp
 @pytest.mark.parametrize("zero", [0, 2])
 def test_a_dynamic_loss_scale_is_resumed_bit_for_bit(zero: int, tmp_path: Path) -> None:
     def launch_in(root: Path) -> Launch:
-        launch = eighteen_steps(root, zero, every_steps=5, precision="fp16")
+        launch = two_epochs(root, zero, every_steps=5, precision="fp16")
         return replace(launch, kind="entrypoint", target=f"{odd_tasks.__name__}:half_precision_digits")
 
     whole = run_gang(launch_in(tmp_path / "whole"))
@@ -115,8 +115,8 @@ def test_a_dynamic_loss_scale_is_resumed_bit_for_bit(zero: int, tmp_path: Path) 
 
 
 def test_a_resumed_epoch_reports_the_loss_of_all_its_steps(tmp_path: Path) -> None:
-    whole = run_gang(eighteen_steps(tmp_path / "whole", 2, every_steps=4), world_size=1)
-    launch = eighteen_steps(tmp_path / "killed", 2, every_steps=4)
+    whole = run_gang(two_epochs(tmp_path / "whole", 2, every_steps=4), world_size=1)
+    launch = two_epochs(tmp_path / "killed", 2, every_steps=4)
 
     def kill(gang: Gang, rank: int, message: Message) -> None:
         if isinstance(message, Step) and message.step == 6:
@@ -130,26 +130,26 @@ def test_a_resumed_epoch_reports_the_loss_of_all_its_steps(tmp_path: Path) -> No
 
 def test_early_stopping_goes_on_counting_after_a_resume(tmp_path: Path) -> None:
     stopping = {"metric": "val_accuracy", "mode": "min", "patience": 3}
-    launch = eighteen_steps(tmp_path, 2, every_steps=9, epochs=20, early_stopping=stopping, lr=1e-3)
-    killed_at(2 * NINE_STEPS_AN_EPOCH + 3, launch)
+    launch = two_epochs(tmp_path, 2, every_steps=9, epochs=20, early_stopping=stopping, lr=1e-3)
+    killed_at(2 * STEPS_AN_EPOCH + 3, launch)
     done = run_gang(again(launch)).one(Done)
     assert done.stopped_early is not None
     assert "for 3 epochs" in done.stopped_early
-    assert done.step < 20 * NINE_STEPS_AN_EPOCH
+    assert done.step < 20 * STEPS_AN_EPOCH
 
 
 def test_a_run_killed_after_its_last_step_only_evaluates(tmp_path: Path) -> None:
-    launch = eighteen_steps(tmp_path, 2, every_steps=9)
+    launch = two_epochs(tmp_path, 2, every_steps=9)
     first = run_gang(launch)
     second = run_gang(again(launch))
-    assert restored_step(second) == 18
+    assert restored_step(second) == 20
     assert second.of(Step) == []
     assert second.one(Done).metrics == first.one(Done).metrics
     assert second.one(Done).checkpoint == first.one(Done).checkpoint
 
 
 def test_a_stopped_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    launch = eighteen_steps(tmp_path, 2, every_steps=100)
+    launch = two_epochs(tmp_path, 2, every_steps=100)
 
     def stop(gang: Gang, rank: int, message: Message) -> None:
         if rank == 0 and isinstance(message, Step) and message.step == 3:
@@ -161,7 +161,7 @@ def test_a_stopped_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 
 def test_a_fresh_start_says_so(tmp_path: Path) -> None:
-    gang = run_gang(eighteen_steps(tmp_path, 2, every_steps=100), world_size=1)
+    gang = run_gang(two_epochs(tmp_path, 2, every_steps=100), world_size=1)
     assert gang.one(Restored) == Restored(step=0, checkpoint=None)
 
 
@@ -170,7 +170,7 @@ def test_a_fresh_start_says_so(tmp_path: Path) -> None:
     [({"global_batch": 64}, "train.global_batch"), ({"seed": 4}, "train.seed")],
 )
 def test_a_checkpoint_of_another_data_order_is_refused(change: dict[str, int], path: str, tmp_path: Path) -> None:
-    launch = eighteen_steps(tmp_path, 0, every_steps=9)
+    launch = two_epochs(tmp_path, 0, every_steps=9)
     run_gang(launch, world_size=1)
     other = {**launch.config, "train": {**launch.config["train"], **change}}
     gang = run_gang(again(replace(launch, config=other)), world_size=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from tests.integration.trainers.gangs import Gang, digits_launch, run_gang
 from trainers.contract import Done, EpochEnded, ExitCode, Failed, Message, PhaseChanged, Sealed, Step
+from trainers.data import audit
 
 STEPS = {"steps": 6, "epochs": None}
 
@@ -53,7 +55,7 @@ def test_the_whole_life_of_digits_cnn_reaches_97_percent(tmp_path: Path) -> None
     best = [each for each in gang.of(Sealed) if each.best]
     assert done.checkpoint == best[-1].checkpoint
     assert best[-1].metrics["val_loss"] == min(each.metrics["val_loss"] for each in gang.of(EpochEnded))
-    assert gang.of(Sealed)[-1].step == done.step == 180
+    assert gang.of(Sealed)[-1].step == done.step == 197
     assert not gang.of(Done, rank=1)
     assert not gang.of(Sealed, rank=1)
 
@@ -118,6 +120,39 @@ def test_missing_data_is_told_with_its_path_in_the_run_file(tmp_path: Path) -> N
     gang = run_gang(digits_launch(tmp_path, data={"source": "/nowhere/faces.npz"}))
     assert gang.codes == [ExitCode.BAD_CONFIG, ExitCode.BAD_CONFIG]
     assert gang.one(Failed).message.startswith("data.source: got '/nowhere/faces.npz': no such file")
+
+
+def test_ranks_train_on_prepared_data_which_the_first_of_them_makes(tmp_path: Path) -> None:
+    data = {
+        "source": "sklearn://digits",
+        "split_by": {"stratify": "target"},
+        "steps": {"augment": {"shift": 1}},
+        "prepared": str(tmp_path / "prepared"),
+    }
+    gang = run_gang(digits_launch(tmp_path, data=data, model={"width": 16}, train={"epochs": 10}))
+    assert gang.codes == [0, 0], gang.of(Failed)
+    (prepared,) = (each for each in (tmp_path / "prepared").iterdir() if each.is_dir())
+    assert gang.one(Done).metrics["test_accuracy"] >= 0.85
+    (line,) = audit.audit(json.loads(manifest_of(gang))["cursor"]).epochs[-1:]
+    assert (line.number, line.exactly_once) == (9, True)
+    assert json.loads(manifest_of(gang))["extra"]["notes"]["prepared"] == prepared.name
+
+
+def manifest_of(gang: Gang) -> str:
+    """Of the last checkpoint."""
+    return Path(gang.of(Sealed)[-1].checkpoint, "manifest.json").read_text()
+
+
+def test_data_that_break_a_rule_end_the_ranks_before_they_train_and_are_named(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    for number in range(8):
+        (tmp_path / "cat" / f"{number}.png").write_bytes(b"no image")
+    data = {"source": str(tmp_path / "cat"), "clean": {"nulls": "refuse"}, "prepared": str(tmp_path / "prepared")}
+    gang = run_gang(digits_launch(tmp_path, data={**data, "label": "label"}))
+    assert gang.codes == [ExitCode.BAD_CONFIG, ExitCode.BAD_CONFIG]
+    assert "must be an image that can be decoded: 8 rows" in gang.one(Failed).message
+    assert str(tmp_path / "cat" / "0.png") in gang.one(Failed).message
+    assert not gang.of(Step)
 
 
 def test_steps_done_before_are_told_as_recomputing(tmp_path: Path) -> None:

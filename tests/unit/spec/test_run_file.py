@@ -94,7 +94,7 @@ def test_a_dumped_run_file_has_the_sections_and_keys_that_ranks_read() -> None:
     config = spec.dump(spec.parse(EVERY_KEY))
     assert set(config) >= {"data", "model", "train", "parallelism", "deepspeed", "checkpoint"}
     assert set(config["checkpoint"]) == {"every", "every_steps", "keep"}
-    assert set(config["data"]) == {"source", "split"}
+    assert set(config["data"]) >= {"source", "split", "split_by", "columns", "checks", "clean", "steps", "prepared"}
     shape = {"type": "constant", "warmup_steps": 0, "final_ratio": 0.0}
     assert config["train"]["schedule"] == {**shape, "factor": 0.5, "patience": 2}
 
@@ -164,7 +164,14 @@ def test_server_and_ranks_know_the_same_keys(key: str) -> None:
         ({"data": {"split": [0.7, 0.3]}}, "data.split", "3 numbers (the parts for training, validation and test)"),
         ({"data": {"split": 0.7}}, "data.split", "3 numbers"),
         ({"train": {"epochs": 1, "betas": [0.9]}}, "train.betas", "2 numbers"),
-        ({"data": {"source": "ftp://x"}}, "data.source", "sklearn://"),
+        ({"recipe": "text_transformer", "data": {"source": "ftp://x"}}, "data.source", "sklearn://"),
+        ({"recipe": "text_transformer", "data": {"clean": {"nulls": "drop"}}}, "data.clean", "as they are"),
+        ({"data": {"columns": {"age": {"min": 3, "max": 2}}}}, "data.columns.age", "min 3 is above max 2"),
+        ({"data": {"columns": {"age": {"typ": "number"}}}}, "data.columns.age.typ", "did you mean type?"),
+        ({"data": {"split_by": {"group": "a", "time": "b"}}}, "data.split_by", "one column"),
+        ({"data": {"steps": {"resize": [32]}}}, "data.steps.resize", "height and width"),
+        ({"data": {"steps": {"tokenize": {}}}}, "data.steps.tokenize.length", ""),
+        ({"data": {"prepared": "s3://key:secret@bucket"}}, "data.prepared", "credentials"),
         ({"model": {"widht": 3}}, "model.widht", "did you mean width?"),
         ({"model": {"dropout": 1}}, "model.dropout", "less than 1"),
         ({"env": {"WORLD_SIZE": "2"}}, "env.WORLD_SIZE", "reserved"),

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from math import gcd
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.config import BatchPlan, Train, plan_batch
 from trainers.data.loader import Loader, Tensors
-from trainers.data.sampler import Sampler, shuffled
+from trainers.data.sampler import Permutations, Sampler, shuffled
 from trainers.data.sources import read_labelled, read_text, split_indices
 from trainers.errors import BadConfig
 from trainers.tasks.language_modelling import Windows
@@ -37,6 +39,8 @@ def test_a_shuffle_is_a_permutation(size: int, seed: int) -> None:
 def test_the_order_is_the_same_in_every_version() -> None:
     # Fixed for ever: another order would make the checkpoints of older versions resume over other samples.
     assert shuffled(8, 1).tolist() == [2, 4, 7, 0, 6, 5, 3, 1]
+    assert Sampler(8, 4, 3).stream(0, 16).tolist() == [3, 2, 6, 1, 4, 0, 5, 7, 4, 3, 7, 5, 1, 2, 0, 6]
+    assert Sampler(10**9, 128, 3).batch(10**9 + 6)[:3].tolist() == [649166338, 100947478, 801584159]
     assert Sampler(8, 4, 3).keys(4).tolist() == [
         -41515858474078655,
         -840727573498715400,
@@ -59,14 +63,75 @@ def test_the_order_does_not_depend_on_the_world_size(world_size: int, micro_batc
         assert torch.cat([each["keys"] for each in parts]).tolist() == sampler.keys(consumed).tolist()
 
 
-def test_an_epoch_consumes_whole_batches_without_repetition() -> None:
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.integers(12, 60),
+    global_batch=st.sampled_from([1, 2, 6, 12]),
+    seed=st.integers(0, 2**32 - 1),
+    incarnations=st.lists(st.tuples(st.sampled_from([1, 2, 3, 6]), st.integers(1, 9)), min_size=1, max_size=5),
+)
+def test_over_an_epoch_every_sample_is_seen_once_across_restarts_and_world_sizes(
+    size: int, global_batch: int, seed: int, incarnations: list[tuple[int, int]]
+) -> None:
+    seen: list[int] = []
+    consumed, epochs = 0, 2
+    total_steps = Sampler(size, global_batch, seed).steps_of(epochs)
+    for world_size, steps in [*incarnations, (1, total_steps)]:
+        sampler = Sampler(size, global_batch, seed)
+        consumed = sampler.resume(Sampler(size, global_batch, seed).cursor(consumed))
+        world_size = gcd(world_size, global_batch)  # so many can share the batch
+        ranks = [loader(world_size, rank, global_batch=global_batch) for rank in range(world_size)]
+        for _ in range(steps):
+            for rank in ranks:
+                seen += [int(n) for batch in rank.training(numbers(size), sampler, consumed) for n in batch["n"]]
+            consumed += global_batch
+    for epoch in range(epochs):
+        assert sorted(seen[epoch * size : (epoch + 1) * size]) == list(range(size))
+
+
+def test_epochs_end_with_the_step_that_consumes_their_last_sample() -> None:
     sampler = Sampler(size=50, global_batch=12, seed=5)
-    epochs = [[sampler.batch(epoch * 48 + start) for start in (0, 12, 24, 36)] for epoch in (0, 1)]
-    assert sampler.steps_per_epoch == 4
-    for epoch in epochs:
-        assert len(set(np.concatenate(epoch).tolist())) == 48
-    assert np.concatenate(epochs[0]).tolist() != np.concatenate(epochs[1]).tolist()
-    assert [sampler.epoch_of(each) for each in (0, 47, 48)] == [0, 0, 1]
+    ends = [step for step in range(1, 14) if sampler.ends_epoch(step * 12)]
+    assert ends == [5, 9, 13] == [sampler.steps_of(epochs) for epochs in (1, 2, 3)]
+    assert sampler.steps_per_epoch == 5
+    assert [sampler.epoch_of(each) for each in (0, 49, 50, 99, 100)] == [0, 0, 1, 1, 2]
+
+
+def test_epochs_have_different_orders() -> None:
+    sampler = Sampler(size=1000, global_batch=10, seed=5)
+    first, second = sampler.stream(0, 1000), sampler.stream(1000, 1000)
+    assert (first == second).sum() < 10
+    assert (first == np.arange(1000)).sum() < 10
+
+
+@given(size=st.integers(1, 2**62), seed=st.integers(0, 2**64 - 1), epoch=st.integers(0, 2**20), data=st.data())
+def test_permutations_of_any_size_map_places_to_different_numbers(
+    size: int, seed: int, epoch: int, data: st.DataObject
+) -> None:
+    count = min(size, 50)
+    start = data.draw(st.integers(0, size - count))
+    places = np.arange(start, start + count, dtype=np.uint64)
+    found = Permutations(size, seed).at(np.full(count, epoch, dtype=np.uint64), places)
+    assert len(set(found.tolist())) == count
+    assert int(found.max()) < size
+
+
+def test_every_permutation_of_five_is_about_equally_likely() -> None:
+    which = np.repeat(np.arange(12_000, dtype=np.uint64), 5)
+    orders = Permutations(5, seed=1).at(which, np.tile(np.arange(5, dtype=np.uint64), 12_000)).reshape(-1, 5)
+    _, counts = np.unique(orders, axis=0, return_counts=True)
+    assert len(counts) == 120
+    assert ((counts - 100) ** 2 / 100).sum() < 189  # chi-squared with 119 degrees of freedom: 0.9999 of all seeds
+
+
+def test_a_billion_samples_take_no_memory_for_their_order() -> None:
+    tracemalloc.start()
+    sampler = Sampler(size=10**9 + 7, global_batch=128, seed=0)
+    batch = sampler.batch(sampler.resume(sampler.cursor(10**9)))
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(set(batch.tolist())) == 128
+    assert peak_bytes < 4 * 2**20
 
 
 def test_a_new_sampler_goes_on_from_the_cursor() -> None:
@@ -88,6 +153,12 @@ def test_a_cursor_over_another_order_is_refused(other: Sampler, path: str) -> No
     with pytest.raises(BadConfig) as refused:
         other.resume(Sampler(size=50, global_batch=12, seed=5).cursor(12))
     assert refused.value.path == path
+
+
+def test_a_cursor_of_a_version_with_another_order_is_refused() -> None:
+    sampler = Sampler(size=50, global_batch=12, seed=5)
+    with pytest.raises(BadConfig, match="another order of the data"):
+        sampler.resume({"samples": 12, "size": 50, "global_batch": 12, "seed": 5})
 
 
 def test_less_data_than_one_batch_is_refused() -> None:
