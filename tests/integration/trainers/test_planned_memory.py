@@ -33,12 +33,28 @@ def run_file(zero: int, precision: str) -> dict[str, Any]:
     }
 
 
+HOST = {"device": "cpu", "pin_memory": False}
+OFFLOADED: list[tuple[int, str, dict[str, Any]]] = [
+    (1, "fp32", {"offload_optimizer": HOST}),
+    (2, "bf16", {"offload_optimizer": HOST}),
+    (3, "bf16", {"offload_optimizer": HOST, "offload_param": HOST}),
+]
+
+
+def offloaded(zero: int, precision: str, where: dict[str, Any]) -> dict[str, Any]:
+    return run_file(zero, precision) | {"deepspeed": {"zero_optimization": BUCKET | where}}
+
+
 def hold(out: Path) -> None:
     """In a rank: train two steps of each case, and write what was held in the second."""
     for zero, precision in CASES:
         held = _held(run_file(zero, precision))
         if os.environ["RANK"] == "0":
             (out / f"{zero}-{precision}.json").write_text(json.dumps(held))
+    for number, case in enumerate(OFFLOADED):
+        held = _held(offloaded(*case))
+        if os.environ["RANK"] == "0":
+            (out / f"offloaded-{number}.json").write_text(json.dumps(held))
 
 
 def _held(document: dict[str, Any]) -> dict[str, int]:
@@ -131,10 +147,15 @@ def _storages(tensors: Iterable[Any], without: dict[int, int] | None = None) -> 
 
 
 @pytest.fixture(scope="module")
-def held(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], dict[str, int]]:
+def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("held")
     run_function(hold, 2, out)
-    return {case: json.loads((out / f"{case[0]}-{case[1]}.json").read_text()) for case in CASES}
+    return out
+
+
+@pytest.fixture(scope="module")
+def held(told: Path) -> dict[tuple[int, str], dict[str, int]]:
+    return {case: json.loads((told / f"{case[0]}-{case[1]}.json").read_text()) for case in CASES}
 
 
 def reckoned(zero: int, precision: str) -> Review:
@@ -149,3 +170,11 @@ def test_every_part_of_model_state_is_within_15_percent(
     memory = reckoned(zero, precision).memory
     assert memory is not None
     assert getattr(memory, part) == pytest.approx(held[zero, precision][part], rel=0.15)
+
+
+@pytest.mark.parametrize("number", range(len(OFFLOADED)))
+def test_what_is_offloaded_is_held_all_the_same_where_there_is_no_other_memory(number: int, told: Path) -> None:
+    held = json.loads((told / f"offloaded-{number}.json").read_text())
+    memory = review(load(offloaded(*OFFLOADED[number])), []).memory
+    assert memory is not None
+    assert memory.model_state == pytest.approx(held["total"] - held["buckets"], rel=0.15)
