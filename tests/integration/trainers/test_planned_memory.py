@@ -6,39 +6,59 @@ import gc
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.planning.plan import Review, review
+from orchestrator.planning.memory import Memory
+from orchestrator.planning.plan import review
 from orchestrator.spec import load
 from tests.integration.trainers.gangs import run_function
 
 # Matrices beyond ZeRO 3's threshold of 100,000 elements, and vectors below it; a bucket that is all written to.
 MODEL = {"layers": 2, "width": 256, "heads": 4, "context": 16}
 BUCKET = {"reduce_bucket_size": 250_000}
-CASES = [(zero, precision) for precision in ("fp32", "bf16") for zero in range(4)]
+HOST = {"device": "cpu", "pin_memory": False}
 
 
-def run_file(zero: int, precision: str) -> dict[str, Any]:
-    return {
-        "name": "held",
-        "recipe": "text_transformer",
-        "model": MODEL,
-        "train": {"steps": 2, "global_batch": 8, "micro_batch": 2, "precision": precision},
-        "parallelism": {"zero": zero},
-        "deepspeed": {"zero_optimization": BUCKET} if zero else {},
-        "resources": {"workers": 2},
-    }
+@dataclass(frozen=True)
+class Case:
+    zero: int
+    precision: str
+    offload: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "-".join((f"zero {self.zero}", self.precision, *self.offload))
+
+    def run_file(self) -> dict[str, Any]:
+        keys = {**BUCKET, **dict.fromkeys(self.offload, HOST)}
+        return {
+            "name": "held",
+            "recipe": "text_transformer",
+            "model": MODEL,
+            "train": {"steps": 2, "global_batch": 8, "micro_batch": 2, "precision": self.precision},
+            "parallelism": {"zero": self.zero},
+            "deepspeed": {"zero_optimization": keys} if self.zero else {},
+            "resources": {"workers": 2},
+        }
 
 
-def hold(out: Path) -> None:
+PLAIN = [[Case(zero, precision) for zero in range(4)] for precision in ("fp32", "bf16")]
+OFFLOADED = [
+    Case(1, "fp32", ("offload_optimizer",)),
+    Case(2, "bf16", ("offload_optimizer",)),
+    Case(3, "bf16", ("offload_optimizer", "offload_param")),
+]
+
+
+def hold(out: Path, cases: list[Case]) -> None:
     """In a rank: train two steps of each case, and write what was held in the second."""
-    for zero, precision in CASES:
-        held = _held(run_file(zero, precision))
+    for case in cases:
+        held = _held(case.run_file())
         if os.environ["RANK"] == "0":
-            (out / f"{zero}-{precision}.json").write_text(json.dumps(held))
+            (out / str(case)).write_text(json.dumps(held))
 
 
 def _held(document: dict[str, Any]) -> dict[str, int]:
@@ -62,28 +82,23 @@ def _held(document: dict[str, Any]) -> dict[str, int]:
     sampler = Sampler(len(task.splits.train), plan.global_batch, 0)
     loader = Loader(plan, world.rank, world.device, precision_of(settings.train, world.device))
     gc.collect()
-    before = _storages(_all_tensors())
+    gc.freeze()  # what is there already is not looked at
     engine: Any = build_engine(task.model, settings, plan, world, 2)
-    peak: dict[str, int] = {}
+    held: dict[str, int] = {}
 
     def look(*_: Any) -> None:
-        now = _parts(engine, before | _storages(each for each in batch.values()))
-        peak.update({part: max(size, peak.get(part, 0)) for part, size in now.items()})
+        held.update(_parts(engine, _storages(each for batch in batches for each in batch.values())))
 
     for step in range(2):
-        for batch in loader.training(task.splits.train, sampler, step * plan.global_batch):
-            loss = task.loss(engine, batch)
-            if step and not peak:  # the first layer's gradient is the last to come
-                next(iter(engine.module.parameters())).register_post_accumulate_grad_hook(look)
-                peak["total"] = 0
-            engine.backward(loss)
-            del loss
-            if step:
-                look()
+        batches = list(loader.training(task.splits.train, sampler, step * plan.global_batch))
+        if step:  # the first layer's gradient is the last to come, and of the last micro-batch there is most
+            next(iter(engine.module.parameters())).register_post_accumulate_grad_hook(look)
+        for batch in batches:
+            engine.backward(task.loss(engine, batch))
             engine.step()
     engine.destroy()
     torch.distributed.barrier()
-    return peak
+    return held
 
 
 def _parts(engine: Any, others: dict[int, int]) -> dict[str, int]:
@@ -131,21 +146,29 @@ def _storages(tensors: Iterable[Any], without: dict[int, int] | None = None) -> 
 
 
 @pytest.fixture(scope="module")
-def held(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], dict[str, int]]:
+def held(tmp_path_factory: pytest.TempPathFactory) -> dict[Case, dict[str, int]]:
     out = tmp_path_factory.mktemp("held")
-    run_function(hold, 2, out)
-    return {case: json.loads((out / f"{case[0]}-{case[1]}.json").read_text()) for case in CASES}
+    for cases in (*PLAIN, OFFLOADED):
+        run_function(hold, 2, out, cases)
+    return {case: json.loads((out / str(case)).read_text()) for cases in (*PLAIN, OFFLOADED) for case in cases}
 
 
-def reckoned(zero: int, precision: str) -> Review:
-    return review(load(run_file(zero, precision)), [])
+def reckoned(case: Case) -> Memory:
+    memory = review(load(case.run_file()), []).memory
+    assert memory is not None
+    return memory
 
 
-@pytest.mark.parametrize(("zero", "precision"), CASES)
+@pytest.mark.parametrize("case", [case for cases in PLAIN for case in cases], ids=str)
 @pytest.mark.parametrize("part", ["parameters", "gradients", "optimizer"])
 def test_every_part_of_model_state_is_within_15_percent(
-    part: str, zero: int, precision: str, held: dict[tuple[int, str], dict[str, int]]
+    part: str, case: Case, held: dict[Case, dict[str, int]]
 ) -> None:
-    memory = reckoned(zero, precision).memory
-    assert memory is not None
-    assert getattr(memory, part) == pytest.approx(held[zero, precision][part], rel=0.15)
+    assert getattr(reckoned(case), part) == pytest.approx(held[case][part], rel=0.15)
+
+
+@pytest.mark.parametrize("case", OFFLOADED, ids=str)
+def test_what_is_offloaded_is_held_all_the_same_where_there_is_no_other_memory(
+    case: Case, held: dict[Case, dict[str, int]]
+) -> None:
+    assert reckoned(case).model_state == pytest.approx(held[case]["total"] - held[case]["buckets"], rel=0.15)
