@@ -33,7 +33,7 @@ from trainers.errors import BadConfig
 from trainers.exchange import Exchange
 from trainers.layout import DEGREES, Coordinates, Degrees, coordinates, expert_rank
 from trainers.models.divided import Split
-from trainers.models.experts import balance_loss
+from trainers.models.experts import BALANCE_WEIGHT, Experts, balance_loss, carry_balance
 from trainers.tasks.task import Task
 
 
@@ -126,6 +126,7 @@ class Place:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its layers
             piped: Any = PipelineModule(layers, topology=topology, partition_method=f"type:{middle}")
         piped.splits = model.splits
+        piped.routers = sum(isinstance(each, Experts) for layer in layers for each in layer.modules())  # of all stages
         for parameter in piped.parameters():
             # In the gradient's norm DeepSpeed counts others on the first rank of all stages only.
             parameter.model_parallel = getattr(parameter, "model_parallel", False) or self.at.tensor == 0
@@ -184,6 +185,10 @@ class Place:
     def _piped_step(self, engine: Any, task: Task, batches: Iterator[Batch]) -> torch.Tensor:
         assert isinstance(task, DivisibleTask)
         inputs = task.inputs
+        if routers := engine.module.routers:
+            if engine.fp16_enabled():
+                raise BadConfig("train.precision", "fp16", "must be bf16 or fp32 for a pipeline with experts")
+            carry_balance(engine.module, BALANCE_WEIGHT / routers / engine.gradient_accumulation_steps())
         engine.module.loss_fn = lambda outputs, batch: task.loss(lambda *_: outputs, batch)
         loss: torch.Tensor = engine.train_batch((inputs(batch), batch) for batch in batches)
         return loss

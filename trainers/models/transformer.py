@@ -214,8 +214,6 @@ class Transformer(nn.Module):
         """The layers that a pipeline of `count` stages is cut from: each takes what the one before returned, the first
         what `forward` takes, the last returns logits. Their weights keep their names. Raises BadConfig."""
         _must_divide("pipeline", count, "the number of layers", len(self.blocks))
-        if any(isinstance(each, Experts) for each in self.modules()):
-            raise BadConfig("parallelism.pipeline", count, "must be 1: the model has experts")
         middle = [_Middle(block, str(index), self.head_width) for index, block in enumerate(self.blocks)]
         return [_First(self), *middle, _Last(self)]
 

@@ -48,6 +48,7 @@ SPARSE: dict[str, tuple[int, dict[str, int]]] = {
     "expert 2, zero 2": (2, {"expert": 2, "zero": 2}),
     "expert x tensor, zero 1": (4, {"expert": 2, "tensor": 2, "zero": 1}),
     "expert x sequence": (4, {"expert": 2, "sequence": 2}),
+    "expert x pipeline": (4, {"expert": 2, "pipeline": 2}),
 }
 EVERY = {**DENSE, **SPARSE}
 
