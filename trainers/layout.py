@@ -104,8 +104,6 @@ def _of_deepspeed(degrees: Degrees, bf16: bool) -> Iterator[Wrong]:
         yield Wrong("parallelism.zero", 0, "must be 1 for a pipeline in bf16, which could not resume without")
     if degrees.zero > 1:
         yield Wrong("parallelism.zero", degrees.zero, "must be 0 or 1 where parallelism.pipeline is above 1")
-    if degrees.sequence > 1:
-        yield Wrong("parallelism.sequence", degrees.sequence, "must be 1 where parallelism.pipeline is above 1")
 
 
 def _of_the_card(degrees: Degrees, card: RecipeCard) -> Iterator[Wrong]:

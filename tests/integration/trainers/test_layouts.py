@@ -41,6 +41,7 @@ DENSE: dict[str, tuple[int, dict[str, int]]] = {
     "sequence x data, zero 3": (4, {"sequence": 2, "zero": 3}),
     "sequence x tensor, zero 2": (4, {"tensor": 2, "sequence": 2, "zero": 2}),
     "pipeline x tensor, zero 1": (4, {"pipeline": 2, "tensor": 2, "zero": 1}),
+    "pipeline x sequence": (4, {"pipeline": 2, "sequence": 2}),
 }
 SPARSE: dict[str, tuple[int, dict[str, int]]] = {
     "expert 1": (2, {}),
