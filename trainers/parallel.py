@@ -9,7 +9,7 @@
 | expert   | the experts of a layer          | its samples                    | all but others' experts   |
 
 DeepSpeed asks a `Place` for its groups as it asks Megatron's `mpu`; its pipeline brings a grid of its own, in the same
-order. There a gradient is the mean over data ranks and the sum over sequence ranks, so those scale their losses.
+order. Without a pipeline a gradient is the mean over data ranks and the sum over sequence ranks, so those scale their losses.
 """
 
 from __future__ import annotations
