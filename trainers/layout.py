@@ -105,10 +105,6 @@ def _of_deepspeed(degrees: Degrees, bf16: bool) -> Iterator[Wrong]:
         yield Wrong("parallelism.zero", 0, "must be 1 for a pipeline in bf16, which could not resume without")
     if degrees.zero > 1:
         yield Wrong("parallelism.zero", degrees.zero, "must be 0 or 1 where parallelism.pipeline is above 1")
-    if degrees.sequence > 1:
-        yield Wrong("parallelism.sequence", degrees.sequence, "must be 1 where parallelism.pipeline is above 1")
-    if degrees.expert > 1:
-        yield Wrong("parallelism.expert", degrees.expert, "must be 1 where parallelism.pipeline is above 1")
 
 
 def _of_the_card(degrees: Degrees, card: RecipeCard) -> Iterator[Wrong]:
@@ -127,8 +123,6 @@ def _of_the_shape(degrees: Degrees, shape: Mapping[str, int]) -> Iterator[Wrong]
     experts = shape.get("experts", 0)
     if experts and degrees.zero == 3:
         yield Wrong("parallelism.zero", 3, "must be at most 2 where model.experts is above 0")
-    if experts and degrees.pipeline > 1:
-        yield Wrong("parallelism.pipeline", degrees.pipeline, "must be 1 where model.experts is above 0")
     divided = (
         ("expert", degrees.expert, "model.experts", experts),
         ("pipeline", degrees.pipeline, "model.layers", shape.get("layers", 0)),

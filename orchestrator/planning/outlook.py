@@ -113,16 +113,16 @@ def _steps(spec: Mapping[str, Any], examples: int | None) -> int | None:
         return int(steps)
     if examples is None:
         return None
-    by_epochs = int(epochs) * (examples // int(train["global_batch"]))
+    by_epochs = -(-int(epochs) * examples // int(train["global_batch"]))  # the last batch may reach beyond
     return by_epochs if steps is None else min(by_epochs, int(steps))
 
 
 def _examples(spec: Mapping[str, Any], pasts: Sequence[Past]) -> int | None:
-    """Of an epoch over the same data, by a run that went through all of its epochs. It leaves less than a batch out."""
+    """Of an epoch over the same data, by a run that went through all of its epochs: at most a batch too many."""
     for past in pasts:
         train = past.spec["train"]
         if past.whole and train.get("epochs") and not train.get("steps") and past.spec["data"] == spec["data"]:
-            return past.steps // int(train["epochs"]) * past.global_batch
+            return past.steps * past.global_batch // int(train["epochs"])
     return None
 
 
