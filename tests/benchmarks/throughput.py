@@ -1,0 +1,160 @@
+"""Tokens per second of our transformer against a plain PyTorch loop, and against Hugging Face's on the same DeepSpeed.
+
+    python -m tests.benchmarks.throughput [--quick]
+
+Three arms in one process take turns of a few steps, on the CPU in fp32, one thread, the same text and batches: our task,
+loader and engine; the same model in a loop of plain PyTorch; Hugging Face's Llama, of the same dimensions, with our
+engine and its configuration. Who begins changes with each pair. On a GPU nothing of this was measured.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tests.benchmarks.harness import Figure, arguments, lower_bound, median, report
+from trainers.config import Data, Parallelism, Settings, Train, plan_batch
+from trainers.data.loader import Batch, Loader
+from trainers.data.sampler import Sampler
+from trainers.distributed import World, join
+from trainers.engine import build_engine
+from trainers.models.transformer import feed_width
+from trainers.recipes.text_transformer import text_transformer
+
+PAIRS = 20
+CONTEXT, LAYERS, HEADS, WIDTH, BATCH = 256, 4, 4, 256, 8
+TURN_STEPS, WARM_STEPS = 6, 3
+SETTINGS = Settings(
+    Data("text://pydoc_topics"),
+    Train(global_batch=BATCH, steps=1_000_000, optimizer="adamw", lr=1e-4),
+    model={"layers": LAYERS, "heads": HEADS, "width": WIDTH, "context": CONTEXT, "dropout": 0.0},
+    parallelism=Parallelism(zero=0),
+)
+
+
+@dataclass
+class Arm:
+    """Trains one step on the next batch each time it is called."""
+
+    step: Callable[[Batch], None]
+    batches: Iterator[Batch]
+
+    def turn(self, steps: int = TURN_STEPS) -> float:
+        """Tokens per second."""
+        began_s = time.perf_counter()
+        for _ in range(steps):
+            self.step(next(self.batches))
+        return steps * BATCH * CONTEXT / (time.perf_counter() - began_s)
+
+
+def ours(world: World) -> Arm:
+    task = text_transformer(SETTINGS)
+    engine = build_engine(task.model, SETTINGS, plan_batch(SETTINGS.train, 1), world, 1_000_000)
+
+    def step(batch: Batch) -> None:
+        engine.backward(task.loss(engine, batch))
+        engine.step()
+
+    return Arm(step, batches(world))
+
+
+def plain() -> Arm:
+    torch.manual_seed(0)
+    model = text_transformer(SETTINGS).model()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0)
+    stream = text_transformer(SETTINGS).splits.train
+    order = torch.utils.data.RandomSampler(range(len(stream)), replacement=True, num_samples=2**40)
+    columns = {"tokens": stream.take(torch.arange(len(stream)).numpy())["tokens"]}
+    loader = torch.utils.data.DataLoader(_Rows(columns["tokens"]), batch_size=BATCH, sampler=order)
+
+    def step(batch: Batch) -> None:
+        optimizer.zero_grad()
+        tokens = batch["tokens"]
+        logits = model(tokens[:, :-1], batch["keys"])
+        functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
+        optimizer.step()
+
+    keys = torch.zeros(BATCH, dtype=torch.int64)
+    return Arm(step, ({"tokens": tokens, "keys": keys} for tokens in loader))
+
+
+class _Rows(torch.utils.data.Dataset[torch.Tensor]):
+    def __init__(self, rows: torch.Tensor) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self._rows[index]
+
+
+def hugging_face(world: World) -> Arm:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    vocabulary = len(text_transformer(SETTINGS).notes["vocabulary"])
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=WIDTH,
+        intermediate_size=feed_width(WIDTH),
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=False,
+        use_cache=False,
+        attn_implementation="sdpa",
+    )
+
+    def build() -> nn.Module:
+        return LlamaForCausalLM(config)
+
+    engine = build_engine(build, replace(SETTINGS), plan_batch(SETTINGS.train, 1), world, 1_000_000)
+
+    def step(batch: Batch) -> None:
+        tokens = batch["tokens"]
+        logits = engine(input_ids=tokens[:, :-1]).logits
+        engine.backward(functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()))
+        engine.step()
+
+    return Arm(step, batches(world))
+
+
+def batches(world: World) -> Iterator[Batch]:
+    train = text_transformer(SETTINGS).splits.train
+    sampler = Sampler(len(train), BATCH, 0)
+    loader = Loader(plan_batch(SETTINGS.train, 1), 0, world.device, torch.float32)
+    consumed = 0
+    while True:
+        yield from loader.training(train, sampler, consumed)
+        consumed += BATCH
+
+
+def main() -> None:
+    options = arguments(__doc__ or "", PAIRS)
+    world = join(threads=1)
+    arms = {"ours": ours(world), "plain PyTorch": plain(), "Hugging Face": hugging_face(world)}
+    for arm in arms.values():
+        arm.turn(WARM_STEPS)
+    rates: dict[str, list[float]] = {name: [] for name in arms}
+    names = list(arms)
+    for pair in range(options.pairs):
+        for name in names[pair % 3 :] + names[: pair % 3]:
+            rates[name].append(arms[name].turn())
+        print(f"pair {pair}: " + ", ".join(f"{name} {values[-1]:.0f}" for name, values in rates.items()), flush=True)
+    figures = [Figure(f"{name}, p50", median(values), "tokens/s") for name, values in rates.items()]
+    for name, bound in (("plain PyTorch", 1.0), ("Hugging Face", 1.1)):
+        ratios = [mine / its for mine, its in zip(rates["ours"], rates[name], strict=True)]
+        figures += [
+            Figure(f"ours over {name}, p50", median(ratios), "ratio", bound, "higher"),
+            Figure(f"ours over {name}, lower 95 % bound", lower_bound(ratios), "ratio"),
+        ]
+    report("throughput", figures)
+
+
+if __name__ == "__main__":
+    main()
