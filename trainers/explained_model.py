@@ -73,7 +73,9 @@ def _task(config: Mapping[str, Any], data: Mapping[str, Any], code: str | None) 
         raise BadConfig("checkpoint", config["checkpoint"], f"is of a {kind or 'script'}: only recipes and entrypoints say "
                         "what their model is")  # fmt: skip
     if kind == "entrypoint" and code is None:
-        raise BadConfig("code", None, f"must be the directory that {target} is found in: a checkpoint holds no code")
+        raise BadConfig(
+            "code", None, f"a checkpoint holds no code: give --code DIR, the directory that {target} is found in"
+        )
     if code is not None:
         enter_code(code)
     sections = {"data": data, "model": config["model"], "train": {"global_batch": 1, "steps": 1}}

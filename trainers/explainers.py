@@ -107,7 +107,7 @@ def images(subject: Subject) -> Explanation:
         baseline="zero in every pixel",
         samples=tuple(samples),
         importance={f"row {row}, column {column}": float(mean[row, column]) for row, column in np.ndindex(mean.shape)},
-        importance_of="pixel",
+        importance_of="pixel, counted from 0",
     )
 
 
@@ -273,7 +273,7 @@ def next_tokens(subject: Subject) -> Explanation:
         baseline=f"{_DRAWS} tokens drawn from the training part",
         samples=tuple(samples),
         importance={f"{len(mean) - place} before": float(each) for place, each in enumerate(mean)},
-        importance_of="position",
+        importance_of="position before the predicted token",
     )
 
 
