@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from captum.attr import IntegratedGradients
 from torch import nn
 
 from trainers.attribution import attention, embedded_as, integrated_gradients, occlusion
@@ -15,7 +16,7 @@ def test_a_linear_models_inputs_count_for_weight_times_distance_from_the_baselin
     model = nn.Linear(5, 3)
     x, baseline = torch.randn(1, 5), torch.randn(1, 5)
     found = integrated_gradients(model, (x,), (baseline,), target=2)
-    expected = model.weight[2] * (x - baseline)
+    expected = (model.weight[2] * (x - baseline)).detach()
     assert torch.allclose(found.parts[0], expected, atol=1e-6)
     assert found.change == pytest.approx(float(expected.sum()), abs=1e-5)
     assert abs(found.gap) < 1e-5
@@ -34,11 +35,15 @@ def test_attributions_of_a_product_add_up_to_the_change() -> None:
 
 def test_a_kink_makes_the_path_finer_until_the_gap_is_small() -> None:
     def bent(x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(100 * x - 99.9).sum(dim=1, keepdim=True)  # flat but for the last thousandth of the path
+        return (20 * (x - 0.77)).clamp(0, 1)  # flat but for a twentieth of the path
 
-    found = integrated_gradients(bent, (torch.ones(1, 1),), (torch.zeros(1, 1),), target=0)
-    assert found.change == pytest.approx(0.1, abs=1e-4)
-    assert abs(found.gap) < 0.05
+    x, zero = torch.ones(1, 1), torch.zeros(1, 1)
+    coarse = IntegratedGradients(bent).attribute(x, zero, target=0, n_steps=64)
+    assert abs(float(coarse.sum()) - 1) > 0.1
+    found = integrated_gradients(bent, (x,), (zero,), target=0)
+    assert found.change == pytest.approx(1)
+    assert abs(found.gap) < 0.01
+    assert found.gap == pytest.approx(float(found.parts[0].sum()) - 1, abs=1e-6)
 
 
 def test_occlusion_is_what_is_lost_without_the_token() -> None:
