@@ -210,12 +210,13 @@ class Checkpoints:
         return writer
 
     def _recipe(self, engine: DeepSpeedEngine) -> dict[str, Any]:
-        """What an export needs: whose model this is, and which weights tensor ranks hold slices of."""
+        """What an export needs: whose model this is, what it learned on, and which weights tensor ranks hold slices of."""
         splits: Mapping[str, Split] = getattr(engine.module, "splits", {}) if self._layout["tensor"] > 1 else {}
         return {
             "kind": self._launch.kind,
             "target": self._launch.target,
             "model": dict(self._launch.config.get("model") or {}),
+            "data": dict(self._launch.config.get("data") or {}),
             "splits": {name: asdict(each) for name, each in splits.items()},
         }
 

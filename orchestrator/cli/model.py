@@ -1,21 +1,31 @@
-"""model list, model describe, model facts, model alias, model export."""
+"""model list, model describe, model facts, model alias, model export, model explain."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.cli.session import Output, connected, project, show
 from orchestrator.errors import Refused, StorageFailed
+from trainers.contract import ExitCode
+
+if TYPE_CHECKING:
+    from orchestrator.api.client import Client
+    from orchestrator.core.records import ModelVersion
 
 app = typer.Typer(no_args_is_help=True, help="Registered model versions.")
 
+Versioned = Annotated[
+    str, typer.Argument(metavar="MODEL[@VERSION]", help="A version by number or alias; by default the newest.")
+]
 Name = Annotated[str, typer.Argument(metavar="MODEL", help="The name of its runs.")]
 
 
@@ -76,21 +86,50 @@ def alias(
 
 @app.command()
 def export(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL[@VERSION]", help="A version by number or alias; by default the newest.")
-    ],
+    model: Versioned,
     to: Annotated[Path, typer.Option("--to", help="Directory for model.safetensors and config.json.")],
 ) -> None:
     """Write the weights of one version as one safetensors file, whatever layout it was trained in."""
-    name, _, version = model.partition("@")
     with connected() as client:
-        found = client.model(name, version, project=project())
+        found = _named(client, model)
+    _by_trainers("export", found, "--to", str(to))
+    typer.echo(str(to))
+
+
+@app.command()
+def explain(
+    model: Versioned,
+    html: Annotated[Path, typer.Option("--html", help="The page to write.")],
+    data: Annotated[str, typer.Option("--data", help="Source of samples; by default what it was trained on.")] = "",
+    samples: Annotated[int, typer.Option(min=1, help="How many of the test part.")] = 32,
+    seed: Annotated[int, typer.Option(help="Draws the samples.")] = 0,
+    code: Annotated[str, typer.Option("--code", help="Directory of an entrypoint's code.")] = "",
+) -> None:
+    """Write a page on what one version looks at, and keep its features' importance with it."""
+    options = ["--html", str(html), "--samples", str(samples), "--seed", str(seed)]
+    options += [word for option, value in (("--data", data), ("--code", code)) if value for word in (option, value)]
+    with connected() as client, tempfile.TemporaryDirectory(prefix="evertrain-explain-") as scratch:
+        found = _named(client, model)
+        importance = Path(scratch, "importance.json")
+        _by_trainers("explain", found, *options, "--json", str(importance))
+        value = json.loads(importance.read_text())
+        client.put_fact(found.name, str(found.version), "importance", value, project=found.project)
+    typer.echo(str(html))
+
+
+def _named(client: Client, model: str) -> ModelVersion:
+    name, _, version = model.partition("@")
+    return client.model(name, version, project=project())
+
+
+def _by_trainers(verb: str, found: ModelVersion, *options: str) -> None:
+    """Run `python -m trainers.VERB` on a version's checkpoint. Raises Refused and StorageFailed with its last words."""
     # Weights need torch, which this process never imports: a Python beside it does the work.
     if importlib.util.find_spec("torch") is None:
-        raise Refused("an export needs torch, which is not installed here: pip install 'evertrain[cluster]'")
-    command = [sys.executable, "-m", "trainers.export", found.checkpoint, "--to", str(to)]
+        raise Refused(f"model {verb} needs torch, which is not installed here: pip install 'evertrain[cluster]'")
+    command = [sys.executable, "-m", f"trainers.{verb}", found.checkpoint, *options]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"trainers.export ended with {done.returncode}"]
-        raise StorageFailed(f"cannot export {found.name}@{found.version}: {lines[-1]}")
-    typer.echo(str(to))
+        lines = done.stderr.strip().splitlines() or [f"trainers.{verb} ended with {done.returncode}"]
+        error = StorageFailed if done.returncode == ExitCode.STORAGE else Refused
+        raise error(f"cannot {verb} {found.name}@{found.version}: {lines[-1]}")

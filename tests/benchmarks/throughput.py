@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -23,12 +23,14 @@ from trainers.data.loader import Batch, Loader
 from trainers.data.sampler import Sampler
 from trainers.distributed import World, join
 from trainers.engine import build_engine
-from trainers.models.transformer import feed_width
+from trainers.layout import Degrees, feed_width
+from trainers.parallel import Place
 from trainers.recipes.text_transformer import text_transformer
 
 PAIRS = 20
 CONTEXT, LAYERS, HEADS, WIDTH, BATCH = 256, 4, 4, 256, 8
 TURN_STEPS, WARM_STEPS = 6, 3
+ALONE = Place(0, 1, Degrees())
 SETTINGS = Settings(
     Data("text://pydoc_topics"),
     Train(global_batch=BATCH, steps=1_000_000, optimizer="adamw", lr=1e-4),
@@ -54,7 +56,7 @@ class Arm:
 
 def ours(world: World) -> Arm:
     task = text_transformer(SETTINGS)
-    engine = build_engine(task.model, SETTINGS, plan_batch(SETTINGS.train, 1), world, 1_000_000)
+    engine = build_engine(task.model, SETTINGS, plan_batch(SETTINGS.train, 1), world, ALONE, 1_000_000)
 
     def step(batch: Batch) -> None:
         engine.backward(task.loss(engine, batch))
@@ -113,7 +115,7 @@ def hugging_face(world: World) -> Arm:
     def build() -> nn.Module:
         return LlamaForCausalLM(config)
 
-    engine = build_engine(build, replace(SETTINGS), plan_batch(SETTINGS.train, 1), world, 1_000_000)
+    engine = build_engine(build, SETTINGS, plan_batch(SETTINGS.train, 1), world, ALONE, 1_000_000)
 
     def step(batch: Batch) -> None:
         tokens = batch["tokens"]

@@ -100,6 +100,19 @@ class Attention(nn.Module):
         out: torch.Tensor = self.out(attended.reshape(batch, context, -1))
         return summed(out, self._tensor_group)
 
+    def weights(self, x: torch.Tensor, turn: Rotation, real: torch.Tensor | None = None) -> torch.Tensor:
+        """How much each position looks at each other, [batch, heads, context, context]; rows add up to 1. For a model
+        that is not divided; arguments are those of `forward`, which never makes these numbers."""
+        batch, context, _ = x.shape
+        q, k, _ = self.qkv(x).view(batch, context, 3, self.heads, self.head_width).unbind(dim=2)
+        q, k = (rotated(each, turn).transpose(1, 2) for each in (q, k))
+        hidden = torch.ones(context, context, dtype=torch.bool, device=x.device).triu(1) & self.causal
+        if real is not None:
+            hidden = hidden | ~real[:, None, None, :]
+        scores = q @ k.transpose(2, 3) * self.head_width**-0.5
+        looked: torch.Tensor = scores.masked_fill(hidden, -math.inf).softmax(dim=-1)
+        return looked
+
     def _attend(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, real: torch.Tensor | None = None
     ) -> torch.Tensor:

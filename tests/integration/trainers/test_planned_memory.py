@@ -70,6 +70,7 @@ def _held(document: dict[str, Any]) -> dict[str, int]:
     from trainers.data.sampler import Sampler
     from trainers.distributed import join
     from trainers.engine import build_engine, precision_of
+    from trainers.parallel import Place
     from trainers.recipes import MAKERS
 
     sections = ("model", "train", "parallelism", "deepspeed")
@@ -83,7 +84,8 @@ def _held(document: dict[str, Any]) -> dict[str, int]:
     loader = Loader(plan, world.rank, world.device, precision_of(settings.train, world.device))
     gc.collect()
     gc.freeze()  # what is there already is not looked at
-    engine: Any = build_engine(task.model, settings, plan, world, 2)
+    place = Place(world.rank, world.size, settings.parallelism)
+    engine: Any = build_engine(task.model, settings, plan, world, place, 2)
     held: dict[str, int] = {}
 
     def look(*_: Any) -> None:
