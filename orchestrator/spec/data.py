@@ -136,7 +136,10 @@ class Data(Section):
         Field(description="Parts for training, validation and test."),
     ] = (0.70, 0.15, 0.15)
     split_by: Annotated[SplitBy | None, Field(description="What decides the part of a row.")] = None
-    label: Annotated[Name | None, Field(description="The column to be predicted; default: label, target or y.")] = None
+    label: Annotated[
+        Name | None,
+        Field(description="To be predicted: a class, or a number where its type is; default: label, target or y."),
+    ] = None
     features: Annotated[
         tuple[Name, ...] | None, Field(min_length=1, description="Columns to predict from; default: all others.")
     ] = None

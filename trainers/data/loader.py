@@ -75,12 +75,13 @@ class Loader:
         share = self.plan.global_batch // self.plan.world_size
         mine = slice(self.rank * share, (self.rank + 1) * share)
         indices, keys = sampler.batch(consumed)[mine], sampler.keys(consumed)[mine]
+        vary = examples.vary if isinstance(examples, Varied) else None
         for start in range(0, share, self.plan.micro_batch):
             part = slice(start, start + self.plan.micro_batch)
             self._seed_generators(int(keys[start]))
             batch = dict(examples.take(indices[part]))
-            if isinstance(examples, Varied):
-                batch = examples.vary(batch, keys[part])
+            if vary is not None:
+                batch = vary(batch, keys[part])
             yield self._place({**batch, "keys": torch.from_numpy(keys[part])})
 
     def evaluation(self, examples: Examples) -> Iterator[Batch]:

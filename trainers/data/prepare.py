@@ -88,7 +88,7 @@ def prepare(data: Data, root: str | Path | None = None, each: Each = here) -> Pr
     Raises BadData with the rows that break a rule, and BadConfig on all else that cannot work.
     """
     check_data(data)
-    directory = Path(root or data.prepared or DEFAULT_ROOT).expanduser().absolute()
+    directory = _directory(str(root or data.prepared or DEFAULT_ROOT))
     pieces = fragments(data.source, {name: rule.type for name, rule in data.columns.items() if rule.type})
     directory.mkdir(parents=True, exist_ok=True)
     key = key_of(data, pieces, directory)
@@ -106,6 +106,12 @@ def prepare(data: Data, root: str | Path | None = None, each: Each = here) -> Pr
     made = find(directory, key)
     assert made is not None
     return made
+
+
+def _directory(root: str) -> Path:
+    if "://" in root.removeprefix("file://"):
+        raise BadConfig("data.prepared", root, "must be a directory that every node has: arrays are mapped into memory")
+    return Path(root.removeprefix("file://")).expanduser().absolute()
 
 
 def key_of(data: Data, pieces: Sequence[Fragment], root: Path) -> str:

@@ -64,7 +64,7 @@ def written(directory: Path, table: pa.Table, name: str = "flights.parquet") -> 
 
 def made(source: str, root: Path, **sections: Any) -> Prepared:
     raw = {"source": source, "label": "late", "features": FEATURES, **sections}
-    return prepare(section(Data, raw, "data"), root)
+    return prepare(section(Data, raw, "data"), None if "prepared" in sections else root)
 
 
 def column(prepared: Prepared, part: str, name: str) -> Any:
@@ -119,6 +119,19 @@ def test_ranges_and_raw_values_can_be_had(tmp_path: Path) -> None:
     raw = column(made(source, tmp_path / "out", steps={"normalize": "none"}), "train", "inputs")
     assert (ranged.min(axis=0).tolist(), ranged.max(axis=0).tolist()) == ([0, 0], [1, 1])
     assert raw[:, 1].min() >= 100
+
+
+def test_flags_are_numbers_days_are_times_and_empty_files_do_not_matter(tmp_path: Path) -> None:
+    day = pa.array([number // 10 for number in range(400)], pa.int32()).cast(pa.date32())
+    table = flights(weekend=[number % 7 > 4 for number in range(400)], day=day)
+    written(tmp_path / "in", table.slice(0, 0), "a.parquet")
+    source = str(Path(written(tmp_path / "in", table, "b.parquet")).parent)
+    prepared = made(
+        source, tmp_path / "out", features=["weekend"], split_by={"time": "day"}, steps={"normalize": "none"}
+    )
+    assert [column(prepared, part, "row").min() for part in PARTS] == [0, 280, 340]
+    assert set(column(prepared, "train", "inputs").ravel()) == {0.0, 1.0}
+    assert made(source, tmp_path / "out", split_by={"group": "day"}).manifest.rows["train"] == 280
 
 
 def test_loading_gives_int64_labels_and_rows_in_any_order(tmp_path: Path) -> None:
@@ -263,6 +276,8 @@ def test_images_of_different_sizes_need_a_size(tmp_path: Path) -> None:
         ({"features": ["delay", "late"]}, "data.features"),
         ({"features": ["delay", "hour"]}, "data.features"),
         ({"columns": {"price": {"min": 0}}}, "data.columns.price"),
+        ({"label": "hour"}, "data.label"),
+        ({"prepared": "s3://bucket/prepared"}, "data.prepared"),
         ({"split_by": {"group": "price"}}, "data.split_by.group"),
         ({"split_by": {"group": "plane", "time": "hour"}}, "data.split_by"),
         ({"split_by": {"stratify": "late"}, "split": [0.9, 0.2, 0.0]}, "data.split"),

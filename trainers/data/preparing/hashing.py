@@ -33,7 +33,8 @@ def hash_column(column: pa.ChunkedArray) -> Unsigned:
         places = encoded.indices.fill_null(len(values)).to_numpy(zero_copy_only=False)
         strings: Unsigned = np.append(values, _NULL)[places]
         return strings
-    numbers = array.cast(pa.int64()) if pa.types.is_temporal(array.type) else array
+    numbers = array.cast(pa.timestamp("us")) if pa.types.is_date(array.type) else array
+    numbers = numbers.cast(pa.int64()) if pa.types.is_timestamp(numbers.type) else numbers
     numbers = numbers.cast(pa.float64(), safe=False) if not pa.types.is_integer(numbers.type) else numbers
     missing = pc.is_null(numbers, nan_is_null=True).to_numpy(zero_copy_only=False)
     filled = numbers.fill_null(0).to_numpy(zero_copy_only=False)

@@ -49,7 +49,9 @@ def roles_of(schema: pa.Schema, data: Data) -> Roles:
     names = data.features or [each for each in schema.names if each not in {label, "path"} | deciding]
     if label in names:
         raise BadConfig("data.features", label, "is the label: a model would only have to copy it")
-    kinds = {name: _kind(schema, name, data) for name in names}
+    if label is not None and _kind(schema, label, data, "data.label") not in ("number", "category", "text"):
+        raise BadConfig("data.label", label, f"is of type {declared(schema, label, data)}: must be numbers or texts")
+    kinds = {name: _kind(schema, name, data, "data.features") for name in names}
     groups = {kind: tuple(name for name in names if kinds[name] == kind) for kind in set(kinds.values())}
     single = [kind for kind in groups if kind not in ("number", "category")]
     if not names or len(single) > 1 or (single and (len(groups) > 1 or len(groups[single[0]]) > 1)):
@@ -73,7 +75,7 @@ def declared(schema: pa.Schema, name: str, data: Data) -> pa.DataType:
     return TYPES[column.type] if column is not None and column.type else schema.field(name).type
 
 
-def _kind(schema: pa.Schema, name: str, data: Data) -> str:
+def _kind(schema: pa.Schema, name: str, data: Data, path: str) -> str:
     kind = declared(schema, name, data)
     if isinstance(kind, pa.FixedShapeTensorType):
         return "tensor"
@@ -83,7 +85,7 @@ def _kind(schema: pa.Schema, name: str, data: Data) -> str:
         return "text" if data.steps is not None and data.steps.tokenize is not None else "category"
     if pa.types.is_binary(kind):
         return "image"
-    raise BadConfig("data.features", name, f"is of type {kind}, which cannot be a feature: name the ones to use")
+    raise BadConfig(path, name, f"is of type {kind}, which no model takes: name the columns to use")
 
 
 def _insist(schema: pa.Schema, named: Iterable[tuple[str, str]]) -> None:

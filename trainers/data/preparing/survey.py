@@ -135,13 +135,15 @@ def _keys(table: pa.Table, content: Unsigned, data: Data, place: Place, total: S
 
 
 def _orders(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_temporal(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind))
+    return bool(
+        pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    )
 
 
 def _as_numbers(column: pa.ChunkedArray) -> Keys:
+    if pa.types.is_date(column.type):
+        column = column.cast(pa.timestamp("us"))
     whole = column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
-    if pa.types.is_temporal(whole.type):
-        whole = whole.cast(pa.timestamp("us")).cast(pa.int64())
     numbers: Keys = whole.cast(pa.float64(), safe=False).to_numpy()
     return numbers
 
