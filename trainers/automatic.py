@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,6 +36,7 @@ class Automatic:
     launch: Launch
     task: Task
     world: World
+    alive: Callable[[], None]  # called whenever something was tried
     found: dict[str, Any] = field(default_factory=dict)  # what every checkpoint keeps
 
     def settle(self, settings: Settings, earlier: Mapping[str, Any]) -> Settings:
@@ -71,6 +72,7 @@ class Automatic:
             dtype=precision_of(settings.train, world.device),
             limit_bytes=memory_limit(self.launch.memory_bytes, _local_world_size(world), world.device),
             exchange=Exchange(world.rank, world.size),
+            alive=self.alive,
         )
         largest = trials.largest(share)
         _release(engine)
@@ -84,7 +86,7 @@ class Automatic:
         engine = build_engine(self.task.model, _for_trial(settings), plan, world, _NO_END)
         loader = Loader(plan, world.rank, world.device, precision_of(settings.train, world.device))
         sampler = Sampler(len(self.task.splits.train), plan.global_batch, settings.train.seed)
-        curve = range_test(engine, self.task, loader, sampler)
+        curve = range_test(engine, self.task, loader, sampler, self.alive)
         _release(engine)
         chosen = float(f"{curve.steepest():.3g}")
         if curve.rates:

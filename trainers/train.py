@@ -42,7 +42,7 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
     checkpoints = Checkpoints(
         launch, rank=world.rank, world_size=world.size, keep=settings.checkpoint.keep, alive=progress.alive
     )
-    automatic = Automatic(launch, task, world)
+    automatic = Automatic(launch, task, world, progress.alive)
     if "auto" in (settings.train.micro_batch, settings.train.lr):
         settings = automatic.settle(settings, checkpoints.noted().get("automatic", {}))
 
