@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,6 +37,7 @@ class Automatic:
     task: Task
     world: World
     place: Place
+    alive: Callable[[], None]  # called whenever something was tried
     found: dict[str, Any] = field(default_factory=dict)  # what every checkpoint keeps
 
     def settle(self, settings: Settings, earlier: Mapping[str, Any]) -> Settings:
@@ -72,6 +73,7 @@ class Automatic:
             dtype=precision_of(settings.train, world.device),
             limit_bytes=memory_limit(self.launch.memory_bytes, _local_world_size(world), world.device),
             exchange=self.place.exchange,
+            alive=self.alive,
         )
         largest = trials.largest(share)
         _release(engine)
@@ -85,7 +87,7 @@ class Automatic:
         engine = build_engine(self.task.model, _for_trial(settings), plan, world, place, _NO_END)
         loader = Loader(plan, place.at.data, world.device, precision_of(settings.train, world.device))
         sampler = Sampler(len(self.task.splits.train), plan.global_batch, settings.train.seed)
-        curve = range_test(place, engine, self.task, loader, sampler)
+        curve = range_test(place, engine, self.task, loader, sampler, self.alive)
         _release(engine)
         chosen = float(f"{curve.steepest():.3g}")
         if curve.rates:

@@ -66,7 +66,7 @@ class Launch:
     incarnation: int
     kind: Literal["recipe", "entrypoint", "script"]
     target: str  # recipe name, "package.module:make_task", or a script's path
-    config: Mapping[str, Any]  # the run file's sections: data, model, train, parallelism, deepspeed, checkpoint
+    config: Mapping[str, Any]  # the run file's sections: data, model, train, init_from, parallelism, deepspeed, ...
     checkpoint_root: str  # fsspec URL or local path; seals live under attempt / incarnation / step
     staging_dir: str  # local disk of the host, for files on their way to `checkpoint_root`
     args: tuple[str, ...] = ()

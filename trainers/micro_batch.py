@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,6 +46,7 @@ class Trials:
     dtype: torch.dtype
     limit_bytes: int | None  # of this process's resident memory; None: the device says when it is full
     exchange: Exchange
+    alive: Callable[[], None]  # called after each trial
     tried: dict[int, bool] = field(default_factory=dict)  # by micro-batch: whether it fit on every rank
     _base_bytes: int = 0
     _sample_bytes: float = 0.0  # of the last trial that fit
@@ -74,6 +76,7 @@ class Trials:
 
     def _fits(self, size: int) -> bool:
         self.tried[size] = all(self.exchange.all(self._fits_here(size)))
+        self.alive()
         return self.tried[size]
 
     def _fits_here(self, size: int) -> bool:

@@ -6,6 +6,7 @@ Smith 2015 (arXiv 1506.01186); Smith and Topin 2017 (arXiv 1708.07120).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,10 +62,12 @@ class Curve:
         return {"lr": [float(f"{each:.4g}") for each in self.rates], "loss": [round(each, 6) for each in self.losses]}
 
 
-def range_test(place: Place, engine: Engine, task: Task, loader: Loader, sampler: Sampler) -> Curve:
+def range_test(
+    place: Place, engine: Engine, task: Task, loader: Loader, sampler: Sampler, alive: Callable[[], None]
+) -> Curve:
     """Collective; the same on every rank. `engine` was built for the rate `LOWEST`, and is of no use afterwards.
 
-    The samples are those of the run's first steps; the run's own cursor does not move.
+    The samples are those of the run's first steps; the run's own cursor does not move. `alive` is called after each step.
     """
     optimizer: Any = engine.optimizer
     factors = [group["lr"] / LOWEST for group in optimizer.param_groups]
@@ -75,6 +78,7 @@ def range_test(place: Place, engine: Engine, task: Task, loader: Loader, sampler
             group["lr"] = rate * factor
         if not curve.add(rate, _train(place, engine, task, loader, sampler, step)):
             break
+        alive()
     return curve
 
 

@@ -56,7 +56,7 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
         layout=place.layout,
         alive=progress.alive,
     )
-    automatic = Automatic(launch, task, world, place)
+    automatic = Automatic(launch, task, world, place, progress.alive)
     if "auto" in (settings.train.micro_batch, settings.train.lr):
         settings = automatic.settle(settings, checkpoints.noted().get("automatic", {}))
 

@@ -42,6 +42,13 @@ def test_ranks_know_what_must_be_there_to_resume_from() -> None:
     assert launch_of(bind(), start, staging_dir="/s", code_dir=None, socket="/p").sealed_step == 300
 
 
+def test_ranks_know_what_to_begin_with_and_how_much_memory_is_theirs() -> None:
+    bound = bind(init_from={"model": "a@1", "checkpoint": "/c"}, resources={"memory": 2**30})
+    launch = launch_of(bound, START, staging_dir="/s", code_dir=None, socket="/p")
+    assert launch.config["init_from"] == {"model": "a@1", "checkpoint": "/c"}
+    assert launch.memory_bytes == 2**30
+
+
 def test_nobody_overrules_where_the_gang_meets() -> None:
     assert env_of(bind(env={"RANK": "7", "MASTER_PORT": "1"}))["RANK"] == "0"
     assert env_of(bind(env={"RANK": "7", "MASTER_PORT": "1"}))["MASTER_PORT"] == "29500"
