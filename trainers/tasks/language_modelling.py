@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from trainers.data.loader import Batch, Splits
 from trainers.data.sampler import Indices
+from trainers.errors import BadConfig
 from trainers.tasks.task import Model
 
 
@@ -54,7 +55,9 @@ class LanguageModelling:
         return batch["tokens"][:, :-1], batch["keys"]
 
     def part(self, batch: Batch, index: int, count: int) -> Batch:
-        positions = (batch["tokens"].shape[1] - 1) // count
+        positions, rest = divmod(batch["tokens"].shape[1] - 1, count)
+        if rest:
+            raise BadConfig("parallelism.sequence", count, f"must divide the context, {positions * count + rest}")
         return {**batch, "tokens": batch["tokens"][:, index * positions : (index + 1) * positions + 1]}
 
     def _token_losses(self, model: Model, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:

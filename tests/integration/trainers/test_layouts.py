@@ -125,21 +125,29 @@ def test_the_weights_of_every_layout_leave_whole(name: str, trained: Train) -> N
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["tensor x data, zero 3", "pipeline x tensor, zero 1", "sequence x data", "expert 2", "expert x tensor, zero 1"],
+    ("name", "world_size"),
+    [
+        ("tensor x data, zero 3", 4),
+        ("pipeline x tensor, zero 1", 4),
+        ("sequence x data", 4),
+        ("expert 2", 2),
+        ("expert x tensor, zero 1", 4),
+        ("expert x pipeline", 4),
+        ("tensor", 4),  # with more data ranks: without ZeRO nothing is cut by them
+    ],
 )
-def test_a_layout_resumes_where_it_was_sealed(name: str, trained: Train, tmp_path: Path) -> None:
+def test_a_layout_resumes_where_it_was_sealed(name: str, world_size: int, trained: Train, tmp_path: Path) -> None:
     run = trained(name)
     root = tmp_path / "checkpoints"
     shutil.copytree(run.launch.checkpoint_root, root)
     shutil.rmtree(root / run.newest.relative_to(run.launch.checkpoint_root))
     launch = again(run.launch, checkpoint_root=str(root), staging_dir=str(tmp_path / "staging"))
-    resumed = run_gang(launch, world_size=run.world_size)
+    resumed = run_gang(launch, world_size=world_size)
     assert_ended_well(resumed)
     assert restored_step(resumed) == STEPS // 2
     expected = {step: loss for step, loss in run.gang.losses().items() if step > STEPS // 2}
-    assert resumed.losses() == expected
-    assert resumed.one(Done).metrics == run.gang.one(Done).metrics
+    assert resumed.losses() == (expected if world_size == run.world_size else pytest.approx(expected, abs=1e-5))
+    assert resumed.one(Done).metrics == pytest.approx(run.gang.one(Done).metrics, abs=1e-5)
 
 
 def test_a_seal_of_another_layout_is_refused_with_the_one_it_was_made_with(trained: Train) -> None:

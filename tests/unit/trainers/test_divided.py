@@ -6,12 +6,16 @@ import pytest
 import torch
 from torch import nn
 
+from trainers.data.loader import Splits
+from trainers.errors import BadConfig
 from trainers.models.divided import Split
 from trainers.models.dropout import SampleDropout
 from trainers.models.experts import BALANCE_WEIGHT, Experts, balance_loss
 from trainers.models.transformer import SPLITS, Attention, Feed
+from trainers.tasks.language_modelling import LanguageModelling, Windows
 
 KEYS = torch.tensor([3, -(2**62)])
+NOTHING = Windows(torch.zeros(0, dtype=torch.int64), context=4)
 
 
 @pytest.mark.parametrize("split", SPLITS.values())
@@ -54,6 +58,15 @@ def test_the_mask_of_a_part_is_a_part_of_the_whole_samples_mask() -> None:
         dropout = SampleDropout(0.5, layer=1)
         dropout.part = part
         assert torch.equal(dropout(x[:, :2], KEYS), whole[:, 2 * part : 2 * part + 2])
+
+
+def test_parts_of_a_sample_have_the_targets_of_their_positions() -> None:
+    task = LanguageModelling(Splits(NOTHING, NOTHING, NOTHING), lambda: nn.Linear(1, 1))
+    batch = {"tokens": torch.arange(9).unsqueeze(0), "keys": KEYS[:1]}
+    parts = [task.part(batch, index, 2)["tokens"].tolist() for index in range(2)]
+    assert parts == [[[0, 1, 2, 3, 4]], [[4, 5, 6, 7, 8]]]
+    with pytest.raises(BadConfig, match=r"^parallelism\.sequence: got 3: must divide the context, 8"):
+        task.part(batch, 0, 3)
 
 
 def experts_of(width: int, experts: int) -> Experts:
