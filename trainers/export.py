@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,8 @@ Weights = dict[str, torch.Tensor]
 def export(checkpoint: str, to: Path) -> Path:
     """Write the two files into `to`, made if missing, and return it; files of those names are replaced.
 
-    Raises StorageError when the checkpoint is not sealed, damaged, holds more than weights and plain values, or when a
-    file cannot be read or written, and BadConfig when it is not of a model.
+    Raises StorageError when the checkpoint is damaged, holds more than weights and plain values, or when a file cannot be
+    read or written, and BadConfig when it is not sealed, or not of a model.
     """
     with tempfile.TemporaryDirectory(prefix="evertrain-export-") as scratch:
         manifest, directory = _verified(checkpoint, Path(scratch))
@@ -58,8 +58,23 @@ def export(checkpoint: str, to: Path) -> Path:
     return to
 
 
+def sealed_weights(checkpoint: str) -> Weights:
+    """The whole model of a sealed checkpoint, of which only the files that hold it are read and verified.
+
+    Raises StorageError and BadConfig, as `export` does.
+    """
+    with tempfile.TemporaryDirectory(prefix="evertrain-weights-") as scratch:
+        manifest, directory = _verified(checkpoint, Path(scratch), _holds_weights)
+        return whole_weights(manifest, directory)
+
+
+def _holds_weights(name: str, manifest: Manifest) -> bool:
+    return "model" in name or (manifest.layout["zero"] == 3 and name.endswith("_optim_states.pt"))
+
+
 def whole_weights(manifest: Manifest, directory: Path) -> Weights:
-    """The weights by name, each whole, from the files of a verified checkpoint. Raises StorageError and BadConfig."""
+    """The weights by name, each whole, from the files of a verified checkpoint; the averaged ones where it has them, for
+    those are what was judged. Raises StorageError and BadConfig."""
     names = [each.path for each in manifest.files]
     slices = [_slice(names, rank, manifest, directory) for rank in range(manifest.layout["tensor"])]
     splits = {end: Split(**each) for end, each in manifest.extra.get("recipe", {}).get("splits", {}).items()}
@@ -86,11 +101,17 @@ def _slice(names: list[str], tensor_rank: int, manifest: Manifest, directory: Pa
     for stage in range(stages):
         model_rank = f"{stage * manifest.layout['tensor'] + tensor_rank:02d}"
         expert = rf"layer_\d+_expert_\d+_mp_rank_{model_rank}_model_states\.pt"
-        kept.update(_read(directory, f"mp_rank_{model_rank}_model_states.pt")["module"])
+        kept.update(_judged(_read(directory, f"mp_rank_{model_rank}_model_states.pt")))
         kept.update(_all_of(directory, [each for each in names if re.fullmatch(expert, each)]))
     if stages == 1:
         return kept
     return {name.partition(".")[2]: each for name, each in kept.items()}  # with experts, stages number their layers
+
+
+def _judged(states: Mapping[str, Any]) -> Weights:
+    weights: Weights = states["module"]
+    averaged: Weights = (states.get("ema") or {}).get("weights", {})
+    return {**weights, **{name: each.to(weights[name].dtype) for name, each in averaged.items()}}
 
 
 def _all_of(directory: Path, names: list[str]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -136,18 +157,21 @@ def _read(directory: Path, name: str) -> Any:
     return read_file(directory / name, "cpu")
 
 
-def _verified(checkpoint: str, scratch: Path) -> tuple[Manifest, Path]:
-    """The manifest, and the directory where all files lie that it names. Raises StorageError."""
+def _verified(
+    checkpoint: str, scratch: Path, needed: Callable[[str, Manifest], bool] = lambda *_: True
+) -> tuple[Manifest, Path]:
+    """The manifest, and the directory where the files lie that it names and that are needed. Raises BadConfig when
+    there is no manifest, and StorageError."""
     storage = open_storage(checkpoint, lambda: None)
     text = storage.read_text(MANIFEST_NAME)
     if text is None:
-        raise StorageError(f"{checkpoint} is no sealed checkpoint: it has no {MANIFEST_NAME}")
+        raise BadConfig("checkpoint", checkpoint, f"is no sealed checkpoint: it has no {MANIFEST_NAME}")
     try:
         manifest = Manifest.from_json(text)
     except ValueError as error:
         raise StorageError(f"the manifest of {checkpoint} cannot be read: {error}") from error
     directory = scratch
-    for each in manifest.files:
+    for each in (file for file in manifest.files if needed(file.path, manifest)):
         file = storage.fetch(each.path, scratch)
         if problem := file_trouble(each, file, lambda: None):
             raise StorageError(f"{checkpoint} is damaged: {problem}")

@@ -7,12 +7,9 @@ the model its source, unless the run file says otherwise: half a model loaded in
 
 from __future__ import annotations
 
-import posixpath
-import tempfile
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,13 +17,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from trainers.config import InitFrom
-from trainers.contract import MANIFEST_NAME, Manifest, file_problem
-from trainers.errors import BadConfig, StorageError
-from trainers.storage import Storage, digest, open_storage
-from trainers.weights_only import read_file, stranger_in
+from trainers.errors import BadConfig
+from trainers.export import sealed_weights
 
 Weights = Mapping[str, torch.Tensor]
-MODEL_FILE = "mp_rank_00_model_states.pt"  # DeepSpeed's name for the whole model, where one rank holds it
 _TOLD = 6  # problems in one message
 
 
@@ -54,9 +48,15 @@ def load_first_weights(model: nn.Module, init: InitFrom) -> None:
 
 
 def read_weights(init: InitFrom) -> Weights:
-    """Tensors by their names at the source. Raises BadConfig, StorageError."""
+    """Tensors by their names at the source; of a seal, whatever its layout, the averaged ones where it has them.
+
+    Raises BadConfig, StorageError.
+    """
     if init.checkpoint is not None:
-        return _sealed(init.checkpoint, init)
+        try:
+            return sealed_weights(init.checkpoint)
+        except BadConfig as error:
+            raise BadConfig(*_said(init), f"{error.got} {error.expected}") from error
     files = _safetensors_files(init)
     weights: dict[str, torch.Tensor] = {}
     for file in files:
@@ -83,51 +83,6 @@ def _safetensors_files(init: InitFrom) -> list[Path]:
     if path.suffix != ".safetensors":
         raise BadConfig("init_from.file", given, "must be a .safetensors file: what is pickled may run anything")
     return [path]
-
-
-def _sealed(checkpoint: str, init: InitFrom) -> Weights:
-    """The whole model in a seal, verified; its averaged weights where it has them."""
-    root, _, name = checkpoint.rstrip("/").rpartition("/")
-    storage = open_storage(root, lambda: None)
-    text = storage.read_text(f"{name}/{MANIFEST_NAME}")
-    if text is None:
-        raise BadConfig(*_said(init), f"is no sealed checkpoint: {checkpoint} has no manifest")
-    try:
-        manifest = Manifest.from_json(text)
-    except ValueError as error:
-        raise BadConfig(*_said(init), f"its manifest cannot be read: {error}") from error
-    _insist_on_whole(manifest, init)
-    with tempfile.TemporaryDirectory(prefix="evertrain-init-") as directory:
-        state = read_file(_verified(storage, name, manifest, Path(directory)), "cpu")
-    weights: dict[str, torch.Tensor] = dict(state["module"])
-    averaged: Mapping[str, Any] = state.get("ema") or {}
-    return {**weights, **averaged.get("weights", {})}
-
-
-def _insist_on_whole(manifest: Manifest, init: InitFrom) -> None:
-    layout = manifest.layout
-    divided = [f"{name} {layout[name]}" for name in ("tensor", "pipeline", "expert") if layout.get(name, 1) > 1]
-    if layout["zero"] == 3:
-        divided.append("zero 3")
-    if divided:
-        raise BadConfig(
-            *_said(init),
-            f"was made with {', '.join(divided)}, so its weights lie in pieces: export it, and name the exported "
-            "safetensors file as init_from.file",
-        )
-
-
-def _verified(storage: Storage, name: str, manifest: Manifest, directory: Path) -> Path:
-    """A local copy of the model's file. Raises StorageError when it is not what was sealed."""
-    expected = next((each for each in manifest.files if each.path == MODEL_FILE), None)
-    if expected is None:
-        raise StorageError(f"{storage.url(name)} holds no {MODEL_FILE}")
-    file = storage.fetch(posixpath.join(name, MODEL_FILE), directory)
-    found = (file.stat().st_size, digest(file, lambda: None)) if file is not None else (None, None)
-    problem = file_problem(expected, *found) or (stranger_in(file) if file is not None else None)
-    if problem is not None or file is None:
-        raise StorageError(f"{storage.url(name)} is damaged: {problem}")
-    return file
 
 
 def _said(init: InitFrom) -> tuple[str, str]:
