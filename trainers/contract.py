@@ -25,6 +25,9 @@ LAUNCH_ENV = "EVERTRAIN_LAUNCH"
 MESSAGE_BYTES = 2**20
 """Longest line of a message: the host closes a connection that sends a longer one."""
 
+FACTS_BYTES = MESSAGE_BYTES // 2
+"""Longest facts of a result, as JSON: the rest of the message must have room beside them."""
+
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = 1
 FENCE_NAME = "fence.json"  # in `Launch.checkpoint_root` from the first restore on: names the newest attempt

@@ -9,8 +9,11 @@ or alone with no launcher at all:
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -20,7 +23,7 @@ from trainers.catalogue import RECIPES
 from trainers.checkpoint import Checkpoints
 from trainers.command import read_command
 from trainers.config import Settings, plan_batch, read_settings
-from trainers.contract import Done, ExitCode, Launch, Restored
+from trainers.contract import FACTS_BYTES, Done, ExitCode, Launch, Restored
 from trainers.data.history import History
 from trainers.data.loader import Loader
 from trainers.data.prepare import is_asked_for
@@ -100,8 +103,26 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
     with loop.averaged():
         tested = evaluate(place, engine, task, loader, task.splits.test, "test_", progress.alive)
     if world.rank == 0:
-        metrics = {**loop.metrics, **tested}
-        progress.send(Done(loop.step, metrics, chosen, stopped_early=loop.judgement.stop_reason, note=note))
+        progress.send(result(loop, tested, chosen, note))
+
+
+def result(loop: Loop, tested: Mapping[str, float], chosen: str | None, note: str | None) -> Done:
+    """What rank 0 tells of a finished run."""
+    facts, left_out = facts_of(loop.task.notes)
+    notes = "; ".join(each for each in (note, left_out) if each) or None
+    metrics = {**loop.metrics, **tested}
+    return Done(loop.step, metrics, chosen, loop.judgement.stop_reason, notes, facts)
+
+
+def facts_of(notes: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """What of a task's notes is kept with the model version, the profile of its data, and what is said when a message
+    cannot carry it."""
+    if "profile" not in notes:
+        return {}, None
+    facts = {"profile": notes["profile"]}
+    if (size := len(json.dumps(facts))) <= FACTS_BYTES:
+        return facts, None
+    return {}, f"the profile of its data is in its checkpoint alone: {size} bytes of JSON, more than {FACTS_BYTES}"
 
 
 def take_best(loop: Loop, checkpoints: Checkpoints, exchange: Exchange) -> tuple[str | None, str | None]:

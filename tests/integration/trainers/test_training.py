@@ -214,3 +214,11 @@ def test_a_wrong_entrypoint_is_a_bad_config(target: str, words: str, tmp_path: P
     gang = run_gang(launch, world_size=1)
     assert gang.codes == [ExitCode.BAD_CONFIG]
     assert words in gang.one(Failed).message
+
+
+def test_the_profile_of_prepared_data_is_told_with_the_result(tmp_path: Path) -> None:
+    data = {"source": "sklearn://digits", "steps": {"normalize": "standard"}, "prepared": str(tmp_path / "prepared")}
+    done = run_gang(digits_launch(tmp_path, data=data, train=STEPS), world_size=1).one(Done)
+    assert done.note is None
+    assert done.facts["profile"]["rows"] == pytest.approx(0.7 * 1797, abs=60)
+    assert sum(done.facts["profile"]["label"]["values"].values()) == done.facts["profile"]["rows"]

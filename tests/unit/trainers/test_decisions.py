@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from trainers.config import Schedule
-from trainers.contract import MESSAGE_BYTES, ExitCode, encode
+from trainers.contract import FACTS_BYTES, MESSAGE_BYTES, ExitCode, encode
 from trainers.errors import BadConfig, BadLoss, Stopped, StorageError, account
 from trainers.judgement import Judgement
 from trainers.plateau import Plateau, plateau_of
 from trainers.schedule import learning_rate_factor
+from trainers.train import facts_of
 
 
 @pytest.mark.parametrize(
@@ -169,3 +170,12 @@ def test_an_account_fits_into_a_message_however_much_an_error_says(text: str) ->
     assert told.startswith("head xxx")
     assert told.endswith("xxx tail")
     assert "[... 2995914 characters cut ...]" in told
+
+
+def test_a_profile_goes_with_the_result_unless_no_message_could_carry_it() -> None:
+    assert facts_of({"classes": 10}) == ({}, None)
+    assert facts_of({"profile": {"rows": 7}, "classes": 10}) == ({"profile": {"rows": 7}}, None)
+    facts, said = facts_of({"profile": "x" * FACTS_BYTES})
+    assert facts == {}
+    assert said is not None
+    assert "in its checkpoint alone: 524303 bytes" in said
