@@ -411,15 +411,17 @@ def test_the_schema_is_json_unless_yaml_is_asked_for(evertrain: Run) -> None:
     assert not as_yaml.startswith("{")
 
 
-def sealed_by_hand(root: Path) -> Path:
+def sealed_by_hand(root: Path, weights: dict[str, torch.Tensor] | None = None, **recipe: object) -> Path:
     """A checkpoint of one rank, as the trainers write it."""
     directory = root / "attempt-0001/incarnation-0001/step-000000000004"
     directory.mkdir(parents=True)
-    state = {"module": {"layer.weight": torch.arange(6.0).view(2, 3)}}
+    state = {"module": weights or {"layer.weight": torch.arange(6.0).view(2, 3)}}
     file = write_file(directory / "mp_rank_00_model_states.pt", state, 0, lambda: None)
     layout = {"zero": 0, "data": 1, "tensor": 1, "pipeline": 1, "sequence": 1, "expert": 1}
-    recipe = {"kind": "recipe", "target": "digits_cnn", "model": {"width": 8}}
-    extra = {"recipe": recipe, "notes": {"classes": 10}}
+    extra = {
+        "recipe": {"kind": "recipe", "target": "digits_cnn", "model": {"width": 8}, **recipe},
+        "notes": {"classes": 10},
+    }
     manifest = Manifest("run-1", 1, 1, 4, 0, 1, layout, {}, (file,), {}, True, {}, "", extra=extra)
     (directory / "manifest.json").write_text(manifest.to_json())
     return directory
@@ -441,3 +443,27 @@ def test_a_models_weights_leave_as_one_file_and_a_config(evertrain: Run, stack: 
     assert spoilt.code == 1
     assert "is damaged: mp_rank_00_model_states.pt has 5 bytes where" in spoilt.err
     assert not (tmp_path / "spoilt").exists()
+
+
+def test_a_model_is_explained_on_a_page_and_its_importance_kept_with_the_version(
+    evertrain: Run, stack: Stack, tmp_path: Path
+) -> None:
+    from trainers.config import Data, Settings, Train
+    from trainers.recipes import MAKERS
+
+    data = {"source": "sklearn://digits"}
+    task = MAKERS["digits_cnn"](Settings(Data(**data), Train(global_batch=1, steps=1), model={"width": 8}))
+    checkpoint = sealed_by_hand(tmp_path, task.model().state_dict(), data=data)
+    stack.end(stack.place(stack.submit(name="seen")), str(checkpoint))
+    html = tmp_path / "page.html"
+    explained = evertrain("model", "explain", "seen@1", "--html", str(html), "--samples", "3")
+    assert (explained.code, explained.out.strip()) == (0, str(html))
+    assert html.read_text().count("test sample ") == 3
+    with stack.client() as client:
+        kept = client.facts("seen")["importance"]
+    assert (kept["checkpoint"], kept["samples"], len(kept["features"])) == (str(checkpoint), 3, 64)
+
+    refused = evertrain("model", "explain", "seen", "--html", str(html), "--data", str(tmp_path / "nowhere.npz"))
+    assert refused.code == 1
+    assert "error: cannot explain seen@1: data.source: got" in refused.err
+    assert "no such file" in refused.err
