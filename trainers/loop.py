@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
+
 from trainers.agreement import Agreed, Agreement
 from trainers.checkpoint import Checkpoints, Resume
 from trainers.config import Settings
@@ -83,11 +85,11 @@ class Loop:
     def _train_step(self) -> bool:
         """One optimizer step; True when the ranks are due to agree."""
         batches = self.loader.training(self.task.splits.train, self.sampler, self.samples)
-        loss = self.place.train_step(self.engine, self.task, batches)
+        losses = self.place.train_step(self.engine, self.task, batches)
         self.step += 1
         self.epoch_steps += 1
         self.samples += self.sampler.global_batch
-        return self.agreement.add(loss)
+        return self.agreement.add(torch.stack(losses).sum() / len(losses))
 
     def _between_steps(self, epoch_ends: bool) -> None:
         agreed = self.agreement.reach(stop=self.stop_asked(), save=self._time_to_save())

@@ -135,19 +135,20 @@ class Place:
         module: nn.Module = piped
         return module
 
-    def train_step(self, engine: Any, task: Task, batches: Iterator[Batch]) -> torch.Tensor:
-        """One optimizer step over the micro-batches; this rank's mean loss, whose mean over all ranks is the loss."""
+    def train_step(self, engine: Any, task: Task, batches: Iterator[Batch]) -> list[torch.Tensor]:
+        """One optimizer step; this rank's loss of each micro-batch, or in a pipeline the mean loss alone.
+
+        The mean of them over all ranks is the step's loss.
+        """
         if isinstance(engine, PipelineEngine):
-            return self._piped_step(engine, task, batches)
-        total, count = None, 0
+            return [self._piped_step(engine, task, batches)]
+        losses = []
         for batch in batches:
             loss = task.loss(engine, self._mine(task, batch))
             engine.backward(self._scaled(engine, loss))
             engine.step()
-            total = loss.detach() if total is None else total + loss.detach()
-            count += 1
-        assert total is not None, "a step has at least one micro-batch"
-        return total / count
+            losses.append(loss.detach())
+        return losses
 
     def measure(self, engine: Any, task: Task, batch: Batch) -> Mapping[str, torch.Tensor]:
         """`task.measure` of this rank's part of the batch; nothing where another stage's rank has it."""
