@@ -58,7 +58,6 @@ def precision_of(train: Train, device: torch.device) -> torch.dtype:
 def deepspeed_config(settings: Settings, plan: BatchPlan, dtype: torch.dtype) -> dict[str, Any]:
     """DeepSpeed's configuration. The run file's `deepspeed:` is merged last; raises BadConfig on keys that we own."""
     _refuse_owned(settings.deepspeed)
-    _refuse_for_layout(settings)
     ours: dict[str, Any] = {
         "train_batch_size": plan.global_batch * _times_counted(settings.parallelism),
         "train_micro_batch_size_per_gpu": plan.micro_batch,
@@ -79,7 +78,9 @@ def deepspeed_config(settings: Settings, plan: BatchPlan, dtype: torch.dtype) ->
         ours["optimizer"] = optimizer
     if settings.train.optimizer == "muon":  # it needs whole gradients
         ours["zero_optimization"]["reduce_scatter"] = False
-    return _merged(ours, settings.deepspeed)
+    config = _merged(ours, settings.deepspeed)
+    _refuse_for_layout(settings.parallelism, config["zero_optimization"])
+    return config
 
 
 def build_engine(
@@ -177,15 +178,12 @@ def _refuse_owned(passed: Mapping[str, Any]) -> None:
             raise BadConfig(f"deepspeed.{key}", value, f"is set by Evertrain: say it in {where}")
 
 
-def _refuse_for_layout(settings: Settings) -> None:
-    passed = settings.deepspeed.get("zero_optimization")
-    if not isinstance(passed, Mapping):
-        return
+def _refuse_for_layout(parallelism: Parallelism, zero: Mapping[str, Any]) -> None:
     # ZeRO 3's reduce-scatter averages gradients over sequence ranks, its other way sums them: one to reckon with is enough.
-    if passed.get("reduce_scatter") is False and settings.parallelism.zero == 3 and settings.parallelism.sequence > 1:
+    if zero.get("reduce_scatter") is False and parallelism.zero == 3 and parallelism.sequence > 1:
         path = "deepspeed.zero_optimization.reduce_scatter"
         raise BadConfig(path, False, "must be true with ZeRO 3 where parallelism.sequence is above 1")
-    offload = passed.get("offload_optimizer")
+    offload = zero.get("offload_optimizer")
     if isinstance(offload, Mapping) and offload.get("device") == "nvme":
         path = "deepspeed.zero_optimization.offload_optimizer.device"
         raise BadConfig(path, "nvme", "must be cpu or none: DeepSpeed's swap files would be in no checkpoint")

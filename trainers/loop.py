@@ -112,7 +112,7 @@ class Loop:
         if self.engine.skipped_steps > skipped_before and not self.may_skip:  # the same on every rank
             raise self.recent_losses.explain(self.sampler, self.loader.plan, self.place)
         self.samples += self.sampler.global_batch
-        return self.agreement.add(torch.stack(losses).mean())
+        return self.agreement.add(torch.stack(losses).sum() / len(losses))
 
     def _between_steps(self, epoch_ends: bool) -> None:
         agreed = self.agreement.reach(stop=self.stop_asked(), save=self._time_to_save())

@@ -136,8 +136,10 @@ class Place:
         return module
 
     def train_step(self, engine: Any, task: Task, batches: Iterator[Batch]) -> list[torch.Tensor]:
-        """One optimizer step over the micro-batches. This rank's loss of each, a pipeline's of all together; the mean of
-        them over all ranks is the loss."""
+        """One optimizer step; this rank's loss of each micro-batch, or in a pipeline the mean loss alone.
+
+        The mean of them over all ranks is the step's loss.
+        """
         if isinstance(engine, PipelineEngine):
             return [self._piped_step(engine, task, batches)]
         losses = []

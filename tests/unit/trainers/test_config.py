@@ -158,6 +158,30 @@ def test_keys_that_evertrain_sets_are_refused(passed: dict[str, Any], path: str,
     assert instead in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("parallelism", "zero", "path"),
+    [
+        ({"zero": 2}, {"offload_optimizer": {"device": "nvme"}}, "zero_optimization.offload_optimizer.device"),
+        ({"zero": 3, "sequence": 2}, {"reduce_scatter": False}, "zero_optimization.reduce_scatter"),
+    ],
+)
+def test_what_a_layout_could_not_seal_or_sum_is_refused(
+    parallelism: dict[str, int], zero: dict[str, Any], path: str
+) -> None:
+    config = changed("deepspeed", {"zero_optimization": zero})
+    config["parallelism"] = parallelism
+    with pytest.raises(BadConfig) as refused:
+        deepspeed_config(read_settings(launch(config)), BatchPlan(128, 128, 1, 1), torch.float32)
+    assert refused.value.path == f"deepspeed.{path}"
+
+
+def test_offload_and_divided_sequences_reach_deepspeeds_configuration() -> None:
+    config = changed("parallelism", {"zero": 1, "pipeline": 2, "sequence": 2, "offload": "cpu"})
+    made = deepspeed_config(read_settings(launch(config)), BatchPlan(128, 16, 8, 1), torch.float32)
+    assert made["zero_optimization"] == {"stage": 1, "offload_optimizer": {"device": "cpu"}}
+    assert made["train_batch_size"] == 2 * 128  # its grid counts both halves of a sample
+
+
 def test_precision_follows_the_device_unless_said() -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
     assert precision_of(Train(global_batch=1), cpu) is torch.float32
