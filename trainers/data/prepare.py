@@ -262,11 +262,12 @@ def split_rows(surveys: Sequence[Survey], data: Data) -> tuple[list[Parts], dict
         column = data.split_by.stratify if data.split_by else None
         raise BadConfig("data.split_by.stratify", column, f"has {different} different values, more than {_STRATA}")
     parts = np.full(len(keep), DROPPED, dtype=np.uint8)
-    parts[keep] = assign(np.concatenate([each.keys for each in surveys])[keep], strata, data.split)
+    keys = np.concatenate([each.keys for each in surveys])[keep]
+    parts[keep] = assign(keys, strata, data.split)
     for number, (name, share) in enumerate(zip(PARTS, data.split, strict=True)):
         if share > 0 and not (parts == number).any():
-            rows = f"{int(keep.sum())} rows are left of {len(keep)}"
-            raise BadConfig("data.split", list(data.split), f"leaves no row to the {name} part: {rows}")
+            left = f"{len(keys)} rows are left of {len(keep)}, with {len(np.unique(keys))} different keys to split by"
+            raise BadConfig("data.split", list(data.split), f"leaves no row to the {name} part: {left}")
     return np.split(parts, np.cumsum([each.rows for each in surveys])[:-1]), dropped
 
 
