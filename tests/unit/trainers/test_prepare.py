@@ -224,6 +224,7 @@ def test_rows_are_counted_over_all_pieces_and_the_first_are_named(tmp_path: Path
     assert isinstance(error, BadData)
     (finding,) = error.findings
     assert finding.count == 4
+    assert "flights.parquet rows 99, 199, 299, 399" in str(error)
     assert [each.rpartition(" ")[2] for each in finding.rows] == ["99", "199", "299", "399"]
 
 
