@@ -43,7 +43,7 @@ class Clean:
     """What becomes of values that cannot be trained on. `refuse` stops the run with the rows."""
 
     nulls: Literal["refuse", "drop", "mean", "median", "zero"] = "refuse"  # NaN is a null; text is filled as a category
-    infinite: Literal["refuse", "drop", "null"] = "refuse"
+    infinite: Literal["refuse", "drop", "missing"] = "refuse"
     duplicates: Literal["keep", "drop"] = "keep"
     outliers: Literal["keep", "clip"] = "keep"  # to three interquartile ranges around the middle half
     corrupt: Literal["refuse", "drop"] = "refuse"  # images that cannot be decoded

@@ -58,7 +58,7 @@ class Clean(Section):
         Literal["refuse", "drop", "mean", "median", "zero"],
         Field(description="Missing values and NaN: drop the row, or fill with a statistic of the training part."),
     ] = "refuse"
-    infinite: Annotated[Literal["refuse", "drop", "null"], Field(description="Infinite numbers.")] = "refuse"
+    infinite: Annotated[Literal["refuse", "drop", "missing"], Field(description="Infinite numbers.")] = "refuse"
     duplicates: Annotated[Literal["keep", "drop"], Field(description="Rows that repeat an earlier one.")] = "keep"
     outliers: Annotated[
         Literal["keep", "clip"], Field(description="Numbers beyond three interquartile ranges around the middle half.")

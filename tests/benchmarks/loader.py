@@ -31,6 +31,7 @@ from trainers.data.sampler import Sampler
 from trainers.recipes.digits_cnn import digits_cnn
 
 BATCH, SAMPLES, BATCHES, STEPS = 128, 40_000, 200, 60
+WARM_STEP = 10**6
 PLAN = plan_batch(Train(global_batch=BATCH), world_size=1)
 CPU = torch.device("cpu")
 
@@ -97,13 +98,13 @@ def _prepared_digits(directory: Path) -> Path:
 
 
 def step_s() -> tuple[float, float]:
-    """Mean seconds of a step of the digits recipe, and of its loading: plain torch, so that nothing else counts."""
+    """Seconds of all steps of the digits recipe, and of its loading: plain torch, so that nothing else counts."""
     task = digits_cnn(Settings(Data("sklearn://digits"), Train(global_batch=BATCH)))
     model = task.model()
     optimizer = torch.optim.AdamW(model.parameters())
     loader, sampler = Loader(PLAN, 0, CPU, torch.float32), Sampler(len(task.splits.train), BATCH, seed=0)
     steps, loads = [], []
-    for step in range(STEPS):
+    for step in (WARM_STEP, *range(STEPS)):
         began_s = time.perf_counter()
         (batch,) = loader.training(task.splits.train, sampler, step * BATCH)
         loaded_s = time.perf_counter()
@@ -112,7 +113,7 @@ def step_s() -> tuple[float, float]:
         optimizer.zero_grad()
         steps.append(time.perf_counter() - began_s)
         loads.append(loaded_s - began_s)
-    return sum(steps) / STEPS, sum(loads) / STEPS
+    return sum(steps[1:]), sum(loads[1:])  # but the first one, which warms up elsewhere in the order
 
 
 def resume_s() -> float:
@@ -136,7 +137,7 @@ def main() -> None:
             rates["torch"].append(rate(theirs(examples, at_once=False)))
             rates["torch at once"].append(rate(theirs(examples, at_once=True)))
             step, load = step_s()
-            steps.append(step)
+            steps.append(step / STEPS)
             shares.append(load / step)
             resumes.append(resume_s())
             print(f"pair {pair}: " + ", ".join(f"{name} {each[-1]:,.0f}/s" for name, each in rates.items()), flush=True)

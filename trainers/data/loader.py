@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -29,8 +29,7 @@ class Examples(Protocol):
         ...
 
 
-@runtime_checkable
-class Varied(Protocol):
+class Varied(Examples, Protocol):
     """Examples that look different each time that they are trained on: see `trainers.data.augment`."""
 
     def vary(self, batch: Batch, keys: Indices) -> Batch:
@@ -75,7 +74,7 @@ class Loader:
         share = self.plan.global_batch // self.plan.world_size
         mine = slice(self.rank * share, (self.rank + 1) * share)
         indices, keys = sampler.batch(consumed)[mine], sampler.keys(consumed)[mine]
-        vary = examples.vary if isinstance(examples, Varied) else None
+        vary = getattr(examples, "vary", None)  # asking a protocol costs a tenth of a millisecond
         for start in range(0, share, self.plan.micro_batch):
             part = slice(start, start + self.plan.micro_batch)
             self._seed_generators(int(keys[start]))

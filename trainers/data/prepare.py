@@ -45,7 +45,7 @@ from trainers.data.preparing.transform import Arrays, Fitted, apply, fit
 from trainers.data.reading.files import fingerprint
 from trainers.data.reading.formats import Fragment
 from trainers.data.reading.tables import fragments
-from trainers.errors import BadConfig, TrainerError
+from trainers.errors import BadConfig, StorageError, TrainerError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -85,27 +85,41 @@ def is_asked_for(data: Data) -> bool:
 def prepare(data: Data, root: str | Path | None = None, each: Each = here) -> Prepared:
     """The prepared data of a run file's section, made now if they are not there. One process makes them, others wait.
 
-    Raises BadData with the rows that break a rule, and BadConfig on all else that cannot work.
+    Raises BadData with the rows that break a rule, BadConfig on all else that cannot work, and StorageError on a full disk.
     """
     check_data(data)
     directory = _directory(str(root or data.prepared or DEFAULT_ROOT))
     pieces = fragments(data.source, {name: rule.type for name, rule in data.columns.items() if rule.type})
-    directory.mkdir(parents=True, exist_ok=True)
-    key = key_of(data, pieces, directory)
-    with _alone(directory / f".{key}.lock"):
-        known = find(directory, key)
-        if known is not None:
-            return known
-        work = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=directory))
-        try:
-            _make(data, key, pieces, work, each)
-            work.chmod(0o755)
-            os.rename(work, directory / key)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-    made = find(directory, key)
+    with _writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        key = key_of(data, pieces, directory)
+        with _alone(directory / f".{key}.lock"):
+            made = find(directory, key) or _made(data, key, pieces, directory, each)
+    return made
+
+
+def _made(data: Data, key: str, pieces: Sequence[Fragment], root: Path, each: Each) -> Prepared:
+    """Make the directory beside its place, and move it there when it is whole."""
+    for left in root.glob(f".{key}.*/"):  # by a process that was killed
+        shutil.rmtree(left)
+    work = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=root))
+    try:
+        _make(data, key, pieces, work, each)
+        work.chmod(0o755)
+        os.rename(work, root / key)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    made = find(root, key)
     assert made is not None
     return made
+
+
+@contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"data cannot be prepared in {directory}: {error}") from error
 
 
 def _directory(root: str) -> Path:
@@ -248,11 +262,12 @@ def split_rows(surveys: Sequence[Survey], data: Data) -> tuple[list[Parts], dict
         column = data.split_by.stratify if data.split_by else None
         raise BadConfig("data.split_by.stratify", column, f"has {different} different values, more than {_STRATA}")
     parts = np.full(len(keep), DROPPED, dtype=np.uint8)
-    parts[keep] = assign(np.concatenate([each.keys for each in surveys])[keep], strata, data.split)
+    keys = np.concatenate([each.keys for each in surveys])[keep]
+    parts[keep] = assign(keys, strata, data.split)
     for number, (name, share) in enumerate(zip(PARTS, data.split, strict=True)):
         if share > 0 and not (parts == number).any():
-            rows = f"{int(keep.sum())} rows are left of {len(keep)}"
-            raise BadConfig("data.split", list(data.split), f"leaves no row to the {name} part: {rows}")
+            left = f"{len(keys)} rows are left of {len(keep)}, with {len(np.unique(keys))} different keys to split by"
+            raise BadConfig("data.split", list(data.split), f"leaves no row to the {name} part: {left}")
     return np.split(parts, np.cumsum([each.rows for each in surveys])[:-1]), dropped
 
 
@@ -288,10 +303,13 @@ def _allocate(work: Path, template: Arrays, rows: dict[str, int]) -> None:
         (work / part).mkdir()
         for name, array in arrays.items():
             shape = (length, *array.shape[1:])
+            path = work / part / f"{name}.npy"
             if length:
-                np.lib.format.open_memmap(work / part / f"{name}.npy", "w+", dtype=array.dtype, shape=shape)
+                np.lib.format.open_memmap(path, "w+", dtype=array.dtype, shape=shape)
+                with open(path, "rb+") as file:  # what is missing on the disk would kill the process later
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
             else:
-                np.save(work / part / f"{name}.npy", np.zeros(shape, dtype=array.dtype))
+                np.save(path, np.zeros(shape, dtype=array.dtype))
 
 
 def write_piece(slot: Slot, data: Data, fitted: Fitted, directory: Path) -> int:

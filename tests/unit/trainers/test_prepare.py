@@ -30,7 +30,7 @@ from trainers.data.preparing.fitting import Moments
 from trainers.data.preparing.splitting import PARTS
 from trainers.data.reading.formats import Fragment
 from trainers.data.reading.tables import fragments, stream
-from trainers.errors import BadConfig
+from trainers.errors import BadConfig, StorageError
 
 CARRIERS = ("UA", "AA", "DL")
 
@@ -224,6 +224,7 @@ def test_rows_are_counted_over_all_pieces_and_the_first_are_named(tmp_path: Path
     assert isinstance(error, BadData)
     (finding,) = error.findings
     assert finding.count == 4
+    assert "flights.parquet rows 99, 199, 299, 399" in str(error)
     assert [each.rpartition(" ")[2] for each in finding.rows] == ["99", "199", "299", "399"]
 
 
@@ -334,9 +335,9 @@ def gaps(rows: list[int]) -> list[int]:
 
 def test_infinite_values_can_be_missing_ones(tmp_path: Path) -> None:
     source = written(tmp_path / "in", flights(delay=[float("inf"), *map(float, range(399))]))
-    prepared = made(source, tmp_path / "out", clean={"infinite": "null", "nulls": "drop"})
+    prepared = made(source, tmp_path / "out", clean={"infinite": "missing", "nulls": "drop"})
     assert 0 not in [row for rows in source_rows(prepared).values() for row in rows]
-    assert "delay" in str(refused(source, tmp_path / "other", clean={"infinite": "null"}))
+    assert "delay" in str(refused(source, tmp_path / "other", clean={"infinite": "missing"}))
 
 
 def test_outliers_are_held_to_the_fences_of_the_training_part(tmp_path: Path) -> None:
@@ -408,6 +409,22 @@ def test_the_same_inputs_and_steps_are_prepared_once(tmp_path: Path, monkeypatch
     assert made(source, tmp_path / "out").directory == first.directory
     varied = made(source, tmp_path / "out", steps={"augment": {"flip": True}})
     assert varied.directory == first.directory, "augmentation is drawn in the run"
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
+    source = written(tmp_path / "in", flights())
+    prepared = made(source, tmp_path / "out")
+    left = tmp_path / "out" / f".{prepared.manifest.key}.abc"
+    prepared.directory.rename(left)
+    again = made(source, tmp_path / "out")
+    assert again.directory.is_dir()
+    assert not left.exists()
+
+
+def test_a_root_that_cannot_be_written_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(StorageError, match="data cannot be prepared in"):
+        made(written(tmp_path / "in", flights()), tmp_path / "out")
 
 
 def test_other_inputs_or_steps_are_prepared_anew(tmp_path: Path) -> None:

@@ -143,6 +143,18 @@ def test_a_saved_hugging_face_data_set_is_read(tmp_path: Path) -> None:
         read_table(str(tmp_path))
 
 
+def test_encodings_of_the_same_values_are_one(tmp_path: Path) -> None:
+    images = pa.array(
+        [{"bytes": b"one", "path": "a.png"}, None], pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    )
+    names = pa.array(["Ada", "Ada"]).dictionary_encode()
+    table = pa.table({"image": images, "name": names, "long": pa.array(["x", "y"], pa.large_string())})
+    pyarrow.parquet.write_table(table, tmp_path / "some.parquet")
+    read = read_table(str(tmp_path / "some.parquet"))
+    assert read["image"].to_pylist() == [b"one", None]
+    assert [str(read[name].type) for name in ("image", "name", "long")] == ["binary", "string", "string"]
+
+
 @pytest.mark.parametrize(("name", "rows"), [("wine", 178), ("breast_cancer", 569), ("iris", 150), ("diabetes", 442)])
 def test_scikit_learns_data_sets_are_tables(name: str, rows: int) -> None:
     table = read_table(f"sklearn://{name}")

@@ -39,7 +39,16 @@ class Finding:
         more = ", ..." if self.count > len(self.rows) else ""
         noun = "row" if self.count == 1 else "rows"
         value = f", the first {self.got!r}" if self.got is not None else ""
-        return f"{self.path}: {self.column} {self.expected}: {self.count} {noun}{value}: {', '.join(self.rows)}{more}"
+        where = f": {_named(self.rows)}{more}" if self.rows else ""
+        return f"{self.path}: {self.column} {self.expected}: {self.count} {noun}{value}{where}"
+
+
+def _named(rows: Sequence[str]) -> str:
+    """Rows of one file with its name once."""
+    files = {row.rpartition(" row ")[0] for row in rows}
+    if len(rows) == 1 or len(files) != 1 or "" in files:
+        return ", ".join(rows)
+    return f"{files.pop()} rows {', '.join(row.rpartition(' ')[2] for row in rows)}"
 
 
 class BadData(BadConfig):

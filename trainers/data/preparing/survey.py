@@ -90,7 +90,7 @@ def _kept(table: pa.Table, place: Place, roles: Roles, data: Data, total: Survey
     missing = checks.missing(table, roles.content)
     for name, mask in missing.items():
         _count_nulls(name, mask, table, place, data, total)
-    if clean.infinite == "null":
+    if clean.infinite == "missing":
         missing = {
             name: missing.get(name, False) | infinite.get(name, np.zeros(table.num_rows, dtype=bool))
             for name in {**missing, **infinite}
