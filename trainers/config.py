@@ -403,8 +403,14 @@ def _check_rest(settings: Settings) -> None:
         raise BadConfig("parallelism.offload", settings.parallelism.offload, "needs parallelism.zero of at least 1")
     if settings.checkpoint.keep < 1:
         raise BadConfig("checkpoint.keep", settings.checkpoint.keep, "must be at least 1")
+    sliced = [each for each in ("tensor", "pipeline", "expert") if getattr(settings.parallelism, each) > 1]
+    if settings.train.optimizer == "muon" and sliced:
+        raise BadConfig("train.optimizer", "muon", f"needs whole matrices: parallelism.{sliced[0]} must be 1")
     if settings.init_from is not None:
         _check_init_from(settings.init_from)
+        if settings.init_from.groups and settings.parallelism.pipeline > 1:
+            why = "cannot tell the layers of pipeline stages: parallelism.pipeline must be 1"
+            raise BadConfig("init_from.groups", [each.match for each in settings.init_from.groups], why)
 
 
 def _join(path: str, name: str) -> str:

@@ -129,6 +129,7 @@ def _peak(train: Train) -> float:
 
 def _group(parameters: list[nn.Parameter], factor: float, decays: bool, train: Train) -> ParameterGroup:
     return {
+        "name": f"lr x {factor:g}{'' if decays else ', without weight decay'}",  # DeepSpeed asks it of groups beside experts
         "params": parameters,
         "lr": _peak(train) * factor,
         "weight_decay": train.weight_decay if decays else 0.0,

@@ -6,8 +6,8 @@ optimizer reads and writes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.errors import Problem
@@ -42,6 +42,7 @@ class Question:
     passed: Mapping[str, Any]  # DeepSpeed's own keys
     clip: float | None = None
     limit: Limit | None = None
+    allowed: Callable[[Layout], bool] = field(default=lambda _: True)  # by the rest of the run file
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def option(layout: Layout, question: Question) -> Option | None:
         question.passed, layout, question.setting.precision, question.clip, question.shape.experts is not None
     )
     batch = batch_of(question.global_batch, question.micro_batch, layout)
-    if batch is None or any(_against(layout, question, request)):
+    if batch is None or not question.allowed(layout) or any(_against(layout, question, request)):
         return None
     setting = replace(question.setting, micro_batch=batch.micro_batch, accumulation=batch.accumulation)
     memory = memory_per_rank(question.shape, layout, setting)

@@ -23,6 +23,7 @@ from orchestrator.planning.layout import Batch, Layout, batch_of, undivided
 from orchestrator.planning.memory import Memory, Setting
 from orchestrator.planning.outlook import Outlook, Past, outlook
 from orchestrator.spec import RunSpec
+from orchestrator.spec.agreement import disagreements
 from orchestrator.spec.parallelism import Parallelism
 from trainers.catalogue import RECIPES, RecipeCard
 from trainers.shapes import ModelShape
@@ -171,7 +172,12 @@ class _Asked:
             passed=self.spec.deepspeed,
             clip=self.spec.train.clip,
             limit=limit,
+            allowed=self._allowed,
         )
+
+    def _allowed(self, layout: Layout) -> bool:
+        """Whether the run file's other sections agree with it."""
+        return not disagreements(_divided(self.spec, layout))
 
     def layout(self) -> Layout:
         said = self.spec.parallelism
@@ -218,12 +224,16 @@ def _chosen(asked: _Asked, clusters: Sequence[ClusterView], model: Model) -> Rev
     best, why = choose(asked.question(asked.shape, limit))
     if best is None:
         return Review(asked.spec, (Problem("parallelism", "auto", why),), model=model, limit=limit)
-    degrees = {name: getattr(best.layout, name) for name in ("zero", "tensor", "pipeline", "sequence", "expert")}
-    resolved = asked.spec.model_copy(update={"parallelism": Parallelism(**degrees)})
+    resolved = _divided(asked.spec, best.layout)
     warnings = (*_assumed(asked), *doubtful(asked.request(best.layout)))
     return Review(
         resolved, (), warnings, best.layout, f"parallelism auto: {why}", best.batch, model, best.memory, limit
     )
+
+
+def _divided(spec: RunSpec, layout: Layout) -> RunSpec:
+    degrees = {name: getattr(layout, name) for name in ("zero", "tensor", "pipeline", "sequence", "expert")}
+    return spec.model_copy(update={"parallelism": Parallelism(**degrees)})
 
 
 # ---- the model ------------------------------------------------------------------------------------------------------

@@ -185,6 +185,13 @@ def _options(spec: RunSpec) -> Iterator[Problem]:
     if train.micro_batch == "auto" and (parallel.zero == 3 or divided):
         layout = ", ".join([*divided, *(["zero 3"] if parallel.zero == 3 else [])])
         yield Problem("train.micro_batch", "auto", f"cannot be tried with parallelism {layout}: give a number")
+    sliced = [each for each in ("tensor", "pipeline", "expert") if getattr(parallel, each) > 1]
+    if train.optimizer == "muon" and sliced:
+        yield Problem("train.optimizer", "muon", f"needs whole matrices: parallelism.{sliced[0]} must be 1")
+    if spec.init_from is not None and spec.init_from.groups and parallel.pipeline > 1:
+        yield Problem(
+            "init_from.groups", "patterns", "cannot tell the layers of pipeline stages: parallelism.pipeline must be 1"
+        )
     for name, most in (("zero", 2), ("pipeline", 1), ("expert", 1)):
         if train.ema is not None and getattr(parallel, name) > most:
             yield Problem(

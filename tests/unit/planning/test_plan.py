@@ -101,6 +101,16 @@ def test_auto_is_resolved_and_says_why() -> None:
     assert "resources.memory is 10.0 GiB" in reviewed.reason
 
 
+def test_auto_takes_no_layout_that_another_section_does_not_allow() -> None:
+    """A micro-batch that is found by trial excludes ranks that compute together, and ZeRO 3."""
+    asked: dict[str, Any] = {"resources": {"workers": 4, "memory": "16GiB"}, "parallelism": "auto"}
+    train = {"steps": 9, "global_batch": 8}
+    assert review(large(**asked, train=train), []).spec.parallelism.tensor == 4
+    tried = review(large(**asked, train={**train, "micro_batch": "auto"}), []).spec.parallelism
+    assert tried.tensor == 1
+    assert tried.zero < 3
+
+
 def test_auto_looks_for_room_in_the_clusters() -> None:
     nodes = (node(memory=2**36),)
     reviewed = review(large(resources={"workers": 4}, parallelism="auto"), [cluster(nodes=nodes)])

@@ -43,6 +43,7 @@ max_duration: 2h
 LEAST = {"name": "a", "recipe": "digits_cnn", "train": {"epochs": 1}}
 _LAUGHS = "a0: &a0 [1, 1, 1]\n" + "".join(f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 9)}]\n" for i in range(9))
 TEXT = {"recipe": "text_transformer", "resources": {"workers": 6}}
+TEXT_OF_TWO = {"recipe": "text_transformer", "resources": {"workers": 2}}
 BATCH_OF_32 = {"epochs": 1, "global_batch": 32}
 NVME = {"zero_optimization": {"offload_optimizer": {"device": "nvme"}}}
 OPTIONS = {
@@ -137,6 +138,12 @@ def test_server_and_ranks_know_the_same_keys(key: str) -> None:
         ({"train": {"epochs": 1, "ema": 1}}, "train.ema", "less than 1"),
         ({"train": {"epochs": 1, "ema": 0.9}, "parallelism": {"zero": 3}}, "train.ema", "zero must be at most 2"),
         ({"train": {"epochs": 1, "micro_batch": "auto"}, "parallelism": {"zero": 3}}, "train.micro_batch", "give a number"),
+        ({**TEXT_OF_TWO, "train": {"epochs": 1, "optimizer": "muon"}, "parallelism": {"tensor": 2}}, "train.optimizer", "whole"),
+        (
+            {**TEXT_OF_TWO, "init_from": {"file": "a", "groups": [{"match": "a", "lr_factor": 2}]}, "parallelism": {"pipeline": 2}},
+            "init_from.groups",
+            "parallelism.pipeline must be 1",
+        ),
         ({"init_from": {"freeze": ["a.*"]}}, "init_from", "exactly one of model, file and checkpoint"),
         ({"init_from": {"file": "a", "model": "b@1"}}, "init_from", "names model and file"),
         ({"init_from": {"model": "digits"}}, "init_from", "digits-cnn@3"),
