@@ -44,6 +44,8 @@ LEAST = {"name": "a", "recipe": "digits_cnn", "train": {"epochs": 1}}
 _LAUGHS = "a0: &a0 [1, 1, 1]\n" + "".join(f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 9)}]\n" for i in range(9))
 TEXT = {"recipe": "text_transformer", "resources": {"workers": 6}}
 TEXT_OF_TWO = {"recipe": "text_transformer", "resources": {"workers": 2}}
+MUON = {**TEXT_OF_TWO, "train": {"epochs": 1, "optimizer": "muon"}}
+GROUPED = {"file": "a", "groups": [{"match": "a", "lr_factor": 2}]}
 BATCH_OF_32 = {"epochs": 1, "global_batch": 32}
 NVME = {"zero_optimization": {"offload_optimizer": {"device": "nvme"}}}
 OPTIONS = {
@@ -138,9 +140,9 @@ def test_server_and_ranks_know_the_same_keys(key: str) -> None:
         ({"train": {"epochs": 1, "ema": 1}}, "train.ema", "less than 1"),
         ({"train": {"epochs": 1, "ema": 0.9}, "parallelism": {"zero": 3}}, "train.ema", "zero must be at most 2"),
         ({"train": {"epochs": 1, "micro_batch": "auto"}, "parallelism": {"zero": 3}}, "train.micro_batch", "give a number"),
-        ({**TEXT_OF_TWO, "train": {"epochs": 1, "optimizer": "muon"}, "parallelism": {"tensor": 2}}, "train.optimizer", "whole"),
+        ({**MUON, "parallelism": {"tensor": 2}}, "train.optimizer", "whole"),
         (
-            {**TEXT_OF_TWO, "init_from": {"file": "a", "groups": [{"match": "a", "lr_factor": 2}]}, "parallelism": {"pipeline": 2}},
+            {**TEXT_OF_TWO, "init_from": GROUPED, "parallelism": {"pipeline": 2}},
             "init_from.groups",
             "parallelism.pipeline must be 1",
         ),
