@@ -33,6 +33,7 @@ PURE_MAY_IMPORT = (
     "trainers.catalogue",
     "trainers.contract",
     "trainers.shapes",
+    "trainers.layout",
     "pydantic",
     "yaml",
 )

@@ -127,9 +127,11 @@ RECIPES: Mapping[str, RecipeCard] = {
                 "width": Key(128),
                 "context": Key(64),
                 "dropout": DROPOUT,
+                "experts": Key(0, low=0, high=1024),
             },
             shape=shapes.text_transformer,
             examples=shapes.window_examples,
+            degrees=frozenset(("tensor", "pipeline", "sequence", "expert")),
         ),
     )
 }

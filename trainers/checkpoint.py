@@ -2,7 +2,7 @@
 
     <checkpoint_root>/fence.json                                    {"attempt": the highest attempt seen}
     <checkpoint_root>/attempt-0001/incarnation-0002/step-000000000300/
-        mp_rank_00_model_states.pt ...                              DeepSpeed's own files
+        mp_rank_00_model_states.pt ...                              DeepSpeed's own files: also zero_pp_rank_*, layer_*
         rank-00000.rng.pt                                           one rank's random generators
         manifest.json                                               sizes, checksums, cursor: the seal
 
@@ -41,10 +41,10 @@ from trainers.contract import (
 )
 from trainers.errors import BadConfig, StorageError
 from trainers.exchange import Exchange
+from trainers.layout import DEGREES
+from trainers.models.divided import Split
 from trainers.storage import digest, open_storage
 from trainers.weights_only import WeightsOnlyEngine, read_file, stranger_in
-
-_SHARED_PREFIX = "mp_rank_"  # DeepSpeed's name for what one rank writes and every rank reads
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,24 @@ class Resume:
 class Checkpoints:
     """One rank's hand on its run's checkpoints. `keep`: how many of the last seals are kept, beside the best.
 
+    `layout`: degrees of parallelism by name, without ZeRO's stage; None for data parallelism alone.
     `alive` is called whenever a part of a file was written, read, hashed or carried.
     """
 
     def __init__(
-        self, launch: Launch, *, rank: int, world_size: int, keep: int, alive: Callable[[], None] = lambda: None
+        self,
+        launch: Launch,
+        *,
+        rank: int,
+        world_size: int,
+        keep: int,
+        layout: Mapping[str, int] | None = None,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._launch = launch
         self._rank = rank
         self._world_size = world_size
+        self._layout = layout or {"data": world_size, **dict.fromkeys(DEGREES, 1)}
         self._local_rank = int(os.environ.get("LOCAL_RANK", rank))
         self._alive = alive
         self._storage = open_storage(launch.checkpoint_root, alive)
@@ -134,14 +143,14 @@ class Checkpoints:
             step=step,
             epoch=epoch,
             world_size=self._world_size,
-            layout=_layout(engine, self._world_size),
+            layout={"zero": int(engine.zero_optimization_stage()), **self._layout},
             cursor=cursor,
             files=tuple(ManifestFile(**each) for report in reports for each in report["files"]),
             metrics=metrics,
             best=best,
             versions=_versions(),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            extra=extra,
+            extra={**extra, "recipe": self._recipe(engine)},
         )
         self._exchange.decided(lambda: self._archive.seal(path, manifest, problems))
         if self._rank != 0:
@@ -178,6 +187,16 @@ class Checkpoints:
         writer: WeightsOnlyEngine = engine.checkpoint_engine
         return writer
 
+    def _recipe(self, engine: DeepSpeedEngine) -> dict[str, Any]:
+        """What an export needs: whose model this is, and which weights tensor ranks hold slices of."""
+        splits: Mapping[str, Split] = getattr(engine.module, "splits", {}) if self._layout["tensor"] > 1 else {}
+        return {
+            "kind": self._launch.kind,
+            "target": self._launch.target,
+            "model": dict(self._launch.config.get("model") or {}),
+            "splits": {name: asdict(each) for name, each in splits.items()},
+        }
+
     def _write(self, engine: DeepSpeedEngine, path: str) -> tuple[list[ManifestFile], str | None]:
         """This rank's files, brought to their place, and what went wrong. Leaves nothing on the staging disk."""
         writer = self._adopt(engine)
@@ -188,15 +207,20 @@ class Checkpoints:
         try:
             engine.save_checkpoint(str(self._staging), tag=tag, save_latest=False)
             writer.save(random_state.capture(), str(directory / _random_name(self._rank)))
+            written = [each for each in writer.written if not self._is_a_copy(each.path)]
             if writer.problem is None:
-                for each in writer.written:
+                for each in written:
                     self._storage.publish(directory / each.path, f"{path}/{each.path}")
                 self._storage.sync(path)
         except StorageError as error:
             return [], str(error)
         finally:
             shutil.rmtree(self._staging, ignore_errors=True)
-        return writer.written, writer.problem
+        return written, writer.problem
+
+    def _is_a_copy(self, name: str) -> bool:
+        """With experts, DeepSpeed lets all sequence ranks write what the first one writes."""
+        return name.startswith("mp_rank_") and self._rank // self._layout["tensor"] % self._layout["sequence"] > 0
 
     def _offer(self, verdicts: Mapping[str, str | None]) -> dict[str, Any]:
         """Rank 0: the next checkpoint to verify, or none when there is none that was not skipped."""
@@ -219,9 +243,13 @@ class Checkpoints:
         return {"manifest": listed.manifest.to_json(), "problem": None}
 
     def _insist_on_layout(self, path: str, manifest: Manifest, engine: DeepSpeedEngine) -> None:
-        """DeepSpeed's partitions fit only the world size and the ZeRO stage that made them; ZeRO 0 has none."""
+        """Parts fit only the layout that made them: ZeRO's also its stage and the world size, and ZeRO 0 has none."""
         zero, stage = manifest.layout["zero"], int(engine.zero_optimization_stage())
         where = self._storage.url(path)
+        for name in DEGREES:
+            if (made := manifest.layout[name]) != (now := self._layout[name]):
+                advice = f"{where} was made with {name} parallelism of {made} and resumes with that only"
+                raise BadConfig(f"parallelism.{name}", now, advice)
         if zero != stage:
             raise BadConfig("parallelism.zero", stage, f"{where} was made with ZeRO {zero} and resumes with that only")
         if zero > 0 and manifest.world_size != self._world_size:
@@ -239,7 +267,7 @@ class Checkpoints:
             for each in manifest.files:
                 if problem is None and self._is_mine(each):
                     file = self._storage.fetch(f"{path}/{each.path}", self._fetched)
-                    problem = _problem(each, file, self._alive)
+                    problem = file_trouble(each, file, self._alive)
         except StorageError as caught:
             error = str(caught)
         reports = self._exchange.all({"problem": problem, "error": error})
@@ -249,10 +277,14 @@ class Checkpoints:
         return directory, "; ".join(each["problem"] for each in reports if each["problem"]) or None
 
     def _is_mine(self, file: ManifestFile) -> bool:
-        """Whether this rank verifies a file, which on an object store also brings it to this host."""
-        wrote_it = file.rank % self._world_size == self._rank
-        fetches_for_host = not self._storage.is_local and self._local_rank == 0
-        return wrote_it or (fetches_for_host and file.path.startswith(_SHARED_PREFIX))
+        """Whether this rank verifies a file, which on an object store also brings it to this host.
+
+        Every rank may read what only one wrote, but for its random state and ZeRO's part of the optimizer.
+        """
+        own = file.path.startswith("rank-") or ("zero_pp_rank_" in file.path and file.path.endswith("optim_states.pt"))
+        if self._storage.is_local or own:
+            return file.rank % self._world_size == self._rank
+        return self._local_rank == 0
 
     def _load(self, engine: DeepSpeedEngine, directory: Path, *, restart: bool) -> None:
         engine.load_checkpoint(str(directory.parent), tag=directory.name, load_lr_scheduler_states=restart)
@@ -270,7 +302,7 @@ class Checkpoints:
                 shutil.rmtree(self._fetched, ignore_errors=True)
 
 
-def _problem(expected: ManifestFile, file: Path | None, alive: Callable[[], None]) -> str | None:
+def file_trouble(expected: ManifestFile, file: Path | None, alive: Callable[[], None]) -> str | None:
     """What is wrong with a file, size first: it costs nothing."""
     if file is None:
         return file_problem(expected, None, None)
@@ -287,11 +319,6 @@ def _problem(expected: ManifestFile, file: Path | None, alive: Callable[[], None
 def _account(checkpoint: str, manifest: Manifest, seconds: float, *, stall_s: float) -> Sealed:
     size_bytes = sum(each.size_bytes for each in manifest.files)
     return Sealed(checkpoint, manifest.step, size_bytes, stall_s, seconds, manifest.metrics, manifest.best)
-
-
-def _layout(engine: DeepSpeedEngine, world_size: int) -> dict[str, int]:
-    zero = int(engine.zero_optimization_stage())
-    return {"zero": zero, "data": world_size, "tensor": 1, "pipeline": 1, "sequence": 1, "expert": 1}
 
 
 def _random_name(rank: int) -> str:

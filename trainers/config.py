@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from trainers.contract import Launch
 from trainers.errors import BadConfig
+from trainers.layout import DEGREES, Degrees
 
 T = TypeVar("T")
 
@@ -63,14 +64,10 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Parallelism:
-    """How the model is spread over the ranks. Only ZeRO data parallelism so far."""
+class Parallelism(Degrees):
+    """How the model is spread over the ranks: what `trainers.layout` reckons with, and where ZeRO keeps its parts."""
 
-    zero: int = 0
-    tensor: int = 1
-    pipeline: int = 1
-    sequence: int = 1
-    expert: int = 1
+    offload: Literal["cpu"] | None = None  # ZeRO 1 to 3: the optimizer's state; ZeRO 3: the weights, too
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ class BatchPlan:
     global_batch: int
     micro_batch: int
     accumulation: int
-    world_size: int
+    world_size: int  # ranks that see different samples: the data-parallel size
 
 
 def read_settings(launch: Launch) -> Settings:
@@ -114,18 +111,21 @@ def read_settings(launch: Launch) -> Settings:
     return settings
 
 
-def plan_batch(train: Train, world_size: int) -> BatchPlan:
-    """How `world_size` ranks share the global batch.
+def plan_batch(train: Train, world_size: int, stages: int = 1) -> BatchPlan:
+    """How `world_size` data-parallel ranks share the global batch.
 
     `micro_batch` is an upper bound, so that a run keeps its global batch when it gets more or fewer ranks: the largest
-    divisor of a rank's share within the bound is taken. Raises BadConfig when the ranks cannot share the batch evenly.
+    divisor of a rank's share within the bound is taken. Without it a pipeline gets as many micro-batches as it has
+    stages, or some of them would idle. Raises BadConfig when the ranks cannot share the batch evenly.
     """
     if train.global_batch % world_size:
         raise BadConfig(
-            "train.global_batch", train.global_batch, f"must be a multiple of the number of ranks, here {world_size}"
+            "train.global_batch",
+            train.global_batch,
+            f"must be a multiple of the number of ranks that share it, here {world_size}",
         )
     share = train.global_batch // world_size
-    bound = min(train.micro_batch or share, share)
+    bound = min(train.micro_batch or max(1, share // stages), share)
     micro_batch = next(size for size in range(bound, 0, -1) if share % size == 0)
     return BatchPlan(train.global_batch, micro_batch, share // micro_batch, world_size)
 
@@ -206,9 +206,11 @@ def _check_rest(settings: Settings) -> None:
         raise BadConfig("data.split", list(split), "must be three shares that add up to 1, the first above 0")
     if settings.parallelism.zero not in (0, 1, 2, 3):
         raise BadConfig("parallelism.zero", settings.parallelism.zero, "must be 0, 1, 2 or 3")
-    for name in ("tensor", "pipeline", "sequence", "expert"):
-        if (degree := getattr(settings.parallelism, name)) != 1:
-            raise BadConfig(f"parallelism.{name}", degree, "must be 1: only ZeRO data parallelism works so far")
+    for name in DEGREES:
+        if (degree := getattr(settings.parallelism, name)) < 1:
+            raise BadConfig(f"parallelism.{name}", degree, "must be at least 1")
+    if settings.parallelism.offload is not None and settings.parallelism.zero == 0:
+        raise BadConfig("parallelism.offload", settings.parallelism.offload, "needs parallelism.zero of at least 1")
     if settings.checkpoint.keep < 1:
         raise BadConfig("checkpoint.keep", settings.checkpoint.keep, "must be at least 1")
 

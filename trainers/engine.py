@@ -12,9 +12,10 @@ import torch
 from deepspeed.runtime.engine import DeepSpeedEngine
 from torch import nn
 
-from trainers.config import BatchPlan, Schedule, Settings, Train
+from trainers.config import BatchPlan, Parallelism, Schedule, Settings, Train
 from trainers.distributed import World
 from trainers.errors import BadConfig
+from trainers.parallel import Place
 from trainers.schedule import learning_rate_factor
 
 Engine = DeepSpeedEngine
@@ -29,6 +30,11 @@ _OWNED = {
     "bf16": "train.precision",
     "fp16": "train.precision",
     "zero_optimization.stage": "parallelism.zero",
+    "tensor_parallel": "parallelism.tensor",
+    "sequence_parallel_size": "parallelism.sequence",
+    "data_parallel_size": "resources.workers",
+    "pipeline": "parallelism.pipeline",
+    "expert_parallel": "parallelism.expert",
 }
 
 
@@ -42,13 +48,18 @@ def precision_of(train: Train, device: torch.device) -> torch.dtype:
 def deepspeed_config(settings: Settings, plan: BatchPlan, dtype: torch.dtype) -> dict[str, Any]:
     """DeepSpeed's configuration. The run file's `deepspeed:` is merged last; raises BadConfig on keys that we own."""
     _refuse_owned(settings.deepspeed)
+    _refuse_for_layout(settings)
     ours: dict[str, Any] = {
         "train_batch_size": plan.global_batch,
         "train_micro_batch_size_per_gpu": plan.micro_batch,
         "gradient_accumulation_steps": plan.accumulation,
         "gradient_clipping": settings.train.clip or 0.0,
         "bf16": {"enabled": dtype == torch.bfloat16},
-        "zero_optimization": {"stage": settings.parallelism.zero},
+        "zero_optimization": _zero(settings.parallelism),
+        "pipeline": {
+            "pipe_partitioned": False,
+            "grad_partitioned": False,
+        },  # sent whole, by each tensor rank to its like
         "zero_allow_untested_optimizer": True,  # sgd
         "steps_per_print": 1_000_000_000,  # progress is told by us
         "optimizer": _optimizer(settings.train),
@@ -57,20 +68,32 @@ def deepspeed_config(settings: Settings, plan: BatchPlan, dtype: torch.dtype) ->
 
 
 def build_engine(
-    build: Callable[[], nn.Module], settings: Settings, plan: BatchPlan, world: World, total_steps: int
+    build: Callable[[], nn.Module], settings: Settings, plan: BatchPlan, world: World, place: Place, total_steps: int
 ) -> Engine:
-    """A DeepSpeed engine around a new model, the same weights on every rank. Raises BadConfig."""
+    """A DeepSpeed engine around this rank's part of a new model, which is the same in every layout. Raises BadConfig."""
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     dtype = precision_of(settings.train, world.device)
     config = deepspeed_config(settings, plan, dtype)
     torch.manual_seed(settings.train.seed)
-    model = build()
+    model = place.divide(build())
     schedule = partial(_scheduler, schedule=settings.train.schedule, total_steps=total_steps)
     initialize: Any = deepspeed.initialize
     engine: Engine = initialize(
-        model=model, model_parameters=list(model.parameters()), config=config, lr_scheduler=schedule
+        model=model,
+        model_parameters=list(model.parameters()),
+        config=config,
+        lr_scheduler=schedule,
+        mpu=place.mpu,
     )[0]
     return engine
+
+
+def _zero(parallelism: Parallelism) -> dict[str, Any]:
+    if parallelism.offload is None:
+        return {"stage": parallelism.zero}
+    place = {"device": parallelism.offload}
+    parts = {"offload_optimizer": place, **({"offload_param": dict(place)} if parallelism.zero == 3 else {})}
+    return {"stage": parallelism.zero, **parts}
 
 
 def _optimizer(train: Train) -> dict[str, Any]:
@@ -105,6 +128,20 @@ def _refuse_owned(passed: Mapping[str, Any]) -> None:
         if head in passed and (not tail or (isinstance(inner, Mapping) and tail in inner)):
             value = inner if not tail or not isinstance(inner, Mapping) else inner[tail]
             raise BadConfig(f"deepspeed.{key}", value, f"is set by Evertrain: say it in {where}")
+
+
+def _refuse_for_layout(settings: Settings) -> None:
+    passed = settings.deepspeed.get("zero_optimization")
+    if not isinstance(passed, Mapping):
+        return
+    # ZeRO 3's reduce-scatter averages gradients over sequence ranks, its other way sums them: one to reckon with is enough.
+    if passed.get("reduce_scatter") is False and settings.parallelism.zero == 3 and settings.parallelism.sequence > 1:
+        path = "deepspeed.zero_optimization.reduce_scatter"
+        raise BadConfig(path, False, "must be true with ZeRO 3 where parallelism.sequence is above 1")
+    offload = passed.get("offload_optimizer")
+    if isinstance(offload, Mapping) and offload.get("device") == "nvme":
+        path = "deepspeed.zero_optimization.offload_optimizer.device"
+        raise BadConfig(path, "nvme", "must be cpu or none: DeepSpeed's swap files would be in no checkpoint")
 
 
 def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.distributed
 
 from trainers.data.loader import Examples, Loader
 from trainers.engine import Engine
+from trainers.parallel import Place
 from trainers.tasks.task import Task
 
 
 def evaluate(
-    engine: Engine, task: Task, loader: Loader, examples: Examples, prefix: str, alive: Callable[[], None]
+    place: Place, engine: Engine, task: Task, loader: Loader, examples: Examples, prefix: str, alive: Callable[[], None]
 ) -> dict[str, float]:
     """Collective. The mean of each metric over all examples, as `prefix` + its name; nothing for no examples.
 
@@ -26,10 +26,9 @@ def evaluate(
     with torch.no_grad():
         for batch in loader.evaluation(examples):
             weight = batch["weight"].double()
-            for name, values in task.measure(engine, batch).items():
+            for name, values in place.measure(engine, task, batch).items():
                 sums[name] = sums.get(name, weight.new_zeros(())) + (values.double() * weight).sum()
             alive()
     engine.train()
-    totals = torch.stack(list(sums.values()))
-    torch.distributed.all_reduce(totals)
-    return {prefix + name: total / len(examples) for name, total in zip(sums, totals.tolist(), strict=True)}
+    totals = place.summed({name: each.item() for name, each in sums.items()})
+    return {prefix + name: total / len(examples) for name, total in totals.items()}

@@ -6,9 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import torch
-import torch.distributed
-
 from trainers.agreement import Agreed, Agreement
 from trainers.checkpoint import Checkpoints, Resume
 from trainers.config import Settings
@@ -19,6 +16,7 @@ from trainers.engine import Engine
 from trainers.errors import BadConfig, BadLoss, Stopped
 from trainers.evaluation import evaluate
 from trainers.judgement import Judgement
+from trainers.parallel import Place
 from trainers.progress import STEP_INTERVAL_S, Progress
 from trainers.tasks.task import Task
 
@@ -27,6 +25,7 @@ from trainers.tasks.task import Task
 class Loop:
     """One incarnation's training, from where it was resumed to its end. Every rank runs the same."""
 
+    place: Place
     engine: Engine
     task: Task
     settings: Settings
@@ -34,7 +33,6 @@ class Loop:
     sampler: Sampler
     checkpoints: Checkpoints
     progress: Progress
-    rank: int
     total_steps: int
     furthest_step: int  # up to it, steps are recomputed
     stop_asked: Callable[[], bool]
@@ -56,7 +54,7 @@ class Loop:
             else Judgement(self.task.judged_by, self.task.judged_mode)
         )
         interval_s = min(self.progress.interval_s, STEP_INTERVAL_S)
-        self.agreement = Agreement(self.loader.device, rank=self.rank, interval_s=interval_s)
+        self.agreement = Agreement(self.loader.device, rank=self.place.rank, interval_s=interval_s)
 
     def resume(self, state: Resume) -> None:
         """Go on where a checkpoint was taken. Raises BadConfig when it was taken over other data."""
@@ -84,18 +82,12 @@ class Loop:
 
     def _train_step(self) -> bool:
         """One optimizer step; True when the ranks are due to agree."""
-        total = torch.zeros((), device=self.loader.device)
-        count = 0
-        for batch in self.loader.training(self.task.splits.train, self.sampler, self.samples):
-            loss = self.task.loss(self.engine, batch)
-            self.engine.backward(loss)
-            self.engine.step()
-            total += loss.detach()
-            count += 1
+        batches = self.loader.training(self.task.splits.train, self.sampler, self.samples)
+        loss = self.place.train_step(self.engine, self.task, batches)
         self.step += 1
         self.epoch_steps += 1
         self.samples += self.sampler.global_batch
-        return self.agreement.add(total / count)
+        return self.agreement.add(loss)
 
     def _between_steps(self, epoch_ends: bool) -> None:
         agreed = self.agreement.reach(stop=self.stop_asked(), save=self._time_to_save())
@@ -117,10 +109,10 @@ class Loop:
         epoch = self.sampler.epoch_of(self.samples - 1)
         with self.progress.during("evaluating"):
             validation = self.task.splits.validation
-            judged = evaluate(self.engine, self.task, self.loader, validation, "val_", self.progress.alive)
+            judged = evaluate(self.place, self.engine, self.task, self.loader, validation, "val_", self.progress.alive)
         self.metrics = {"train_loss": self.epoch_loss_sum / self.epoch_steps, **judged}
         self.epoch_loss_sum, self.epoch_steps = 0.0, 0
-        if self.rank == 0:
+        if self.place.rank == 0:
             self.progress.send(EpochEnded(epoch, self.step, self.metrics))
         self._judge()
         if best := self.judgement.best_step == self.step:

@@ -19,12 +19,14 @@ from trainers.config import Settings, plan_batch, read_settings
 from trainers.contract import Done, ExitCode, Launch, Restored
 from trainers.data.loader import Loader
 from trainers.data.sampler import Sampler
-from trainers.distributed import join, leave, seed_generators
+from trainers.distributed import World, join, leave, seed_generators
 from trainers.engine import build_engine, precision_of
 from trainers.errors import BadConfig, account
 from trainers.evaluation import evaluate
 from trainers.exchange import Exchange
+from trainers.layout import problems
 from trainers.loop import Loop
+from trainers.parallel import Place
 from trainers.progress import Progress, open_progress
 from trainers.recipes import MAKERS
 from trainers.stopping import StopRequest
@@ -38,22 +40,30 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
     task = make_task(launch, settings)
     world = join(launch.threads)
 
-    plan = plan_batch(settings.train, world.size)
+    place = take_place(launch, settings, world)
+    place.check(task)
+    plan = plan_batch(settings.train, place.data_size, stages=settings.parallelism.pipeline)
     sampler = Sampler(len(task.splits.train), plan.global_batch, settings.train.seed)
-    loader = Loader(plan, world.rank, world.device, precision_of(settings.train, world.device))
+    loader = Loader(plan, place.at.data, world.device, precision_of(settings.train, world.device))
     total_steps = count_steps(settings, sampler)
-    engine = build_engine(task.model, settings, plan, world, total_steps)
+    engine = build_engine(task.model, settings, plan, world, place, total_steps)
     seed_generators(settings.train.seed, world.rank)
 
     progress.phase("restoring")
     checkpoints = Checkpoints(
-        launch, rank=world.rank, world_size=world.size, keep=settings.checkpoint.keep, alive=progress.alive
+        launch,
+        rank=world.rank,
+        world_size=world.size,
+        keep=settings.checkpoint.keep,
+        layout=place.layout,
+        alive=progress.alive,
     )
     state = checkpoints.restore(engine)
     if world.rank == 0:
         progress.send(Restored(state.step, state.checkpoint, state.skipped))
 
     loop = Loop(
+        place=place,
         engine=engine,
         task=task,
         settings=settings,
@@ -61,7 +71,6 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
         sampler=sampler,
         checkpoints=checkpoints,
         progress=progress,
-        rank=world.rank,
         total_steps=total_steps,
         furthest_step=launch.furthest_step,
         stop_asked=stop.asked,
@@ -71,8 +80,8 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
         loop.run()
 
     progress.phase("evaluating")
-    chosen, note = take_best(loop, checkpoints, Exchange(world.rank, world.size))
-    tested = evaluate(engine, task, loader, task.splits.test, "test_", progress.alive)
+    chosen, note = take_best(loop, checkpoints, place.exchange)
+    tested = evaluate(place, engine, task, loader, task.splits.test, "test_", progress.alive)
     if world.rank == 0:
         metrics = {**loop.metrics, **tested}
         progress.send(Done(loop.step, metrics, chosen, stopped_early=loop.judgement.stop_reason, note=note))
@@ -91,6 +100,14 @@ def take_best(loop: Loop, checkpoints: Checkpoints, exchange: Exchange) -> tuple
     if problem is None:
         return best, None
     return last, f"the best checkpoint {best} is damaged ({problem}): tested and kept are the last weights, {last}"
+
+
+def take_place(launch: Launch, settings: Settings, world: World) -> Place:
+    """Where this rank stands in the layout. Raises BadConfig when the ranks or the model cannot be divided so."""
+    recipe = launch.target if launch.kind == "recipe" else None
+    for wrong in problems(settings.parallelism, world.size, recipe, settings.model):
+        raise BadConfig(*wrong)
+    return Place(world.rank, world.size, settings.parallelism)
 
 
 def make_task(launch: Launch, settings: Settings) -> Task:

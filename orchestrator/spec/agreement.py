@@ -10,6 +10,7 @@ from orchestrator.errors import Problem
 from orchestrator.spec.problems import suggest
 from orchestrator.spec.reading import shorten
 from trainers.catalogue import RECIPES
+from trainers.layout import problems
 
 if TYPE_CHECKING:
     from orchestrator.spec.run import RunSpec
@@ -25,6 +26,11 @@ _OWNED_BY_US = {
     "bf16": "train.precision",
     "fp16": "train.precision",
     "elasticity": "elastic",
+    "tensor_parallel": "parallelism.tensor",
+    "sequence_parallel_size": "parallelism.sequence",
+    "data_parallel_size": "resources.workers",
+    "pipeline": "parallelism.pipeline",
+    "expert_parallel": "parallelism.expert",
     "checkpoint": "checkpoint (its seals are written, verified and read by Evertrain alone)",
 }
 _SCHEMES = ("sklearn", "text", "file")
@@ -37,6 +43,7 @@ def disagreements(spec: RunSpec) -> list[Problem]:
         _source,
         _model,
         _length,
+        _layout,
         _batch,
         _metric,
         _deepspeed,
@@ -100,25 +107,36 @@ def _length(spec: RunSpec) -> Iterator[Problem]:
         )
 
 
+def _layout(spec: RunSpec) -> Iterator[Problem]:
+    if spec.script is not None or any(True for _ in _model(spec)):
+        return  # a layout of a shape that is itself wrong would be a guess
+    for wrong in problems(spec.parallelism.degrees, spec.resources.workers, spec.recipe, spec.model):
+        yield Problem(wrong.path, str(wrong.got), wrong.advice)
+    if spec.parallelism.offload is not None and spec.parallelism.zero == 0:
+        yield Problem("parallelism.offload", spec.parallelism.offload, "needs parallelism.zero of at least 1")
+
+
 def _batch(spec: RunSpec) -> Iterator[Problem]:
-    if spec.script is not None:
+    apart = spec.parallelism.degrees.ranks_per_sample
+    if spec.script is not None or spec.resources.workers % apart:
         return
-    batch, workers, micro = spec.train.global_batch, spec.resources.workers, spec.train.micro_batch
-    if batch % workers:
-        lower = batch // workers * workers
-        right = f"{lower} or {lower + workers}" if lower else str(workers)
-        fitting = ", ".join(str(each) for each in _divisors(batch, 1, workers * 2))
+    batch, shares, micro = spec.train.global_batch, spec.resources.workers // apart, spec.train.micro_batch
+    of = "resources.workers" if apart == 1 else f"the data-parallel size, resources.workers / {apart}"
+    if batch % shares:
+        lower = batch // shares * shares
+        right = f"{lower} or {lower + shares}" if lower else str(shares)
+        fitting = ", ".join(str(each * apart) for each in _divisors(batch, 1, shares * 2))
         yield Problem(
             "train.global_batch",
             str(batch),
-            f"must be divisible by resources.workers ({workers}): {right} is; or take one of {fitting} workers",
+            f"must be divisible by {of} ({shares}): {right} is; or take one of {fitting} workers",
         )
-    elif micro is not None and batch % (workers * micro):
-        fitting = ", ".join(str(each) for each in _divisors(batch // workers, 1, batch))
+    elif micro is not None and batch % (shares * micro):
+        fitting = ", ".join(str(each) for each in _divisors(batch // shares, 1, batch))
         yield Problem(
             "train.micro_batch",
             str(micro),
-            f"must divide each worker's part of the batch ({batch} / {workers} = {batch // workers}): one of {fitting}",
+            f"must divide each worker's part of the batch ({batch} / {shares} = {batch // shares}): one of {fitting}",
         )
 
 
@@ -152,6 +170,13 @@ def _deepspeed(spec: RunSpec) -> Iterator[Problem]:
             shorten(zero["stage"]),
             "is set by Evertrain: use parallelism.zero instead",
         )
+    offload = zero.get("offload_optimizer") if isinstance(zero, dict) else None
+    if isinstance(offload, dict) and offload.get("device") == "nvme":
+        yield Problem(
+            "deepspeed.zero_optimization.offload_optimizer.device",
+            "nvme",
+            "must be cpu or none: DeepSpeed's swap files would be in no checkpoint",
+        )
 
 
 def _secrets(spec: RunSpec) -> Iterator[Problem]:
@@ -180,9 +205,3 @@ def _not_yet(spec: RunSpec) -> Iterator[Problem]:
     for key, message in later.items():
         if getattr(spec, key) is not None:
             yield Problem(key, "a section", message)
-    for degree in ("tensor", "pipeline", "sequence", "expert"):
-        value = getattr(spec.parallelism, degree)
-        if value != 1:
-            yield Problem(
-                f"parallelism.{degree}", str(value), "not yet: this version divides by zero and data only, use 1"
-            )

@@ -17,19 +17,21 @@ class SampleDropout(nn.Module):
         super().__init__()
         self.p = p
         self.layer = layer  # layers of one model differ in it, or they would drop the same elements
+        self.part = 0  # which of equal parts of every sample this rank sees
 
     def forward(self, x: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """`x` [batch, ...], `keys` int64 [batch]."""
         if not self.training or self.p == 0.0:
             return x
-        mask = keep_mask(keys, self.layer, x[0].numel(), self.p).view(x.shape)
+        elements = x[0].numel()
+        mask = keep_mask(keys, self.layer, elements, self.p, first=self.part * elements).view(x.shape)
         return x * mask.to(x.dtype) * (1.0 / (1.0 - self.p))
 
 
-def keep_mask(keys: torch.Tensor, layer: int, elements: int, p: float) -> torch.Tensor:
-    """Boolean [batch, elements]; each is False with probability `p`."""
+def keep_mask(keys: torch.Tensor, layer: int, elements: int, p: float, first: int = 0) -> torch.Tensor:
+    """Boolean [batch, elements], of a sample's elements from `first` on; each is False with probability `p`."""
     low, high = (keys & 0x7FFFFFFF).int(), ((keys >> 32) & 0x7FFFFFFF).int()
-    counters = torch.arange(elements, dtype=torch.int32, device=keys.device)
+    counters = torch.arange(first, first + elements, dtype=torch.int32, device=keys.device)
     numbers = _scramble(counters.unsqueeze(0) ^ _scramble(low + layer * 0x3C6EF35).unsqueeze(1))
     numbers = _scramble(numbers + high.unsqueeze(1))
     return numbers >= int(p * 2**32) - 2**31

@@ -25,6 +25,7 @@ class Model:
     width: int = 128
     context: int = 64  # characters
     dropout: float = 0.1
+    experts: int = 0  # in each feed-forward layer, of which two compute a token; 0: none, the layer is dense
 
 
 def text_transformer(settings: Settings) -> LanguageModelling:
@@ -46,6 +47,7 @@ def text_transformer(settings: Settings) -> LanguageModelling:
             heads=model.heads,
             width=model.width,
             dropout=model.dropout,
+            experts=model.experts,
         ),
         notes={"vocabulary": "".join(map(chr, vocabulary)), "context": model.context},
     )

@@ -49,7 +49,13 @@ class LanguageModelling:
     def measure(self, model: Model, batch: Batch) -> Mapping[str, torch.Tensor]:
         return {"loss": self._token_losses(model, batch).mean(dim=1)}
 
+    def inputs(self, batch: Batch) -> tuple[torch.Tensor, ...]:
+        return batch["tokens"][:, :-1], batch["keys"]
+
+    def part(self, batch: Batch, index: int, count: int) -> Batch:
+        positions = (batch["tokens"].shape[1] - 1) // count
+        return {**batch, "tokens": batch["tokens"][:, index * positions : (index + 1) * positions + 1]}
+
     def _token_losses(self, model: Model, batch: Batch) -> torch.Tensor:
-        tokens = batch["tokens"]
-        logits = model(tokens[:, :-1], batch["keys"]).float()
-        return functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
+        logits = model(*self.inputs(batch)).float()
+        return functional.cross_entropy(logits.transpose(1, 2), batch["tokens"][:, 1:], reduction="none")

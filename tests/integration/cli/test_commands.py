@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from orchestrator.cli.app import main
 from orchestrator.core.records import LogLine, Role
@@ -405,3 +407,38 @@ def test_the_schema_is_json_unless_yaml_is_asked_for(evertrain: Run) -> None:
     as_yaml = evertrain("schema", "-o", "yaml").out
     assert yaml.safe_load(as_yaml) == schema.document
     assert not as_yaml.startswith("{")
+
+
+def sealed_by_hand(root: Path) -> Path:
+    """A checkpoint of one rank, as the trainers write it."""
+    from trainers.contract import Manifest
+    from trainers.weights_only import write_file
+
+    directory = root / "attempt-0001/incarnation-0001/step-000000000004"
+    directory.mkdir(parents=True)
+    state = {"module": {"layer.weight": torch.arange(6.0).view(2, 3)}}
+    file = write_file(directory / "mp_rank_00_model_states.pt", state, 0, lambda: None)
+    layout = {"zero": 0, "data": 1, "tensor": 1, "pipeline": 1, "sequence": 1, "expert": 1}
+    recipe = {"kind": "recipe", "target": "digits_cnn", "model": {"width": 8}}
+    extra = {"recipe": recipe, "notes": {"classes": 10}}
+    manifest = Manifest("run-1", 1, 1, 4, 0, 1, layout, {}, (file,), {}, True, {}, "", extra=extra)
+    (directory / "manifest.json").write_text(manifest.to_json())
+    return directory
+
+
+def test_a_models_weights_leave_as_one_file_and_a_config(evertrain: Run, stack: Stack, tmp_path: Path) -> None:
+    checkpoint = sealed_by_hand(tmp_path)
+    stack.end(stack.place(stack.submit(name="leaver")), str(checkpoint))
+    exported = evertrain("model", "export", "leaver@1", "--to", str(tmp_path / "out"))
+    assert (exported.code, exported.out.strip()) == (0, str(tmp_path / "out"))
+    weights = load_file(tmp_path / "out/model.safetensors")
+    assert torch.equal(weights["layer.weight"], torch.arange(6.0).view(2, 3))
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert (config["target"], config["model"]) == ("digits_cnn", {"width": 8, "dropout": 0.1})
+    assert config["notes"] == {"classes": 10}
+
+    (checkpoint / "mp_rank_00_model_states.pt").write_bytes(b"short")
+    spoilt = evertrain("model", "export", "leaver", "--to", str(tmp_path / "spoilt"))
+    assert spoilt.code == 1
+    assert "is damaged: mp_rank_00_model_states.pt has 5 bytes where" in spoilt.err
+    assert not (tmp_path / "spoilt").exists()

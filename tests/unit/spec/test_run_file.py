@@ -36,6 +36,9 @@ max_duration: 2h
 """
 LEAST = {"name": "a", "recipe": "digits_cnn", "train": {"epochs": 1}}
 _LAUGHS = "a0: &a0 [1, 1, 1]\n" + "".join(f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 9)}]\n" for i in range(9))
+TEXT = {"recipe": "text_transformer", "resources": {"workers": 6}}
+BATCH_OF_32 = {"epochs": 1, "global_batch": 32}
+NVME = {"zero_optimization": {"offload_optimizer": {"device": "nvme"}}}
 STOP = {"metric": "val_los", "patience": 1}
 SCRIPT = {"name": "a", "script": "train.py"}
 
@@ -139,7 +142,19 @@ def test_a_dumped_run_file_has_the_sections_and_keys_that_ranks_read() -> None:
         ({"args": ["--x"]}, "args", "script only"),
         ({"max_duration": "2 hours"}, "max_duration", "1h30m"),
         ({"max_duration": 0}, "max_duration", "above zero"),
-        ({"parallelism": {"tensor": 2}}, "parallelism.tensor", "not yet"),
+        ({"parallelism": {"tensor": 2}}, "parallelism.tensor", "digits_cnn is not divided so (that of text_transformer is)"),
+        ({"parallelism": {"tensor": 2}}, "resources.workers", "must be a multiple of 2 (tensor 2)"),
+        ({"parallelism": {"offload": "cpu"}}, "parallelism.offload", "needs parallelism.zero of at least 1"),
+        ({"parallelism": {"offload": "disk"}}, "parallelism.offload", "'cpu'"),
+        ({"deepspeed": NVME}, "deepspeed.zero_optimization.offload_optimizer.device", "must be cpu or none"),
+        ({**TEXT, "parallelism": {"tensor": 3}}, "parallelism.tensor", "must divide model.heads, 4"),
+        ({**TEXT, "parallelism": {"pipeline": 3}}, "parallelism.pipeline", "must divide model.layers, 2"),
+        ({**TEXT, "parallelism": {"sequence": 2}, "model": {"context": 63}}, "parallelism.sequence", "model.context, 63"),
+        ({**TEXT, "parallelism": {"expert": 3}}, "parallelism.expert", "must divide model.experts, 0"),
+        ({**TEXT, "parallelism": {"pipeline": 2, "zero": 2}}, "parallelism.zero", "must be 0 or 1"),
+        ({**TEXT, "parallelism": {"zero": 3}, "model": {"experts": 4}}, "parallelism.zero", "at most 2"),
+        ({**TEXT, "parallelism": {"tensor": 2}, "train": BATCH_OF_32}, "train.global_batch", "resources.workers / 2 (3)"),
+        ({"deepspeed": {"tensor_parallel": {}}}, "deepspeed.tensor_parallel", "parallelism.tensor"),
         ({"parallelism": {"zero": 4}}, "parallelism.zero", "at most 3"),
         ({"search": {"trials": 3}}, "search", "not yet"),
         ({"monitor": {"window": "1h"}}, "monitor", "not yet"),

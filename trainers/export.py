@@ -1,0 +1,198 @@
+"""`python -m trainers.export CHECKPOINT_DIR --to DIR`: a sealed checkpoint of any layout as two plain files.
+
+    model.safetensors    the whole model's weights, under the names and in the precision that it trained with
+    config.json          what they belong to: recipe, its `model:` keys, the task's notes, step, metrics, versions
+
+The checkpoint may lie at any URL that fsspec knows. Every file is held to the manifest first, and nothing is unpickled
+but tensors and plain values. One process does it, on the CPU, with the whole model in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from trainers.catalogue import RECIPES
+from trainers.checkpoint import file_trouble
+from trainers.contract import MANIFEST_NAME, ExitCode, Manifest
+from trainers.errors import BadConfig, StorageError, TrainerError
+from trainers.models.divided import Split
+from trainers.storage import open_storage
+from trainers.weights_only import read_file
+
+WEIGHTS_NAME = "model.safetensors"
+CONFIG_NAME = "config.json"
+
+Weights = dict[str, torch.Tensor]
+
+
+def export(checkpoint: str, to: Path) -> Path:
+    """Write the two files into `to`, made if missing, and return it; files of those names are replaced.
+
+    Raises StorageError when the checkpoint is not sealed, damaged, holds more than weights and plain values, or when a
+    file cannot be read or written, and BadConfig when it is not of a model.
+    """
+    with tempfile.TemporaryDirectory(prefix="evertrain-export-") as scratch:
+        manifest, directory = _verified(checkpoint, Path(scratch))
+        weights = whole_weights(manifest, directory)
+        config = json.dumps(_config(checkpoint, manifest), indent=1)
+        try:
+            to.mkdir(parents=True, exist_ok=True)
+            _replace(to / WEIGHTS_NAME, lambda path: save_file(weights, path, metadata={"format": "pt"}))
+            _replace(to / CONFIG_NAME, lambda path: path.write_text(config))
+        except OSError as error:
+            raise StorageError(f"cannot write to {to}: {error.strerror or error}") from error
+        except SafetensorError as error:  # its own word for a full disk
+            raise StorageError(f"cannot write to {to}: {error}") from error
+    return to
+
+
+def whole_weights(manifest: Manifest, directory: Path) -> Weights:
+    """The weights by name, each whole, from the files of a verified checkpoint. Raises StorageError and BadConfig."""
+    names = [each.path for each in manifest.files]
+    slices = [_slice(names, rank, manifest, directory) for rank in range(manifest.layout["tensor"])]
+    splits = {end: Split(**each) for end, each in manifest.extra.get("recipe", {}).get("splits", {}).items()}
+    whole = {name: _joined(name, [each[name] for each in slices], splits) for name in slices[0]}
+    if not whole:
+        raise BadConfig("checkpoint", str(directory), "holds no weights that are known here")
+    return whole
+
+
+def _joined(name: str, parts: list[torch.Tensor], splits: Mapping[str, Split]) -> torch.Tensor:
+    split = next((each for end, each in splits.items() if name.endswith(end)), None)
+    return parts[0].contiguous() if split is None or len(parts) == 1 else split.whole(parts)
+
+
+def _slice(names: list[str], tensor_rank: int, manifest: Manifest, directory: Path) -> Weights:
+    """All that one tensor rank's peers along the other axes hold: of stages, of experts, of ZeRO's parts."""
+    model_rank = f"{tensor_rank:02d}"
+    experts = [
+        each for each in names if re.fullmatch(rf"layer_\d+_expert_\d+_mp_rank_{model_rank}_model_states\.pt", each)
+    ]
+    if manifest.layout["pipeline"] > 1:
+        stages = [each for each in names if re.fullmatch(rf"layer_\d+-model_{model_rank}-model_states\.pt", each)]
+        return dict(_all_of(directory, stages))
+    if manifest.layout["zero"] == 3:
+        return _from_zero_3(names, model_rank, directory)
+    kept = _read(directory, f"mp_rank_{model_rank}_model_states.pt")["module"]
+    return {**kept, **dict(_all_of(directory, experts))}
+
+
+def _all_of(directory: Path, names: list[str]) -> Iterator[tuple[str, torch.Tensor]]:
+    for name in names:
+        yield from _read(directory, name).items()
+
+
+def _from_zero_3(names: list[str], model_rank: str, directory: Path) -> Weights:
+    """Every rank holds a piece of every weight, as long as those of the others, the last one filled up: in its model
+    states those that are not trained, in its optimizer's states the rest, one behind the other."""
+    states = [_read(directory, each) for each in _by_rank(names, f"_mp_rank_{model_rank}_model_states.pt")]
+    first = states[0]
+    weights: Weights = {name: first["module"][name] for name in first["buffer_names"]}
+    for name, shape in (first.get("frozen_param_shapes") or {}).items():
+        weights[name] = _whole([each["frozen_param_fragments"][name].flatten() for each in states], shape)
+    pieces = [
+        torch.cat([group.flatten() for group in _read(directory, each)["optimizer_state_dict"]["fp32_flat_groups"]])
+        for each in _by_rank(names, f"_mp_rank_{model_rank}_optim_states.pt")
+    ]
+    start = 0
+    for shapes in first["param_shapes"]:
+        for name, shape in shapes.items():
+            length = -(-shape.numel() // len(pieces))
+            whole = _whole([each[start : start + length] for each in pieces], shape)
+            weights[name] = whole.to(first["module"][name].dtype)
+            start += length
+    return weights
+
+
+def _whole(pieces: list[torch.Tensor], shape: torch.Size) -> torch.Tensor:
+    return torch.cat(pieces)[: shape.numel()].view(shape).clone()
+
+
+def _by_rank(names: list[str], end: str) -> list[str]:
+    """ZeRO's files that end so, in the order of their ranks."""
+    found = {
+        int(match[1]): each for each in names if (match := re.fullmatch(rf"(?:bf16_)?zero_pp_rank_(\d+){end}", each))
+    }
+    return [found[rank] for rank in sorted(found)]
+
+
+def _read(directory: Path, name: str) -> Any:
+    return read_file(directory / name, "cpu")
+
+
+def _verified(checkpoint: str, scratch: Path) -> tuple[Manifest, Path]:
+    """The manifest, and the directory where all files lie that it names. Raises StorageError."""
+    storage = open_storage(checkpoint, lambda: None)
+    text = storage.read_text(MANIFEST_NAME)
+    if text is None:
+        raise StorageError(f"{checkpoint} is no sealed checkpoint: it has no {MANIFEST_NAME}")
+    try:
+        manifest = Manifest.from_json(text)
+    except ValueError as error:
+        raise StorageError(f"the manifest of {checkpoint} cannot be read: {error}") from error
+    directory = scratch
+    for each in manifest.files:
+        file = storage.fetch(each.path, scratch)
+        if problem := file_trouble(each, file, lambda: None):
+            raise StorageError(f"{checkpoint} is damaged: {problem}")
+        directory = file.parent if file is not None else directory
+    return manifest, directory
+
+
+def _config(checkpoint: str, manifest: Manifest) -> dict[str, Any]:
+    recipe = dict(manifest.extra.get("recipe", {}))
+    recipe.pop("splits", None)
+    if recipe.get("kind") == "recipe" and recipe["target"] in RECIPES:
+        defaults = {name: key.default for name, key in RECIPES[recipe["target"]].model.items()}
+        recipe["model"] = {**defaults, **recipe["model"]}
+    return {
+        **recipe,
+        "notes": manifest.extra.get("notes", {}),
+        "run_id": manifest.run_id,
+        "checkpoint": checkpoint,
+        "step": manifest.step,
+        "metrics": dict(manifest.metrics),
+        "layout": dict(manifest.layout),
+        "versions": dict(manifest.versions),
+    }
+
+
+def _replace(target: Path, write: Any) -> None:
+    """In one step: who reads sees the old file or the new one."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code. What went wrong is told on standard error, in a sentence."""
+    parser = argparse.ArgumentParser(prog="python -m trainers.export", description="weights of a sealed checkpoint")
+    parser.add_argument("checkpoint", help="its directory, or its URL")
+    parser.add_argument("--to", type=Path, required=True, help="directory to write to")
+    options = parser.parse_args(arguments)
+    try:
+        export(options.checkpoint, options.to)
+    except TrainerError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(options.to)
+    return ExitCode.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,140 @@
+"""How a model is divided over the ranks, as arithmetic: the server asks it at submit, a rank again before it begins.
+
+A world holds pipeline x data x sequence x tensor ranks. What the other degrees leave over is data parallelism. Experts
+are spread over ranks that see different samples or different parts of them, so their degree multiplies nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from trainers.catalogue import RECIPES, Degree, RecipeCard, Value
+
+DEGREES: tuple[Degree, ...] = ("tensor", "pipeline", "sequence", "expert")
+
+
+@dataclass(frozen=True)
+class Degrees:
+    """`parallelism:` of the run file."""
+
+    zero: int = 0
+    tensor: int = 1
+    pipeline: int = 1
+    sequence: int = 1
+    expert: int = 1
+
+    @property
+    def ranks_per_sample(self) -> int:
+        """Ranks that work on one sample together; those of one group of so many consume the same samples."""
+        return self.pipeline * self.sequence * self.tensor
+
+    def data_size(self, world_size: int) -> int:
+        """Parts into which the global batch is cut."""
+        return world_size // self.ranks_per_sample
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """A rank's place along each axis, counted from 0. Along the last ones, tensor and sequence, ranks are neighbours."""
+
+    stage: int
+    data: int
+    sequence: int
+    tensor: int
+
+
+class Wrong(NamedTuple):
+    """`path` in the run file holds `got`, which cannot work; `advice` says what would be right."""
+
+    path: str
+    got: int
+    advice: str
+
+
+def coordinates(rank: int, degrees: Degrees, world_size: int) -> Coordinates:
+    """The order of DeepSpeed's own grid: pipeline stage, data, sequence, tensor."""
+    rest, tensor = divmod(rank, degrees.tensor)
+    rest, sequence = divmod(rest, degrees.sequence)
+    stage, data = divmod(rest, degrees.data_size(world_size))
+    return Coordinates(stage, data, sequence, tensor)
+
+
+def expert_rank(rank: int, degrees: Degrees) -> int:
+    """Which part of the experts the rank holds: DeepSpeed spreads them over neighbours with equal tensor coordinates."""
+    return rank // degrees.tensor % degrees.expert
+
+
+def feed_width(width: int) -> int:
+    """Of a gated feed-forward layer: two thirds of four times the width, as the gate costs a third matrix; a multiple
+    of 32."""
+    return 32 * math.ceil(8 * width / 3 / 32)
+
+
+def problems(degrees: Degrees, world_size: int, recipe: str | None, model: Mapping[str, Value]) -> Iterator[Wrong]:
+    """All that cannot work. `recipe` None: a model that only its rank knows; `model`: what the run file says of it."""
+    yield from _of_the_world(degrees, world_size)
+    yield from _of_deepspeed(degrees)
+    if recipe is not None:
+        card = RECIPES[recipe]
+        shape = {**{name: key.default for name, key in card.model.items()}, **model}
+        refused = list(_of_the_card(degrees, card))
+        sizes = {name: int(each) for name, each in shape.items() if not isinstance(each, str)}
+        yield from refused or _of_the_shape(degrees, sizes)
+
+
+def _of_the_world(degrees: Degrees, world_size: int) -> Iterator[Wrong]:
+    apart = degrees.ranks_per_sample
+    if world_size % apart:
+        named = " x ".join(f"{name} {getattr(degrees, name)}" for name in DEGREES[:3] if getattr(degrees, name) > 1)
+        yield Wrong("resources.workers", world_size, f"must be a multiple of {apart} ({named})")
+    elif (world_size // degrees.tensor // degrees.pipeline) % degrees.expert:
+        among = world_size // degrees.tensor // degrees.pipeline
+        yield Wrong("parallelism.expert", degrees.expert, f"must divide the {among} ranks that experts are spread over")
+
+
+def _of_deepspeed(degrees: Degrees) -> Iterator[Wrong]:
+    if degrees.pipeline == 1:
+        return
+    if degrees.zero > 1:
+        yield Wrong("parallelism.zero", degrees.zero, "must be 0 or 1 where parallelism.pipeline is above 1")
+    if degrees.sequence > 1:
+        yield Wrong("parallelism.sequence", degrees.sequence, "must be 1 where parallelism.pipeline is above 1")
+    if degrees.expert > 1:
+        yield Wrong("parallelism.expert", degrees.expert, "must be 1 where parallelism.pipeline is above 1")
+
+
+def _of_the_card(degrees: Degrees, card: RecipeCard) -> Iterator[Wrong]:
+    for name in DEGREES:
+        degree = getattr(degrees, name)
+        if degree > 1 and name not in card.degrees:
+            able = ", ".join(other.name for other in RECIPES.values() if name in other.degrees)
+            yield Wrong(
+                f"parallelism.{name}",
+                degree,
+                f"must be 1: the model of {card.name} is not divided so (that of {able} is)",
+            )
+
+
+def _of_the_shape(degrees: Degrees, shape: Mapping[str, int]) -> Iterator[Wrong]:
+    experts = shape.get("experts", 0)
+    if experts and degrees.zero == 3:
+        yield Wrong("parallelism.zero", 3, "must be at most 2 where model.experts is above 0")
+    if experts and degrees.pipeline > 1:
+        yield Wrong("parallelism.pipeline", degrees.pipeline, "must be 1 where model.experts is above 0")
+    divided = (
+        ("expert", degrees.expert, "model.experts", experts),
+        ("pipeline", degrees.pipeline, "model.layers", shape.get("layers", 0)),
+        ("sequence", degrees.sequence, "model.context", shape.get("context", 0)),
+        ("tensor", degrees.tensor, "the feed-forward width", feed_width(shape.get("width", 0))),
+    )
+    for name, degree, what, size in divided:
+        if degree > 1 and (size == 0 or size % degree):
+            yield Wrong(f"parallelism.{name}", degree, f"must divide {what}, {size}")
+    heads, apart = shape.get("heads", 0), degrees.tensor * degrees.sequence
+    if apart > 1 and heads % apart:
+        name, degree = ("tensor", degrees.tensor) if heads % degrees.tensor else ("sequence", degrees.sequence)
+        of_each = "" if degrees.tensor == 1 or name == "tensor" else f" / {degrees.tensor} of each tensor rank"
+        yield Wrong(f"parallelism.{name}", degree, f"must divide model.heads, {heads}{of_each}")
