@@ -17,15 +17,19 @@ Value = int | float | str | bool
 Keys = Mapping[str, Value]
 Facts = Mapping[str, int]
 
-Split = Literal["whole", "tensor", "expert"]
+Divisor = Literal["tensor", "expert"]
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One parameter. `split` says which degree of parallelism divides it, beside ZeRO."""
+    """`number` parameters alike. Tensor parallelism divides the elements of each, expert parallelism their number."""
 
-    elements: int
-    split: Split = "whole"
+    elements: int  # of one of them
+    by: frozenset[Divisor] = frozenset()  # what divides them, beside ZeRO
+    number: int = 1
+
+
+BY_TENSOR: frozenset[Divisor] = frozenset(("tensor",))
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Layer:
     @property
     def elements(self) -> int:
         """Of all parameters of one of these layers."""
-        return sum(each.elements for each in self.parameters)
+        return sum(each.elements * each.number for each in self.parameters)
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,8 @@ def _count(keys: Keys, name: str) -> int:
     return int(keys[name])
 
 
-def _linear(inputs: int, outputs: int, *, bias: bool = True, split: Split = "whole") -> tuple[Tensor, ...]:
-    return (Tensor(inputs * outputs, split), *([Tensor(outputs)] if bias else []))
+def _linear(inputs: int, outputs: int) -> tuple[Tensor, ...]:
+    return (Tensor(inputs * outputs), Tensor(outputs))
 
 
 def _convolution(inputs: int, outputs: int, kernel: int) -> tuple[Tensor, ...]:
@@ -152,11 +156,11 @@ def text_transformer(keys: Keys, facts: Facts) -> ModelShape:
         "block",
         (
             Tensor(width),
-            Tensor(3 * width * width, "tensor"),
-            Tensor(width * width, "tensor"),
+            Tensor(3 * width * width, BY_TENSOR),
+            Tensor(width * width, BY_TENSOR),
             Tensor(width),
-            Tensor(2 * feed * width, "tensor"),
-            Tensor(feed * width, "tensor"),
+            Tensor(2 * feed * width, BY_TENSOR),
+            Tensor(feed * width, BY_TENSOR),
         ),
         saved=context * saved,
         saved_split=context * (6 * width + 4 * feed),

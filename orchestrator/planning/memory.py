@@ -100,11 +100,7 @@ class _Stage:
 
     def __init__(self, layers: Sequence[tuple[Layer, int]], layout: Layout) -> None:
         self.layers = layers
-        held = [
-            (_on_rank(each, layout), _zero_ranks(each, layout), count)
-            for layer, count in layers
-            for each in layer.parameters
-        ]
+        held = [_held(each, count, layout) for layer, count in layers for each in layer.parameters]
         self.whole = sum(count * elements for elements, _, count in held)
         self.divided = sum(count * math.ceil(elements / ranks) for elements, ranks, count in held)
         self.largest = max((elements for elements, _, _ in held), default=0)
@@ -115,13 +111,11 @@ class _Stage:
         return sum(count * elements for elements, _, count in self._held if elements <= threshold)
 
 
-def _on_rank(tensor: Tensor, layout: Layout) -> int:
-    degree = {"whole": 1, "tensor": layout.tensor, "expert": layout.expert}[tensor.split]
-    return math.ceil(tensor.elements / degree)
-
-
-def _zero_ranks(tensor: Tensor, layout: Layout) -> int:
-    return max(1, layout.zero_ranks // (layout.expert if tensor.split == "expert" else 1))
+def _held(tensor: Tensor, layers: int, layout: Layout) -> tuple[int, int, int]:
+    """Elements of one such parameter on a rank, the ranks among which ZeRO divides it, and how many the rank holds."""
+    elements = math.ceil(tensor.elements / (layout.tensor if "tensor" in tensor.by else 1))
+    experts = layout.expert if "expert" in tensor.by else 1
+    return elements, max(1, layout.zero_ranks // experts), layers * math.ceil(tensor.number / experts)
 
 
 def _stages(shape: ModelShape, pipeline: int) -> list[list[tuple[Layer, int]]]:

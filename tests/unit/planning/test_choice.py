@@ -10,13 +10,13 @@ import pytest
 from orchestrator.planning.choice import Limit, Question, choose, option, options, would_fit
 from orchestrator.planning.layout import Layout
 from orchestrator.planning.memory import GIB, Setting
-from trainers.shapes import Layer, ModelShape, Tensor
+from trainers.shapes import BY_TENSOR, Layer, ModelShape, Tensor
 
 MIB = 2**20
 ALL = frozenset(("tensor", "pipeline", "sequence", "expert"))
 # A model of 512 Mi parameters in 8 blocks: 8 GiB of model state in fp32.
 SHAPE = ModelShape(
-    (Layer("block", (Tensor(64 * MIB, "tensor"),), saved=10_000, saved_split=5_000, output=1_000, count=8),),
+    (Layer("block", (Tensor(64 * MIB, BY_TENSOR),), saved=10_000, saved_split=5_000, output=1_000, count=8),),
     tokens=64,
     blocks=8,
     heads=8,

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.planning.layout import Layout, batch_of, undivided
-from trainers.shapes import Layer, ModelShape, Tensor
+from trainers.shapes import BY_TENSOR, Layer, ModelShape, Tensor
 
 SHAPE = ModelShape(
-    (Layer("block", (Tensor(64, "tensor"),), count=6),),
+    (Layer("block", (Tensor(64, BY_TENSOR),), count=6),),
     blocks=6,
     heads=8,
     context=96,

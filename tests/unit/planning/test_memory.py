@@ -8,14 +8,14 @@ import pytest
 
 from orchestrator.planning.layout import Layout
 from orchestrator.planning.memory import Memory, Setting, memory_per_rank
-from trainers.shapes import Layer, ModelShape, Tensor
+from trainers.shapes import BY_TENSOR, Layer, ModelShape, Tensor
 
 MIB = 2**20
 # 64 Mi elements in blocks that everything divides, 8 Mi before and 8 Mi after them.
 SHAPE = ModelShape(
     (
         Layer("first", (Tensor(8 * MIB),), saved=1024, output=1024),
-        Layer("block", (Tensor(8 * MIB, "tensor"),), saved=8192, saved_split=4096, output=1024, count=8),
+        Layer("block", (Tensor(8 * MIB, BY_TENSOR),), saved=8192, saved_split=4096, output=1024, count=8),
         Layer("last", (Tensor(8 * MIB),), saved_fp32=1024, output=1024),
     ),
     blocks=8,
@@ -56,7 +56,9 @@ def test_model_state_is_divided_as_the_layout_says(
 
 
 def test_experts_are_divided_and_then_what_zero_leaves() -> None:
-    shape = ModelShape((Layer("experts", (Tensor(64 * MIB, "expert"), Tensor(8 * MIB))),), experts=8)
+    shape = ModelShape(
+        (Layer("experts", (Tensor(8 * MIB, frozenset(("expert",)), number=8), Tensor(8 * MIB))),), experts=8
+    )
     memory = memory_per_rank(shape, Layout(4, zero=1, expert=2), SETTING)
     assert memory.parameters == 4 * (32 + 8) * MIB
     assert memory.optimizer == 12 * (32 / 2 + 8 / 4) * MIB

@@ -34,7 +34,10 @@ def test_a_shape_has_every_parameter_of_the_real_model(name: str, keys: dict[str
     shape, task = known(name, keys)
     real = sorted(each.numel() for each in task.model().parameters())
     reckoned = sorted(
-        tensor.elements for layer in shape.layers for _ in range(layer.count) for tensor in layer.parameters
+        tensor.elements
+        for layer in shape.layers
+        for tensor in layer.parameters
+        for _ in range(layer.count * tensor.number)
     )
     assert reckoned == real
     assert shape.elements == sum(real)
