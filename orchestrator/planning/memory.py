@@ -57,6 +57,11 @@ class Setting:
         value = self.zero.get(f"stage3_{name}", self.zero.get(name))
         return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else default
 
+    @property
+    def persistence_threshold(self) -> int:
+        """Elements up to which ZeRO 3 keeps a parameter whole."""
+        return self.zero_key("param_persistence_threshold", 100_000)
+
     def offloads(self, what: Literal["offload_optimizer", "offload_param"]) -> str:
         """To cpu or nvme; "none"."""
         section = self.zero.get(what)
@@ -104,11 +109,15 @@ class _Stage:
         self.whole = sum(count * elements for elements, _, count in held)
         self.divided = sum(count * math.ceil(elements / ranks) for elements, ranks, count in held)
         self.largest = max((elements for elements, _, _ in held), default=0)
-        self._held = held
+        self._spread = [(elements, count) for elements, ranks, count in held if ranks > 1]
 
-    def small(self, threshold: int) -> int:
-        """Of parameters that ZeRO 3 keeps whole on every rank."""
-        return sum(count * elements for elements, _, count in self._held if elements <= threshold)
+    def kept_whole(self, threshold: int) -> int:
+        """Of small parameters, which ZeRO 3 holds whole on every rank beside its part of them."""
+        return sum(count * elements for elements, count in self._spread if elements <= threshold)
+
+    def gathered(self, threshold: int) -> int:
+        """Of the others, which ZeRO 3 gathers when they are needed."""
+        return sum(count * elements for elements, count in self._spread if elements > threshold)
 
 
 def _held(tensor: Tensor, layers: int, layout: Layout) -> tuple[int, int, int]:
@@ -161,7 +170,7 @@ def _model_state(stage: _Stage, layout: Layout, setting: Setting) -> tuple[int, 
             windows = 2 if setting.accumulation > 1 else 1  # the sum so far, and what is being added to it
             return element * whole, windows * element * divided, (_FP32 + states) * divided
         case _:
-            small = stage.small(setting.zero_key("param_persistence_threshold", 100_000))
+            small = stage.kept_whole(setting.persistence_threshold)
             return element * (divided + small), element * divided, (_FP32 + states) * divided
 
 
@@ -178,7 +187,7 @@ def _buffers(stage: _Stage, layout: Layout, setting: Setting) -> tuple[int, int]
     if layout.zero < 3:
         buckets = 2 if setting.zero.get("overlap_comm") is True else 1
         return buckets * element * bucket, _FP32 * stage.divided
-    gathered = stage.whole - stage.small(setting.zero_key("param_persistence_threshold", 100_000))
+    gathered = stage.gathered(setting.persistence_threshold)
     # Parameters stay gathered that are needed again within so many elements: those of the last layers, forth and back.
     reach = setting.zero_key("max_reuse_distance", 1_000_000_000) // 2
     live = min(gathered, reach + setting.zero_key("prefetch_bucket_size", 50_000_000) + stage.largest)

@@ -96,6 +96,12 @@ def test_accumulation_costs_zero_2_a_second_share_of_gradients() -> None:
     assert of(Layout(4, zero=2), replace(SETTING, accumulation=2)).gradients == 2 * 4 * N / 4
 
 
+def test_a_rank_that_shares_with_nobody_holds_nothing_twice() -> None:
+    kept = replace(SETTING, zero={"stage3_param_persistence_threshold": 8 * MIB})
+    assert of(Layout(1, zero=3), kept).parameters == 4 * N
+    assert of(Layout(2, zero=3, tensor=2), kept).parameters == 4 * 48 * MIB
+
+
 def test_zero_3_keeps_small_parameters_and_gathers_the_large_ones() -> None:
     kept = replace(SETTING, zero={"stage3_param_persistence_threshold": 8 * MIB})
     assert of(Layout(4, zero=3), kept).parameters == 4 * (N / 4 + N)
