@@ -202,7 +202,8 @@ def _offloaded_optimizer(stage: _Stage, layout: Layout, setting: Setting) -> tup
     if layout.zero == 3:
         return 0, copy_and_states + gradients + setting.element * stage.divided
     staging = setting.element * (stage.divided + stage.largest)
-    return setting.element * stage.largest, copy_and_states + gradients + staging
+    summed = setting.element * stage.divided if layout.zero == 2 and setting.accumulation > 1 else 0
+    return setting.element * stage.largest, copy_and_states + gradients + staging + summed
 
 
 def _activations(stage: _Stage, shape: ModelShape, layout: Layout, setting: Setting) -> int:

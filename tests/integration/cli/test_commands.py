@@ -237,12 +237,12 @@ def test_a_layout_left_to_the_planner_is_stored_and_described_with_its_reason(ev
     auto = ["--set", "parallelism=auto"]
     shown = evertrain("plan", large_file, *auto)
     assert shown.code == 0
-    assert "parallelism auto: ZeRO 3 (" in shown.out
+    assert "parallelism auto: ZeRO 0, tensor 4 (" in shown.out
     run_id = evertrain("submit", large_file, *auto, "-o", "json").document["id"]  # type: ignore[index]
     described = evertrain("describe", run_id)
-    assert "parallelism auto: ZeRO 3 (" in described.out
+    assert "parallelism auto: ZeRO 0, tensor 4 (" in described.out
     document = evertrain("describe", run_id, "-o", "json").document
-    assert document["spec"]["parallelism"]["zero"] == 3  # type: ignore[index]
+    assert document["spec"]["parallelism"]["tensor"] == 4  # type: ignore[index]
 
 
 @pytest.mark.parametrize(

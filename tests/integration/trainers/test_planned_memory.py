@@ -7,50 +7,64 @@ import gc
 import json
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.planning.plan import Review, review
+from orchestrator.planning.memory import Memory
+from orchestrator.planning.plan import review
 from orchestrator.spec import load
 from tests.integration.trainers.gangs import run_function
 
 # Matrices beyond ZeRO 3's threshold of 100,000 elements, and vectors below it; a bucket that is all written to.
 MODEL = {"layers": 2, "width": 256, "heads": 4, "context": 16}
 BUCKET = {"reduce_bucket_size": 250_000}
-ZERO = [(f"zero {zero}, {precision}", zero, precision) for precision in ("fp32", "bf16") for zero in range(4)]
+
+
+@dataclass(frozen=True)
+class Case:
+    zero: int
+    precision: str
+    degree: str = ""  # that is two
+    offload: bool = False
+
+    def __str__(self) -> str:
+        parts = (f"zero {self.zero}", self.precision, self.degree, "offload" if self.offload else "")
+        return "-".join(each for each in parts if each)
+
+    def run_file(self) -> dict[str, Any]:
+        layout = {"zero": self.zero, **({self.degree: 2} if self.degree else {})}
+        return {
+            "name": "held",
+            "recipe": "text_transformer",
+            "model": MODEL | ({"experts": 4} if self.degree == "expert" else {}),
+            "train": {"steps": 2, "global_batch": 8, "micro_batch": 2, "precision": self.precision},
+            "parallelism": layout | ({"offload": "cpu"} if self.offload else {}),
+            "deepspeed": {"zero_optimization": BUCKET} if self.zero else {},
+            "resources": {"workers": 2},
+        }
+
+
+PLAIN = [[Case(zero, precision) for zero in range(4)] for precision in ("fp32", "bf16")]
 DIVIDED = [
-    ("tensor", 1, "fp32"),
-    ("tensor", 3, "bf16"),
-    ("pipeline", 1, "fp32"),
-    ("sequence", 2, "fp32"),
-    ("expert", 0, "fp32"),
-    ("expert", 2, "bf16"),
+    Case(1, "fp32", "tensor"),
+    Case(3, "bf16", "tensor"),
+    Case(1, "fp32", "pipeline"),
+    Case(2, "fp32", "sequence"),
+    Case(0, "fp32", "expert"),
+    Case(2, "bf16", "expert"),
 ]
-CASES = [*ZERO, *DIVIDED]
-Case = tuple[str, int, str]
-
-
-def run_file(case: Case) -> dict[str, Any]:
-    name, zero, precision = case
-    degree = {name: 2} if case in DIVIDED else {}
-    return {
-        "name": "held",
-        "recipe": "text_transformer",
-        "model": MODEL | ({"experts": 4} if name == "expert" else {}),
-        "train": {"steps": 2, "global_batch": 8, "micro_batch": 2, "precision": precision},
-        "parallelism": {"zero": zero, **degree},
-        "deepspeed": {"zero_optimization": BUCKET} if zero else {},
-        "resources": {"workers": 2},
-    }
+OFFLOADED = [Case(1, "fp32", offload=True), Case(2, "bf16", offload=True), Case(3, "bf16", offload=True)]
+TOGETHER = [*PLAIN, OFFLOADED, *([case] for case in DIVIDED)]  # groups of another layout would stay in DeepSpeed's mind
 
 
 def hold(out: Path, cases: list[Case]) -> None:
     """In a rank: train two steps of each case, and write what was held in the second."""
     for case in cases:
-        held = _held(run_file(case))
-        (out / f"{CASES.index(case)}-{os.environ['RANK']}").write_text(json.dumps(held))
+        held = _held(case.run_file())
+        (out / f"{case}-{os.environ['RANK']}").write_text(json.dumps(held))
 
 
 def _held(document: dict[str, Any]) -> dict[str, int]:
@@ -76,23 +90,21 @@ def _held(document: dict[str, Any]) -> dict[str, int]:
     sampler = Sampler(len(task.splits.train), plan.global_batch, 0)
     loader = Loader(plan, place.at.data, world.device, precision_of(settings.train, world.device))
     gc.collect()
-    before = _storages(_all_tensors())
+    gc.freeze()  # what is there already is not looked at
     engine: Any = build_engine(task.model, settings, plan, world, place, 2)
-    peak: dict[str, int] = {}
+    held: dict[str, int] = {}
 
     def look(*_: Any) -> None:
-        now = _parts(engine, before)
-        peak.update({part: max(size, peak.get(part, 0)) for part, size in now.items()})
+        held.update(_parts(engine, _storages(each for batch in batches for each in batch.values())))
 
     for step in range(2):
         batches = list(loader.training(task.splits.train, sampler, step * plan.global_batch))
-        before |= _storages(each for batch in batches for each in batch.values())
-        if step:  # the first layer's gradient is the last to come
+        if step:  # the first layer's gradient is the last to come, and of the last micro-batch there is most
             next(iter(engine.module.parameters())).register_post_accumulate_grad_hook(look)
         place.train_step(engine, task, iter(batches))
     engine.destroy()
     torch.distributed.barrier()
-    return peak
+    return held
 
 
 def _parts(engine: Any, others: dict[int, int]) -> dict[str, int]:
@@ -108,17 +120,11 @@ def _parts(engine: Any, others: dict[int, int]) -> dict[str, int]:
     states = [each for state in inner.state.values() for each in state.values() if hasattr(each, "numel")]
     buckets = [each for bucket in getattr(optimizer, "ipg_buckets", {}).values() for each in _flat(bucket.buffer)]
     gathered = [each.data for each in parameters if hasattr(each, "ds_tensor") and not each.ds_persist]
-    left = _storages(_all_tensors(), without=others)
     if isinstance(engine, PipelineEngine):  # what it is about to send and has received is none of the model's state
-        own = [
-            *divided,
-            *whole,
-            *copies,
-            *states,
-            *buckets,
-            *(each.grad for each in parameters if each.grad is not None),
-        ]
-        left = _storages(own)
+        gradients = [each.grad for each in parameters if each.grad is not None]
+        left = _storages([*divided, *whole, *copies, *states, *buckets, *gradients])
+    else:
+        left = _storages(_all_tensors(), without=others)
     found = {}
     for part, tensors in (
         ("parameters", [*divided, *whole]),
@@ -155,24 +161,31 @@ def _storages(tensors: Iterable[Any], without: dict[int, int] | None = None) -> 
 def held(tmp_path_factory: pytest.TempPathFactory) -> dict[Case, dict[str, int]]:
     """Of the rank that holds most of each part."""
     out = tmp_path_factory.mktemp("held")
-    for together in (ZERO, *([case] for case in DIVIDED)):  # groups of another layout would stay in DeepSpeed's mind
-        run_function(hold, 2, out, together)
     found = {}
-    for number, case in enumerate(CASES):
-        ranks = [json.loads((out / f"{number}-{rank}").read_text()) for rank in range(2)]
-        found[case] = {part: max(each[part] for each in ranks) for part in ranks[0]}
+    for cases in TOGETHER:
+        run_function(hold, 2, out, cases)
+        for case in cases:
+            ranks = [json.loads((out / f"{case}-{rank}").read_text()) for rank in range(2)]
+            found[case] = {part: max(each[part] for each in ranks) for part in ranks[0]}
     return found
 
 
-def reckoned(case: Case) -> Review:
-    return review(load(run_file(case)), [])
+def reckoned(case: Case) -> Memory:
+    memory = review(load(case.run_file()), []).memory
+    assert memory is not None
+    return memory
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}, ZeRO {case[1]}, {case[2]}")
+@pytest.mark.parametrize("case", [case for cases in (*PLAIN, DIVIDED) for case in cases], ids=str)
 @pytest.mark.parametrize("part", ["parameters", "gradients", "optimizer"])
 def test_every_part_of_model_state_is_within_15_percent(
     part: str, case: Case, held: dict[Case, dict[str, int]]
 ) -> None:
-    memory = reckoned(case).memory
-    assert memory is not None
-    assert getattr(memory, part) == pytest.approx(held[case][part], rel=0.15)
+    assert getattr(reckoned(case), part) == pytest.approx(held[case][part], rel=0.15)
+
+
+@pytest.mark.parametrize("case", OFFLOADED, ids=str)
+def test_what_is_offloaded_is_held_all_the_same_where_there_is_no_other_memory(
+    case: Case, held: dict[Case, dict[str, int]]
+) -> None:
+    assert reckoned(case).model_state == pytest.approx(held[case]["total"] - held[case]["buckets"], rel=0.15)

@@ -54,21 +54,23 @@ async def test_what_does_not_fit_is_refused_at_submit_with_what_would():
 async def test_auto_is_stored_resolved_with_the_reason_in_its_history():
     plane = Plane()
     run = plane.submit("large", **LARGE, parallelism="auto")
-    assert run.spec["parallelism"] == {"zero": 3, "tensor": 1, "pipeline": 1, "sequence": 1, "expert": 1}
+    degrees = {"tensor": 4, "pipeline": 1, "sequence": 1, "expert": 1}
+    assert run.spec["parallelism"] == {"zero": 0, **degrees, "offload": None}
     submitted, chosen = plane.store.events(run.id)
     assert (submitted.kind, chosen.kind, chosen.seq) == ("submitted", "planned", 2)
     assert chosen.message == planned(plane, "large", **LARGE, parallelism="auto").reason
-    assert chosen.message.startswith("parallelism auto: ZeRO 3 (")
+    assert chosen.message.startswith("parallelism auto: ZeRO 0, tensor 4 (")
 
 
 async def test_auto_is_chosen_for_the_clusters_of_the_moment():
     plane = Plane()
-    keys = {**LARGE, "resources": {"workers": 4}, "parallelism": "auto"}
+    train = {"steps": 10, "global_batch": 256, "micro_batch": 16}
+    keys = {**LARGE, "train": train, "resources": {"workers": 4}, "parallelism": "auto"}
     anywhere = plane.submit("before", **keys)
-    await plane.attach((node("a", cpu=4, memory=44 * 2**30),))
+    await plane.attach((node("a", cpu=4, memory=60 * 2**30),))
     there = plane.submit("after", **keys)
-    assert anywhere.spec["parallelism"]["zero"] == 1
-    assert there.spec["parallelism"]["zero"] == 3
+    assert anywhere.spec["parallelism"]["tensor"] == 1
+    assert there.spec["parallelism"]["tensor"] == 2
 
 
 async def test_a_warning_of_the_planner_stays_with_the_run():
