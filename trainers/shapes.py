@@ -30,6 +30,7 @@ class Tensor:
 
 
 BY_TENSOR: frozenset[Divisor] = frozenset(("tensor",))
+BY_BOTH: frozenset[Divisor] = frozenset(("tensor", "expert"))
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,8 @@ def _feed(width: int, experts: int) -> tuple[Tensor, ...]:
     feed = feed_width(width)
     if not experts:
         return (Tensor(2 * feed * width, BY_TENSOR), Tensor(feed * width, BY_TENSOR))
-    both = BY_TENSOR | {"expert"}
-    return (Tensor(width * experts), Tensor(2 * feed * width, both, experts), Tensor(feed * width, both, experts))
+    matrices = (2 * feed * width, feed * width)
+    return (Tensor(width * experts), *(Tensor(each, BY_BOTH, experts) for each in matrices))
 
 
 def text_transformer(keys: Keys, facts: Facts) -> ModelShape:

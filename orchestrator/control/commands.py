@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ from orchestrator.errors import InvalidSpec, NotFound, Refused
 from orchestrator.planning.outlook import Past, past_of
 from orchestrator.planning.plan import Plan, plan, review
 from orchestrator.ports import BundleStore, Clock, Store, Submitted
+
+log = logging.getLogger(__name__)
 
 MAX_BATCH = 1000
 LOOK_BACK = 50  # runs of the same name, and as many of any, among which the planner looks for one like the run at hand
@@ -65,6 +68,9 @@ class Commands:
         submissions = [self._submission(each, clusters) for each in commands]
         answers = self._store.submit(submissions)
         self._records.announce([each.run for each in answers if each.created])
+        for each, submission in zip(answers, submissions, strict=True):
+            if each.created and submission.planned:
+                log.info("run %s planned: %s", each.run.id, submission.planned)
         return answers
 
     def plan(self, project: str, spec_text: str) -> Plan:

@@ -139,6 +139,62 @@ ZERO_KEYS = frozenset(
 )
 """Every key that DeepSpeed knows under zero_optimization: it refuses all others."""
 
+KEYS = frozenset(
+    {
+        *REMOVED,
+        "activation_checkpointing",
+        "aio",
+        "autotuning",
+        "bf16",
+        "bfloat16",
+        "checkpoint",
+        "comet",
+        "comms_logger",
+        "communication_data_type",
+        "compile",
+        "csv_monitor",
+        "data_efficiency",
+        "data_types",
+        "dataloader_drop_last",
+        "datastates_ckpt",
+        "disable_allgather",
+        "disable_python_gc",
+        "dump_state",
+        "expert_parallel",
+        "flops_profiler",
+        "fp16",
+        "gradient_accumulation_steps",
+        "gradient_allreduce_op",
+        "gradient_clipping",
+        "gradient_predivide_factor",
+        "hybrid_engine",
+        "log_level",
+        "managed_gradient_accumulation",
+        "memory_breakdown",
+        "optimizer",
+        "pipeline",
+        "prescale_gradients",
+        "scheduler",
+        "seq_parallel_communication_data_type",
+        "steps_per_print",
+        "tensor_parallel",
+        "tensorboard",
+        "timers",
+        "torch_autocast",
+        "train_batch_size",
+        "train_micro_batch_size_per_gpu",
+        "use_data_before_expert_parallelism",
+        "vocabulary_size",
+        "wall_clock_breakdown",
+        "wandb",
+        "weight_quantization",
+        "zero_allow_untested_optimizer",
+        "zero_force_ds_cpu_optimizer",
+        "zero_optimization",
+    }
+)
+"""Every key that DeepSpeed looks for at the top: it passes over all others."""
+
 _DTYPES = {"fp32": "fp32", "float32": "fp32", "fp16": "fp16", "float16": "fp16", "half": "fp16"} | {
     "bf16": "bf16",
     "bfloat16": "bf16",
@@ -361,8 +417,13 @@ def incompatible(request: Request) -> Iterator[Problem]:
     yield from (rule.problem(request) for rule in (*REFUSED, *IGNORED) if rule.applies(request))
 
 
-def outdated(request: Request) -> Iterator[str]:
-    """Old words that DeepSpeed still takes."""
+def doubtful(request: Request) -> Iterator[str]:
+    """Words that DeepSpeed does not know, and old ones that it still takes."""
+    for key in request.passed:
+        if key not in KEYS:
+            near = difflib.get_close_matches(key, KEYS, n=1)
+            hint = f": did you mean {near[0]}?" if near else ""
+            yield f"deepspeed.{key} is not a key that DeepSpeed looks for: it would do nothing{hint}"
     for key, new in RENAMED_ZERO.items():
         if key in request.zero:
             yield f"{_ZERO}.{key} is an old word, which DeepSpeed warns of: write {new}"

@@ -17,7 +17,7 @@ from orchestrator.core.scheduling.fit import GangShape, NeverFits, fit
 from orchestrator.core.scheduling.plan import ClusterFit, cluster_fit
 from orchestrator.errors import Problem
 from orchestrator.planning.choice import Limit, Option, Question, choose, gib, option, would_fit
-from orchestrator.planning.incompatibilities import Request, incompatible, outdated
+from orchestrator.planning.incompatibilities import Request, doubtful, incompatible
 from orchestrator.planning.layout import Batch, Layout, batch_of, undivided
 from orchestrator.planning.memory import Memory, Setting
 from orchestrator.planning.outlook import Outlook, Past, outlook
@@ -191,7 +191,7 @@ def _given(asked: _Asked, clusters: Sequence[ClusterView], model: Model) -> Revi
         *incompatible(request),
         *_own_problems(asked),
     ]
-    warnings = [*_assumed(asked), *outdated(request)]
+    warnings = [*_assumed(asked), *doubtful(request)]
     reviewed = Review(
         spec, layout=layout, batch=batch_of(spec.train.global_batch, asked.micro_batch, layout), model=model
     )
@@ -223,7 +223,7 @@ def _chosen(asked: _Asked, clusters: Sequence[ClusterView], model: Model) -> Rev
         return Review(asked.spec, (Problem("parallelism", "auto", why),), model=model, limit=limit)
     degrees = {name: getattr(best.layout, name) for name in ("zero", *DEGREES)}
     resolved = asked.spec.model_copy(update={"parallelism": Parallelism(**degrees)})
-    warnings = (*_assumed(asked), *outdated(asked.request(best.layout)))
+    warnings = (*_assumed(asked), *doubtful(asked.request(best.layout)))
     return Review(
         resolved, (), warnings, best.layout, f"parallelism auto: {why}", best.batch, model, best.memory, limit
     )

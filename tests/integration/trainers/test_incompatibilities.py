@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.planning.incompatibilities import REMOVED, REMOVED_ZERO, RENAMED_ZERO, ZERO_KEYS
+from orchestrator.planning.incompatibilities import KEYS, REMOVED, REMOVED_ZERO, RENAMED_ZERO, ZERO_KEYS
 from tests.deepspeed_refusals import IGNORANCES, REFUSALS, REFUSED_BY_THE_RUN_FILE, SAYS, Example
 from tests.integration.trainers.gangs import run_function
 
@@ -108,7 +108,42 @@ def test_deepspeed_silently_does_without(answers: dict[Any, dict[str, Any]]) -> 
     assert not old_word["bf16"]
 
 
-def test_the_planner_knows_deepspeeds_keys() -> None:
+class Watched(dict[str, Any]):
+    """Notes every key that somebody looks for."""
+
+    def __init__(self, **keys: Any) -> None:
+        super().__init__(keys)
+        self.looked_for: set[str] = set()
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        self.looked_for.add(key)
+        return super().get(key, default)
+
+    def __getitem__(self, key: str) -> Any:
+        self.looked_for.add(key)
+        return super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        self.looked_for.add(str(key))
+        return super().__contains__(key)
+
+    def keys(self) -> Any:
+        return self  # `key in config.keys()` looks for one, too
+
+    def __copy__(self) -> Watched:
+        return self
+
+
+def test_the_planner_knows_every_key_that_deepspeed_looks_for() -> None:
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    from deepspeed.runtime.config import DeepSpeedConfig
+
+    config = Watched(train_batch_size=2)
+    DeepSpeedConfig(config)
+    assert config.looked_for == KEYS
+
+
+def test_the_planner_knows_deepspeeds_words_for_zero() -> None:
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     from deepspeed.runtime import config
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.errors import InvalidSpec
-from orchestrator.planning.incompatibilities import IGNORED, REFUSED, Request, incompatible, outdated
+from orchestrator.planning.incompatibilities import IGNORED, REFUSED, Request, doubtful, incompatible
 from orchestrator.planning.layout import Layout
 from orchestrator.spec import load
 from tests.deepspeed_refusals import IGNORANCES, NOT_SHOWN, REFUSALS, Example
@@ -48,9 +48,17 @@ def test_a_misspelt_key_is_answered_with_the_right_one() -> None:
 def test_old_words_that_still_work_are_warned_of() -> None:
     request = Request({"zero_optimization": {"cpu_offload": True}}, Layout(2, zero=2))
     assert list(incompatible(request)) == []
-    assert list(outdated(request)) == [
+    assert list(doubtful(request)) == [
         "deepspeed.zero_optimization.cpu_offload is an old word, which DeepSpeed warns of: "
         "write offload_optimizer: {device: cpu}"
+    ]
+
+
+def test_a_word_that_does_nothing_is_warned_of() -> None:
+    request = Request({"zero_optimisation": {"overlap_comm": True}, "wall_clock_breakdown": True}, Layout(2))
+    assert list(doubtful(request)) == [
+        "deepspeed.zero_optimisation is not a key that DeepSpeed looks for: it would do nothing: "
+        "did you mean zero_optimization?"
     ]
 
 
