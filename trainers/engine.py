@@ -50,7 +50,7 @@ def deepspeed_config(settings: Settings, plan: BatchPlan, dtype: torch.dtype) ->
     _refuse_owned(settings.deepspeed)
     _refuse_for_layout(settings)
     ours: dict[str, Any] = {
-        "train_batch_size": plan.global_batch,
+        "train_batch_size": plan.global_batch * _times_counted(settings.parallelism),
         "train_micro_batch_size_per_gpu": plan.micro_batch,
         "gradient_accumulation_steps": plan.accumulation,
         "gradient_clipping": settings.train.clip or 0.0,
@@ -86,6 +86,11 @@ def build_engine(
         mpu=place.mpu,
     )[0]
     return engine
+
+
+def _times_counted(parallelism: Parallelism) -> int:
+    """How often DeepSpeed's pipeline counts a sample: once for each part of it (see `Place.divide`)."""
+    return parallelism.sequence if parallelism.pipeline > 1 else 1
 
 
 def _zero(parallelism: Parallelism) -> dict[str, Any]:

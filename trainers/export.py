@@ -76,17 +76,21 @@ def _joined(name: str, parts: list[torch.Tensor], splits: Mapping[str, Split]) -
 
 def _slice(names: list[str], tensor_rank: int, manifest: Manifest, directory: Path) -> Weights:
     """All that one tensor rank's peers along the other axes hold: of stages, of experts, of ZeRO's parts."""
-    model_rank = f"{tensor_rank:02d}"
-    experts = [
-        each for each in names if re.fullmatch(rf"layer_\d+_expert_\d+_mp_rank_{model_rank}_model_states\.pt", each)
-    ]
-    if manifest.layout["pipeline"] > 1:
-        stages = [each for each in names if re.fullmatch(rf"layer_\d+-model_{model_rank}-model_states\.pt", each)]
-        return dict(_all_of(directory, stages))
+    stages = manifest.layout["pipeline"]
+    layers = [each for each in names if re.fullmatch(rf"layer_\d+-model_{tensor_rank:02d}-model_states\.pt", each)]
+    if layers:
+        return dict(_all_of(directory, layers))
     if manifest.layout["zero"] == 3:
-        return _from_zero_3(names, model_rank, directory)
-    kept = _read(directory, f"mp_rank_{model_rank}_model_states.pt")["module"]
-    return {**kept, **dict(_all_of(directory, experts))}
+        return _from_zero_3(names, f"{tensor_rank:02d}", directory)
+    kept: Weights = {}
+    for stage in range(stages):
+        model_rank = f"{stage * manifest.layout['tensor'] + tensor_rank:02d}"
+        expert = rf"layer_\d+_expert_\d+_mp_rank_{model_rank}_model_states\.pt"
+        kept.update(_read(directory, f"mp_rank_{model_rank}_model_states.pt")["module"])
+        kept.update(_all_of(directory, [each for each in names if re.fullmatch(expert, each)]))
+    if stages == 1:
+        return kept
+    return {name.partition(".")[2]: each for name, each in kept.items()}  # with experts, stages number their layers
 
 
 def _all_of(directory: Path, names: list[str]) -> Iterator[tuple[str, torch.Tensor]]:

@@ -67,10 +67,12 @@ def expert_rank(rank: int, degrees: Degrees) -> int:
     return rank // degrees.tensor % degrees.expert
 
 
-def problems(degrees: Degrees, world_size: int, recipe: str | None, model: Mapping[str, Value]) -> Iterator[Wrong]:
+def problems(
+    degrees: Degrees, world_size: int, recipe: str | None, model: Mapping[str, Value], *, bf16: bool = False
+) -> Iterator[Wrong]:
     """All that cannot work. `recipe` None: a model that only its rank knows; `model`: what the run file says of it."""
     yield from _of_the_world(degrees, world_size)
-    yield from _of_deepspeed(degrees)
+    yield from _of_deepspeed(degrees, bf16)
     if recipe is not None:
         card = RECIPES[recipe]
         shape = {**{name: key.default for name, key in card.model.items()}, **model}
@@ -89,15 +91,13 @@ def _of_the_world(degrees: Degrees, world_size: int) -> Iterator[Wrong]:
         yield Wrong("parallelism.expert", degrees.expert, f"must divide the {among} ranks that experts are spread over")
 
 
-def _of_deepspeed(degrees: Degrees) -> Iterator[Wrong]:
+def _of_deepspeed(degrees: Degrees, bf16: bool) -> Iterator[Wrong]:
     if degrees.pipeline == 1:
         return
+    if degrees.zero == 0 and bf16:  # it passes its optimizer's state on in a form that its optimizer cannot read
+        yield Wrong("parallelism.zero", 0, "must be 1 for a pipeline in bf16, which could not resume without")
     if degrees.zero > 1:
         yield Wrong("parallelism.zero", degrees.zero, "must be 0 or 1 where parallelism.pipeline is above 1")
-    if degrees.sequence > 1:
-        yield Wrong("parallelism.sequence", degrees.sequence, "must be 1 where parallelism.pipeline is above 1")
-    if degrees.expert > 1:
-        yield Wrong("parallelism.expert", degrees.expert, "must be 1 where parallelism.pipeline is above 1")
 
 
 def _of_the_card(degrees: Degrees, card: RecipeCard) -> Iterator[Wrong]:
@@ -116,8 +116,6 @@ def _of_the_shape(degrees: Degrees, shape: Mapping[str, int]) -> Iterator[Wrong]
     experts = shape.get("experts", 0)
     if experts and degrees.zero == 3:
         yield Wrong("parallelism.zero", 3, "must be at most 2 where model.experts is above 0")
-    if experts and degrees.pipeline > 1:
-        yield Wrong("parallelism.pipeline", degrees.pipeline, "must be 1 where model.experts is above 0")
     divided = (
         ("expert", degrees.expert, "model.experts", experts),
         ("pipeline", degrees.pipeline, "model.layers", shape.get("layers", 0)),

@@ -9,7 +9,7 @@
 | expert   | the experts of a layer          | its samples                    | all but others' experts   |
 
 DeepSpeed asks a `Place` for its groups as it asks Megatron's `mpu`; its pipeline brings a grid of its own, in the same
-order. A gradient is the mean over data ranks and the sum over sequence ranks, so those scale their losses.
+order. Without a pipeline a gradient is the mean over data ranks and the sum over sequence ranks, so those scale their losses.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from trainers.errors import BadConfig
 from trainers.exchange import Exchange
 from trainers.layout import DEGREES, Coordinates, Degrees, coordinates, expert_rank
 from trainers.models.divided import Split
-from trainers.models.experts import balance_loss
+from trainers.models.experts import BALANCE_WEIGHT, Experts, balance_loss, carry_balance
 from trainers.tasks.task import Task
 
 
@@ -122,10 +122,13 @@ class Place:
     def _piped(self, model: Divisible) -> nn.Module:
         layers = model.stages(self.degrees.pipeline)
         middle = type(layers[len(layers) // 2]).__name__
-        topology = PipeModelDataParallelTopology(self.degrees.pipeline, self.degrees.tensor, self.data_size)
+        # Its grid has no axis for sequences: to it, ranks with other parts of a sample are ranks with other samples.
+        replicas = self.data_size * self.degrees.sequence
+        topology = PipeModelDataParallelTopology(self.degrees.pipeline, self.degrees.tensor, replicas)
         with contextlib.redirect_stdout(io.StringIO()):  # it prints its layers
             piped: Any = PipelineModule(layers, topology=topology, partition_method=f"type:{middle}")
         piped.splits = model.splits
+        piped.routers = sum(isinstance(each, Experts) for layer in layers for each in layer.modules())  # of all stages
         for parameter in piped.parameters():
             # In the gradient's norm DeepSpeed counts others on the first rank of all stages only.
             parameter.model_parallel = getattr(parameter, "model_parallel", False) or self.at.tensor == 0
@@ -152,6 +155,7 @@ class Place:
             return task.measure(engine, self._mine(task, batch))
         assert isinstance(task, DivisibleTask)
         engine.total_loss = None  # it would add what the last stage returns to the last step's loss
+        batch = self._mine(task, batch)
         outputs = engine.eval_batch(
             iter([(task.inputs(batch), batch)]), compute_loss=False, reduce_output=None, num_micro_batches=1
         )
@@ -184,8 +188,13 @@ class Place:
     def _piped_step(self, engine: Any, task: Task, batches: Iterator[Batch]) -> torch.Tensor:
         assert isinstance(task, DivisibleTask)
         inputs = task.inputs
+        if routers := engine.module.routers:
+            if engine.fp16_enabled():
+                raise BadConfig("train.precision", "fp16", "must be bf16 or fp32 for a pipeline with experts")
+            carry_balance(engine.module, BALANCE_WEIGHT / routers / engine.gradient_accumulation_steps())
         engine.module.loss_fn = lambda outputs, batch: task.loss(lambda *_: outputs, batch)
-        loss: torch.Tensor = engine.train_batch((inputs(batch), batch) for batch in batches)
+        mine = (self._mine(task, batch) for batch in batches)
+        loss: torch.Tensor = engine.train_batch((inputs(batch), batch) for batch in mine)
         return loss
 
 

@@ -12,6 +12,8 @@ import importlib
 import os
 import sys
 
+import torch
+
 from trainers import script
 from trainers.checkpoint import Checkpoints
 from trainers.command import read_command
@@ -105,7 +107,8 @@ def take_best(loop: Loop, checkpoints: Checkpoints, exchange: Exchange) -> tuple
 def take_place(launch: Launch, settings: Settings, world: World) -> Place:
     """Where this rank stands in the layout. Raises BadConfig when the ranks or the model cannot be divided so."""
     recipe = launch.target if launch.kind == "recipe" else None
-    for wrong in problems(settings.parallelism, world.size, recipe, settings.model):
+    bf16 = precision_of(settings.train, world.device) == torch.bfloat16
+    for wrong in problems(settings.parallelism, world.size, recipe, settings.model, bf16=bf16):
         raise BadConfig(*wrong)
     return Place(world.rank, world.size, settings.parallelism)
 

@@ -81,7 +81,8 @@ def option(layout: Layout, question: Question) -> Option | None:
 
 
 def _against(layout: Layout, question: Question, request: Request) -> Iterator[Problem]:
-    yield from undivided(layout, question.recipe, question.model, question.global_batch)
+    bf16 = question.setting.precision == "bf16"
+    yield from undivided(layout, question.recipe, question.model, question.global_batch, bf16=bf16)
     yield from incompatible(request)
 
 

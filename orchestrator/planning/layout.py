@@ -74,10 +74,13 @@ def batch_of(global_batch: int, micro_batch: int | None, layout: Layout) -> Batc
     return Batch(global_batch, micro, share // micro, layout.data)
 
 
-def undivided(layout: Layout, recipe: str | None, model: Mapping[str, Value], global_batch: int) -> Iterator[Problem]:
+def undivided(
+    layout: Layout, recipe: str | None, model: Mapping[str, Value], global_batch: int, *, bf16: bool = False
+) -> Iterator[Problem]:
     """What the layout does not divide: the ranks, the model, the batch."""
     wrong = [
-        Problem(path, str(got), advice) for path, got, advice in problems(layout.degrees, layout.workers, recipe, model)
+        Problem(path, str(got), advice)
+        for path, got, advice in problems(layout.degrees, layout.workers, recipe, model, bf16=bf16)
     ]
     yield from wrong
     if not wrong and global_batch % layout.data:

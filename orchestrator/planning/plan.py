@@ -187,7 +187,7 @@ def _given(asked: _Asked, clusters: Sequence[ClusterView], model: Model) -> Revi
     spec, layout = asked.spec, asked.layout()
     request = asked.request(layout)
     problems = [
-        *undivided(layout, spec.recipe, spec.model, spec.train.global_batch),
+        *undivided(layout, spec.recipe, spec.model, spec.train.global_batch, bf16=spec.train.precision == "bf16"),
         *incompatible(request),
         *_own_problems(asked),
     ]

@@ -110,7 +110,8 @@ def _length(spec: RunSpec) -> Iterator[Problem]:
 def _layout(spec: RunSpec) -> Iterator[Problem]:
     if spec.script is not None or any(True for _ in _model(spec)):
         return  # a layout of a shape that is itself wrong would be a guess
-    for wrong in problems(spec.parallelism.degrees, spec.resources.workers, spec.recipe, spec.model):
+    degrees, bf16 = spec.parallelism.degrees, spec.train.precision == "bf16"
+    for wrong in problems(degrees, spec.resources.workers, spec.recipe, spec.model, bf16=bf16):
         yield Problem(wrong.path, str(wrong.got), wrong.advice)
     if spec.parallelism.offload is not None and spec.parallelism.zero == 0:
         yield Problem("parallelism.offload", spec.parallelism.offload, "needs parallelism.zero of at least 1")

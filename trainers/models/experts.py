@@ -8,6 +8,7 @@ sample's tokens and not over the batch's: so it does not depend on how ranks sha
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed
@@ -33,6 +34,7 @@ class Experts(MoE):
         self.router = nn.Linear(width, experts, bias=False)
         self.deepspeed_moe = nn.ModuleDict()  # type: ignore[assignment]  # its names are those that DeepSpeed looks for
         self.balance: torch.Tensor | None = None  # the router's loss of the last forward pass, in training
+        self.carried: float | None = None  # its weight in the gradient, in a pipeline: see `carry_balance`
         self._tensor_size = 1
         self._sequence_group: ProcessGroup | None = None
         self._group: ProcessGroup | None = None
@@ -74,7 +76,10 @@ class Experts(MoE):
         counts = slots.bincount(minlength=self.num_experts)
         answers = self._computed(rows, counts) if self._group is None else self._computed_elsewhere(rows, counts)
         unsorted = answers[order.argsort()].view(*weights.shape, x.shape[-1])
-        return (unsorted * weights.unsqueeze(-1)).sum(dim=-2)
+        out = (unsorted * weights.unsqueeze(-1)).sum(dim=-2)
+        if self.carried is None or self.balance is None or not self.training:
+            return out
+        return _Carrying.apply(out, self.carried * self.balance)  # type: ignore[no-untyped-call, no-any-return]
 
     def _hold(self, experts: list[nn.Module], *, ranks: int) -> None:
         self.ep_size, self.num_local_experts = ranks, len(experts)
@@ -115,3 +120,25 @@ def balance_loss(model: nn.Module) -> torch.Tensor | float:
     """What the routers of a model add to the loss, after a forward pass in training; 0 where there are none of ours."""
     balances = [each.balance for each in model.modules() if isinstance(each, Experts) and each.balance is not None]
     return BALANCE_WEIGHT * torch.stack(balances).mean() if balances else 0.0
+
+
+def carry_balance(model: nn.Module, weight: float) -> None:
+    """Let each router's loss reach its weights beside the task's, `weight` times: where the loss is computed in another
+    process, nothing can be added to it. For models without half precision's loss scaling."""
+    for each in model.modules():
+        if isinstance(each, Experts):
+            each.carried = weight
+
+
+class _Carrying(torch.autograd.Function):
+    """The first input, with the second one's gradient beside."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, loss: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(loss)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        (loss,) = ctx.saved_tensors
+        return gradients[0], torch.ones_like(loss)

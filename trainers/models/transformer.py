@@ -214,9 +214,7 @@ class Transformer(nn.Module):
         """The layers that a pipeline of `count` stages is cut from: each takes what the one before returned, the first
         what `forward` takes, the last returns logits. Their weights keep their names. Raises BadConfig."""
         _must_divide("pipeline", count, "the number of layers", len(self.blocks))
-        if any(isinstance(each, Experts) for each in self.modules()):
-            raise BadConfig("parallelism.pipeline", count, "must be 1: the model has experts")
-        middle = [_Middle(block, str(index), self.head_width) for index, block in enumerate(self.blocks)]
+        middle = [_Middle(block, str(index), self) for index, block in enumerate(self.blocks)]
         return [_First(self), *middle, _Last(self)]
 
     def hidden(self, tokens: torch.Tensor, keys: torch.Tensor, real: torch.Tensor | None = None) -> torch.Tensor:
@@ -252,14 +250,14 @@ class _First(nn.Module):
 
 
 class _Middle(nn.Module):
-    def __init__(self, block: nn.Module, name: str, head_width: int) -> None:
+    def __init__(self, block: nn.Module, name: str, model: Transformer) -> None:
         super().__init__()
         self.blocks = nn.ModuleDict({name: block})
-        self._name, self._head_width = name, head_width
+        self._name, self._head_width, self._part = name, model.head_width, model._part
 
     def forward(self, state: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         x, keys = state
-        return self.blocks[self._name](x, keys, _rotation_of(x, self._head_width, part=0)), keys
+        return self.blocks[self._name](x, keys, _rotation_of(x, self._head_width, self._part)), keys
 
 
 class _Last(nn.Module):

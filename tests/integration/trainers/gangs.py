@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import pydoc_data.topics
 import signal
 import socket
 import threading
@@ -45,6 +46,21 @@ def digits_launch(root: Path, *, train: Mapping[str, Any] | None = None, **confi
         checkpoint_root=str(root / "checkpoints"),
         staging_dir=str(root / "staging"),
     )
+
+
+def text_launch(root: Path, *, model: Mapping[str, Any], train: Mapping[str, Any], **config: Any) -> Launch:
+    """A small text_transformer on 12,000 characters of English."""
+    root.mkdir(parents=True, exist_ok=True)
+    text = root / "text"
+    text.write_text("".join(pydoc_data.topics.topics.values())[:12_000])
+    launch = digits_launch(
+        root,
+        data={"source": str(text), "split": [0.9, 0.05, 0.05]},
+        model={"layers": 2, "heads": 4, "width": 32, "context": 16, **model},
+        train={"epochs": None, "global_batch": 8, "lr": 5e-3, **train},
+        **config,
+    )
+    return replace(launch, target="text_transformer")
 
 
 def again(launch: Launch, **changes: Any) -> Launch:

@@ -21,7 +21,7 @@ from moto.server import ThreadedMotoServer
 from orchestrator.adapters.checkpoints import list_checkpoints, verify
 from orchestrator.errors import NotFound
 from tests.integration.small_disk import fill
-from tests.integration.trainers.gangs import Gang, again, digits_launch, restored_step, run_gang
+from tests.integration.trainers.gangs import Gang, again, digits_launch, restored_step, run_gang, text_launch
 from trainers.contract import MANIFEST_NAME, Admitted, Done, ExitCode, Failed, Launch, Message, Restored, Sealed
 
 OPTIMIZER_OF_1 = "zero_pp_rank_1_mp_rank_00_optim_states.pt"
@@ -364,6 +364,22 @@ def test_a_bucket_holds_seals_as_a_disk_does(bucket: dict[str, str], tmp_path: P
     assert (restored.step, [each.checkpoint for each in restored.skipped]) == (4, [newest])
     assert {step: loss for step, loss in first.losses().items() if step > 4} == second.losses()
     assert list((tmp_path / "staging").iterdir()) == []
+
+
+@pytest.mark.parametrize("parallelism", [{"pipeline": 2}, {"tensor": 2, "zero": 3}])
+def test_every_rank_finds_in_a_bucket_what_its_peers_wrote(
+    parallelism: dict[str, int], bucket: dict[str, str], tmp_path: Path
+) -> None:
+    plain = text_launch(tmp_path, model={}, train={"steps": 4}, parallelism=parallelism, checkpoint={"every_steps": 2})
+    launch = replace(plain, checkpoint_root=f"s3://runs/{'-'.join(parallelism)}")
+    first = run_gang(launch, env=bucket)
+    assert first.codes == [0, 0], first.one(Failed).message
+    newest = first.of(Sealed)[-1].checkpoint
+    s3().delete_object(Bucket="runs", Key=newest.removeprefix("s3://runs/") + "/" + MANIFEST_NAME)
+    second = run_gang(again(launch), env=bucket)
+    assert second.codes == [0, 0], second.one(Failed).message
+    assert restored_step(second) == 2
+    assert second.losses() == {step: loss for step, loss in first.losses().items() if step > 2}
 
 
 def test_a_bucket_that_is_gone_ends_every_rank_with_its_name(bucket: dict[str, str], tmp_path: Path) -> None:

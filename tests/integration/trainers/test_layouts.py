@@ -6,7 +6,6 @@ scaled or summed wrongly, clipping would show it in the next step's loss.
 
 from __future__ import annotations
 
-import pydoc_data.topics
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.integration.trainers.gangs import Gang, again, digits_launch, restored_step, run_gang
+from tests.integration.trainers.gangs import Gang, again, digits_launch, restored_step, run_gang, text_launch
 from trainers.config import read_settings
 from trainers.contract import Done, ExitCode, Failed, Launch, Manifest, Sealed
 from trainers.export import whole_weights
@@ -42,6 +41,7 @@ DENSE: dict[str, tuple[int, dict[str, int]]] = {
     "sequence x data, zero 3": (4, {"sequence": 2, "zero": 3}),
     "sequence x tensor, zero 2": (4, {"tensor": 2, "sequence": 2, "zero": 2}),
     "pipeline x tensor, zero 1": (4, {"pipeline": 2, "tensor": 2, "zero": 1}),
+    "pipeline x sequence": (4, {"pipeline": 2, "sequence": 2}),
 }
 SPARSE: dict[str, tuple[int, dict[str, int]]] = {
     "expert 1": (2, {}),
@@ -49,6 +49,7 @@ SPARSE: dict[str, tuple[int, dict[str, int]]] = {
     "expert 2, zero 2": (2, {"expert": 2, "zero": 2}),
     "expert x tensor, zero 1": (4, {"expert": 2, "tensor": 2, "zero": 1}),
     "expert x sequence": (4, {"expert": 2, "sequence": 2}),
+    "expert x pipeline": (4, {"expert": 2, "pipeline": 2}),
 }
 EVERY = {**DENSE, **SPARSE}
 
@@ -68,21 +69,10 @@ Train = Callable[[str], Trained]
 
 
 def launch_of(root: Path, parallelism: dict[str, Any], **model: Any) -> Launch:
-    text = root / "text"
-    root.mkdir(parents=True, exist_ok=True)
-    text.write_text("".join(pydoc_data.topics.topics.values())[:12_000])
-    sparse = "experts" in model
-    launch = digits_launch(
-        root,
-        data={"source": str(text), "split": [0.9, 0.05, 0.05]},
-        model={"layers": 2, "heads": 4, "width": 32, "context": 16, **model},
-        # DeepSpeed clips by a mean of norms where ranks hold different experts, so no two layouts agree on it.
-        train={"steps": STEPS, "epochs": None, "global_batch": 8, "micro_batch": 2, "lr": 5e-3}
-        | ({} if sparse else {"clip": 0.5}),
-        parallelism=parallelism,
-        checkpoint={"every_steps": STEPS // 2},
-    )
-    return replace(launch, target="text_transformer")
+    # DeepSpeed clips by a mean of norms where ranks hold different experts, so no two layouts agree on it.
+    clip = None if "experts" in model else 0.5
+    train = {"steps": STEPS, "micro_batch": 2, "clip": clip}
+    return text_launch(root, model=model, train=train, parallelism=parallelism, checkpoint={"every_steps": STEPS // 2})
 
 
 def assert_ended_well(gang: Gang) -> None:

@@ -111,6 +111,11 @@ def test_ranks_share_the_global_batch(micro_batch: int | None, world_size: int, 
     assert plan.micro_batch * plan.accumulation * plan.world_size == plan.global_batch
 
 
+def test_a_pipeline_gets_a_micro_batch_for_each_stage() -> None:
+    assert plan_batch(Train(global_batch=128), 2, stages=4) == BatchPlan(128, 16, 4, 2)
+    assert plan_batch(Train(global_batch=128, micro_batch=64), 2, stages=4) == BatchPlan(128, 64, 1, 2)
+
+
 def test_ranks_that_cannot_share_the_batch_evenly_are_refused() -> None:
     with pytest.raises(BadConfig, match=r"train\.global_batch: got 128: must be a multiple of the number of ranks"):
         plan_batch(Train(global_batch=128), 3)

@@ -34,6 +34,7 @@ def test_experts_are_spread_over_ranks_with_the_same_slices() -> None:
     [
         (Degrees(zero=3, tensor=2, sequence=2), 8, {}),
         (Degrees(zero=1, tensor=4, pipeline=4), 16, {}),
+        (Degrees(zero=1, pipeline=2, sequence=2, expert=2), 4, {"experts": 2}),
         (Degrees(zero=2, tensor=2, sequence=2, expert=4), 8, {"experts": 8}),
     ],
 )
@@ -54,9 +55,7 @@ def test_what_divides_everything_is_right(degrees: Degrees, world_size: int, mod
         (Degrees(sequence=2), 2, {"context": 15}, "parallelism.sequence", "must divide model.context, 15"),
         (Degrees(pipeline=3), 3, {}, "parallelism.pipeline", "must divide model.layers, 4"),
         (Degrees(zero=2, pipeline=2), 2, {}, "parallelism.zero", "must be 0 or 1 where parallelism.pipeline"),
-        (Degrees(sequence=2, pipeline=2), 4, {}, "parallelism.sequence", "must be 1 where parallelism.pipeline"),
         (Degrees(zero=3), 2, {"experts": 4}, "parallelism.zero", "must be at most 2 where model.experts"),
-        (Degrees(pipeline=2), 2, {"experts": 4}, "parallelism.pipeline", "must be 1 where model.experts"),
     ],
 )
 def test_what_cannot_work_is_told_with_its_path_and_what_would_be_right(
@@ -65,6 +64,12 @@ def test_what_cannot_work_is_told_with_its_path_and_what_would_be_right(
     found = list(problems(degrees, world_size, "text_transformer", {**SHAPE, **model}))
     assert [each.path for each in found] == [path]
     assert found[0].advice.startswith(advice)
+
+
+def test_a_pipeline_in_bf16_needs_zero_1() -> None:
+    (wrong,) = problems(Degrees(pipeline=2), 2, "text_transformer", SHAPE, bf16=True)
+    assert wrong.path == "parallelism.zero"
+    assert list(problems(Degrees(zero=1, pipeline=2), 2, "text_transformer", SHAPE, bf16=True)) == []
 
 
 def test_a_model_that_is_not_divided_names_one_that_is() -> None:

@@ -13,6 +13,8 @@ import torch
 from trainers import storage as module
 from trainers.data.loader import Batch, Tensors
 from trainers.evaluation import evaluate
+from trainers.layout import Degrees
+from trainers.parallel import Place
 from trainers.storage import LocalStorage, ObjectStorage, digest
 from trainers.weights_only import WeightsOnlyEngine
 
@@ -44,10 +46,9 @@ class Task:
         return {"error": batch["x"]}
 
 
-def test_an_evaluation_gives_a_sign_for_each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda totals: None)
+def test_an_evaluation_gives_a_sign_for_each_batch() -> None:
     signs, examples = Signs(), Tensors({"x": torch.tensor([1.0, 2.0, 6.0])})
-    parts: Any = (Engine(), Task(), Loader(), examples)
+    parts: Any = (Place(0, 1, Degrees()), Engine(), Task(), Loader(), examples)
     assert evaluate(*parts, "val_", signs) == {"val_error": 3.0}
     assert signs.count == 3
 
