@@ -22,7 +22,7 @@ from orchestrator.core.scheduling.admission import ClusterView
 from orchestrator.core.scheduling.fit import GangShape, NeverFits, fit
 from orchestrator.errors import InvalidSpec, NotFound, Refused
 from orchestrator.planning.outlook import Past, past_of
-from orchestrator.planning.plan import Plan, plan, review
+from orchestrator.planning.plan import Plan, Review, looked_at, plan, review
 from orchestrator.ports import BundleStore, Clock, Store, Submitted
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,8 @@ class Commands:
         if len(commands) > MAX_BATCH:
             raise Refused(f"{len(commands)} submissions in one batch: at most {MAX_BATCH}")
         clusters = self._clusters()
-        submissions = [self._submission(each, clusters) for each in commands]
+        reviews: dict[tuple[str, str], Review] = {}  # runs of a batch are often alike
+        submissions = [self._submission(each, clusters, reviews) for each in commands]
         answers = self._store.submit(submissions)
         self._records.announce([each.run for each in answers if each.created])
         for each, submission in zip(answers, submissions, strict=True):
@@ -104,9 +105,18 @@ class Commands:
                 holding.project, holding.run_id, lambda run: lifecycle.preempt(run, by=by, message=message, now=now)
             )
 
-    def _submission(self, command: SubmitCommand, clusters: Sequence[ClusterView]) -> Submission:
+    def _submission(
+        self,
+        command: SubmitCommand,
+        clusters: Sequence[ClusterView],
+        reviews: dict[tuple[str, str], Review],
+    ) -> Submission:
         parsed = spec.parse(command.spec_text)
-        reviewed = review(parsed, [each for each in clusters if each.project in ("*", command.project)])
+        document = spec.dump(parsed)
+        key = command.project, looked_at(document)
+        if key not in reviews:
+            reviews[key] = review(parsed, [each for each in clusters if each.project in ("*", command.project)])
+        reviewed = reviews[key]
         try:
             self._check_cost(parsed)
             self._check_fits(spec.gang_shape(parsed), command.project, clusters)
@@ -121,7 +131,7 @@ class Commands:
             run_id=f"run-{base64.b32encode(os.urandom(7)).decode()[:10].lower()}",
             project=command.project,
             name=parsed.name,
-            spec=spec.dump(reviewed.spec),
+            spec={**document, "parallelism": reviewed.spec.parallelism.model_dump(mode="json")},
             submitted_by=command.by,
             submitted_at=self._clock.now(),
             queue=parsed.queue,

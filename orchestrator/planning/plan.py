@@ -6,6 +6,7 @@ line, the API and a run's history carry these words on.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -91,6 +92,14 @@ class Plan:
     def works(self) -> bool:
         """Whether it can ever start: with no cluster that is a question for later."""
         return not self.problems and (not self.clusters or any(each.verdict != "never" for each in self.clusters))
+
+
+_LOOKED_AT = ("recipe", "entrypoint", "script", "data", "model", "train", "parallelism", "deepspeed", "resources")
+
+
+def looked_at(document: Mapping[str, Any]) -> str:
+    """All that `review` looks at in a dumped run file: where these are equal, so are problems, warnings and layout."""
+    return json.dumps([document[section] for section in _LOOKED_AT])
 
 
 def plan(

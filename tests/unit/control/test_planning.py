@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.control.commands import SubmitCommand
 from orchestrator.core.ledger import Ledger, TimeClass
 from orchestrator.core.money import Prices
 from orchestrator.core.records import RunFilter
@@ -117,3 +118,14 @@ async def test_a_limit_that_would_end_the_run_is_warned_of():
     await finished(plane, training_s=8000.0)
     warnings = planned(plane, max_duration="60s", max_cost="1 USD").warnings
     assert [each.split(":")[0] for each in warnings] == ["max_duration", "max_cost"]
+
+
+async def test_runs_of_a_batch_are_alike_in_their_layout_and_keep_their_own_words():
+    plane = Plane()
+    texts = [json.dumps(document(name, **LARGE, parallelism="auto")) for name in ("first", "second")]
+    texts.append(json.dumps(document("third", parallelism={"zero": 2})))
+    answers = plane.commands.submit([SubmitCommand("default", text, "ada") for text in texts])
+    assert [each.run.name for each in answers] == ["first", "second", "third"]
+    assert [each.run.spec["name"] for each in answers] == ["first", "second", "third"]
+    assert [each.run.spec["parallelism"]["zero"] for each in answers] == [3, 3, 2]
+    assert [len(plane.store.events(each.run.id)) for each in answers] == [2, 2, 1]

@@ -6,7 +6,7 @@ from typing import Any
 
 from orchestrator.core.scheduling.admission import ClusterView
 from orchestrator.planning.memory import GIB
-from orchestrator.planning.plan import Plan, plan, review
+from orchestrator.planning.plan import Plan, looked_at, plan, review
 from orchestrator.spec import dump, load
 from tests.builders import node
 
@@ -165,3 +165,9 @@ def test_a_gang_that_no_cluster_takes_does_not_work() -> None:
     assert [each.verdict for each in found.clusters] == ["never"]
     assert not found.works
     assert planned(spec()).works  # there is none yet: it would wait
+
+
+def test_a_review_looks_at_what_is_trained_and_not_at_what_it_is_called() -> None:
+    one, same, other = (dump(spec(**each)) for each in ({}, {"name": "b", "priority": 90}, {"model": {"width": 8}}))
+    assert looked_at(one) == looked_at(same)
+    assert looked_at(one) != looked_at(other)
