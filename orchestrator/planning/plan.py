@@ -94,12 +94,16 @@ class Plan:
         return not self.problems and (not self.clusters or any(each.verdict != "never" for each in self.clusters))
 
 
-_LOOKED_AT = ("recipe", "entrypoint", "script", "data", "model", "train", "parallelism", "deepspeed", "resources")
+_LOOKED_AT = ("recipe", "entrypoint", "script", "data", "model", "parallelism", "deepspeed", "resources")
+_SEARCHED = frozenset(
+    ("lr", "weight_decay", "betas", "schedule", "seed", "early_stopping")
+)  # nothing here depends on them
 
 
 def looked_at(document: Mapping[str, Any]) -> str:
     """All that `review` looks at in a dumped run file: where these are equal, so are problems, warnings and layout."""
-    return json.dumps([document[section] for section in _LOOKED_AT])
+    train = {key: value for key, value in document["train"].items() if key not in _SEARCHED}
+    return json.dumps([train, *(document[section] for section in _LOOKED_AT)])
 
 
 def plan(

@@ -168,6 +168,7 @@ def test_a_gang_that_no_cluster_takes_does_not_work() -> None:
 
 
 def test_a_review_looks_at_what_is_trained_and_not_at_what_it_is_called() -> None:
-    one, same, other = (dump(spec(**each)) for each in ({}, {"name": "b", "priority": 90}, {"model": {"width": 8}}))
+    alike = {"name": "b", "priority": 90, "train": {"epochs": 1, "lr": 0.5, "seed": 7}}
+    one, same, other = (dump(spec(**each)) for each in ({}, alike, {"model": {"width": 8}}))
     assert looked_at(one) == looked_at(same)
     assert looked_at(one) != looked_at(other)
