@@ -127,5 +127,5 @@ async def test_runs_of_a_batch_are_alike_in_their_layout_and_keep_their_own_word
     answers = plane.commands.submit([SubmitCommand("default", text, "ada") for text in texts])
     assert [each.run.name for each in answers] == ["first", "second", "third"]
     assert [each.run.spec["name"] for each in answers] == ["first", "second", "third"]
-    assert [each.run.spec["parallelism"]["zero"] for each in answers] == [3, 3, 2]
+    assert [each.run.spec["parallelism"]["zero"] for each in answers] == [0, 0, 2]
     assert [len(plane.store.events(each.run.id)) for each in answers] == [2, 2, 1]
