@@ -131,9 +131,9 @@ RECIPES: Mapping[str, RecipeCard] = {
                 "dropout": DROPOUT,
                 "experts": Key(0, low=0, high=1024),
             },
-            degrees=frozenset(("tensor", "pipeline", "sequence", "expert")),
             shape=shapes.text_transformer,
             examples=shapes.window_examples,
+            degrees=frozenset(("tensor", "pipeline", "sequence", "expert")),
         ),
     )
 }

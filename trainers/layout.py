@@ -6,13 +6,12 @@ are spread over ranks that see different samples or different parts of them, so 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from trainers.catalogue import RECIPES, Degree, RecipeCard
-from trainers.shapes import Value
+from trainers.shapes import Value, feed_width
 
 DEGREES: tuple[Degree, ...] = ("tensor", "pipeline", "sequence", "expert")
 
@@ -66,12 +65,6 @@ def coordinates(rank: int, degrees: Degrees, world_size: int) -> Coordinates:
 def expert_rank(rank: int, degrees: Degrees) -> int:
     """Which part of the experts the rank holds: DeepSpeed spreads them over neighbours with equal tensor coordinates."""
     return rank // degrees.tensor % degrees.expert
-
-
-def feed_width(width: int) -> int:
-    """Of a gated feed-forward layer: two thirds of four times the width, as the gate costs a third matrix; a multiple
-    of 32."""
-    return 32 * math.ceil(8 * width / 3 / 32)
 
 
 def problems(

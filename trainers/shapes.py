@@ -30,6 +30,7 @@ class Tensor:
 
 
 BY_TENSOR: frozenset[Divisor] = frozenset(("tensor",))
+BY_BOTH: frozenset[Divisor] = frozenset(("tensor", "expert"))
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,8 @@ class ModelShape:
     layers: tuple[Layer, ...]
     tokens: int = 1  # that one sample passes through the layers
     blocks: int | None = None  # repeated layers, which pipeline stages are cut from
-    heads: int | None = None  # of attention, which tensor and sequence parallelism divide
     context: int | None = None  # positions, which sequence parallelism divides
     experts: int | None = None
-    inner: Mapping[str, int] | None = None  # other widths that tensor parallelism divides, by what they are called
     wrong: tuple[
         tuple[str, object, str], ...
     ] = ()  # keys that no such model can be built from: which, got, what is right
@@ -140,18 +139,31 @@ def digits_cnn(keys: Keys, facts: Facts) -> ModelShape:
 
 
 def feed_width(width: int) -> int:
-    """Of the transformer's gated layer: two thirds of four times the width, a multiple of 32."""
+    """Of a gated feed-forward layer: two thirds of four times the width, as the gate costs a third matrix; a multiple
+    of 32."""
     return 32 * math.ceil(8 * width / 3 / 32)
+
+
+def _feed(width: int, experts: int) -> tuple[Tensor, ...]:
+    """A gated layer, or a router and as many of them as there are experts."""
+    feed = feed_width(width)
+    if not experts:
+        return (Tensor(2 * feed * width, BY_TENSOR), Tensor(feed * width, BY_TENSOR))
+    matrices = (2 * feed * width, feed * width)
+    return (Tensor(width * experts), *(Tensor(each, BY_BOTH, experts) for each in matrices))
 
 
 def text_transformer(keys: Keys, facts: Facts) -> ModelShape:
     """`trainers.models.transformer.Transformer` as a language model."""
     width, context, heads = _count(keys, "width"), _count(keys, "context"), _count(keys, "heads")
-    feed, vocabulary = feed_width(width), facts["vocabulary"]
+    feed, vocabulary, experts = feed_width(width), facts["vocabulary"], _count(keys, "experts")
     dropped = 1 if float(keys["dropout"]) > 0 else 0
     # Of a position: the inputs of both norms and of both first matrices; query, key and value as they were multiplied and
     # once more turned; attention's result; gate, up, their activation and their product; the masks of dropout.
     saved = (10 + 2 * dropped) * width + 4 * feed
+    # Two experts compute a token: their inputs, gates and answers, sorted by expert and back again.
+    if experts:
+        saved += (min(2, experts) - 1) * 4 * feed + min(2, experts) * 3 * width
     block = Layer(
         "block",
         (
@@ -159,11 +171,10 @@ def text_transformer(keys: Keys, facts: Facts) -> ModelShape:
             Tensor(3 * width * width, BY_TENSOR),
             Tensor(width * width, BY_TENSOR),
             Tensor(width),
-            Tensor(2 * feed * width, BY_TENSOR),
-            Tensor(feed * width, BY_TENSOR),
+            *_feed(width, experts),
         ),
         saved=context * saved,
-        saved_split=context * (6 * width + 4 * feed),
+        saved_split=context * (6 * width + (2 if experts > 1 else 1) * 4 * feed),
         output=context * width,
         count=_count(keys, "layers"),
     )
@@ -182,9 +193,8 @@ def text_transformer(keys: Keys, facts: Facts) -> ModelShape:
         ),
         tokens=context,
         blocks=block.count,
-        heads=heads,
         context=context,
-        inner={"width": width, "feed-forward width": feed},
+        experts=experts or None,
         wrong=(("width", width, f"must be a multiple of twice model.heads, {2 * heads}"),)
         if width % (2 * heads)
         else (),

@@ -12,9 +12,10 @@ from typing import Any
 
 from orchestrator.errors import Problem
 from orchestrator.planning.incompatibilities import Request, incompatible
-from orchestrator.planning.layout import DEGREES, Batch, Layout, batch_of, undivided
+from orchestrator.planning.layout import Batch, Layout, batch_of, undivided
 from orchestrator.planning.memory import GIB, Memory, Setting, memory_per_rank
-from trainers.shapes import ModelShape
+from trainers.layout import DEGREES
+from trainers.shapes import ModelShape, Value
 
 _LARGEST_DEGREE = 16  # of tensor, pipeline, sequence and expert parallelism that is tried
 _NOMINAL = {"cpu": (2e10, 1e9, 1e10), "gpu": (2e14, 5e10, 2e12)}
@@ -33,6 +34,8 @@ class Limit:
 class Question:
     """Everything but the layout."""
 
+    recipe: str
+    model: Mapping[str, Value]  # what the run file says of it
     shape: ModelShape
     workers: int
     degrees: frozenset[str]  # that the model can be divided by, beside data and ZeRO
@@ -79,7 +82,8 @@ def option(layout: Layout, question: Question) -> Option | None:
 
 
 def _against(layout: Layout, question: Question, request: Request) -> Iterator[Problem]:
-    yield from undivided(layout, question.shape, question.global_batch)
+    bf16 = question.setting.precision == "bf16"
+    yield from undivided(layout, question.recipe, question.model, question.global_batch, bf16=bf16)
     yield from incompatible(request)
 
 

@@ -149,6 +149,7 @@ class _Asked:
     def __init__(self, spec: RunSpec, card: RecipeCard | None, shape: ModelShape | None) -> None:
         train = spec.train
         self.spec, self.card, self.shape = spec, card, shape
+        self.passed = _passed(spec)
         # Whoever looks for the largest that fits finds one where a single sample does.
         self.micro_batch = 1 if train.micro_batch == "auto" else train.micro_batch
         self.setting = Setting(
@@ -158,18 +159,20 @@ class _Asked:
             momentum=train.momentum,
             activation_checkpointing=train.activation_checkpointing,
             device="gpu" if spec.resources.gpu else "cpu",
-            zero=Request(spec.deepspeed, Layout(1)).zero,
+            zero=Request(self.passed, Layout(1)).zero,
         )
 
     def question(self, shape: ModelShape, limit: Limit | None) -> Question:
         return Question(
+            recipe=self.spec.target,
+            model=self.spec.model,
             shape=shape,
             workers=self.spec.resources.workers,
             degrees=frozenset(self.card.degrees if self.card is not None else ()),
             global_batch=self.spec.train.global_batch,
             micro_batch=self.micro_batch,
             setting=self.setting,
-            passed=self.spec.deepspeed,
+            passed=self.passed,
             clip=self.spec.train.clip,
             limit=limit,
             allowed=self._allowed,
@@ -186,14 +189,28 @@ class _Asked:
 
     def request(self, layout: Layout) -> Request:
         experts = self.shape is not None and self.shape.experts is not None
-        return Request(self.spec.deepspeed, layout, self.setting.precision, self.spec.train.clip, experts)
+        return Request(self.passed, layout, self.setting.precision, self.spec.train.clip, experts)
+
+
+def _passed(spec: RunSpec) -> Mapping[str, Any]:
+    """DeepSpeed's keys as the ranks will pass them: `parallelism.offload` is said in its words."""
+    if spec.parallelism.offload is None:
+        return spec.deepspeed
+    place = {"device": spec.parallelism.offload}
+    ours = {"offload_optimizer": place, **({"offload_param": place} if spec.parallelism.zero == 3 else {})}
+    theirs = spec.deepspeed.get("zero_optimization")
+    return {**spec.deepspeed, "zero_optimization": {**ours, **(theirs if isinstance(theirs, Mapping) else {})}}
 
 
 def _given(asked: _Asked, clusters: Sequence[ClusterView], model: Model) -> Review:
     """With the layout that the run file says."""
     spec, layout = asked.spec, asked.layout()
     request = asked.request(layout)
-    problems = [*undivided(layout, asked.shape, spec.train.global_batch), *incompatible(request), *_own_problems(asked)]
+    problems = [
+        *undivided(layout, spec.recipe, spec.model, spec.train.global_batch, bf16=spec.train.precision == "bf16"),
+        *incompatible(request),
+        *_own_problems(asked),
+    ]
     warnings = [*_assumed(asked), *doubtful(request)]
     reviewed = Review(
         spec, layout=layout, batch=batch_of(spec.train.global_batch, asked.micro_batch, layout), model=model

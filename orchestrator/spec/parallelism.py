@@ -27,11 +27,6 @@ class Parallelism(Section):
     offload: Annotated[Literal["cpu"] | None, Field(description="Where ZeRO keeps its parts, if not on the GPU.")] = (
         None
     )
-
-    @property
-    def degrees(self) -> Degrees:
-        return Degrees(self.zero, self.tensor, self.pipeline, self.sequence, self.expert)
-
     auto: SkipJsonSchema[bool] = False  # the word stood in place of the section
 
     @model_validator(mode="wrap")
@@ -46,3 +41,7 @@ class Parallelism(Section):
     @model_serializer(mode="wrap")
     def _write_auto(self, write: SerializerFunctionWrapHandler) -> Any:
         return AUTO if self.auto else {key: value for key, value in write(self).items() if key != "auto"}
+
+    @property
+    def degrees(self) -> Degrees:
+        return Degrees(self.zero, self.tensor, self.pipeline, self.sequence, self.expert)

@@ -20,10 +20,10 @@ from torch.distributed import ProcessGroup
 from torch.nn import functional
 
 from trainers.errors import BadConfig
-from trainers.layout import feed_width
 from trainers.models.divided import Split, copied, keep_part, summed
 from trainers.models.dropout import SampleDropout
 from trainers.models.experts import Experts
+from trainers.shapes import feed_width
 
 if TYPE_CHECKING:
     from trainers.parallel import Place

@@ -55,7 +55,8 @@ async def test_what_does_not_fit_is_refused_at_submit_with_what_would():
 async def test_auto_is_stored_resolved_with_the_reason_in_its_history():
     plane = Plane()
     run = plane.submit("large", **LARGE, parallelism="auto")
-    assert run.spec["parallelism"]["tensor"] == 4
+    degrees = {"tensor": 4, "pipeline": 1, "sequence": 1, "expert": 1}
+    assert run.spec["parallelism"] == {"zero": 0, **degrees, "offload": None}
     submitted, chosen = plane.store.events(run.id)
     assert (submitted.kind, chosen.kind, chosen.seq) == ("submitted", "planned", 2)
     assert chosen.message == planned(plane, "large", **LARGE, parallelism="auto").reason
@@ -64,12 +65,13 @@ async def test_auto_is_stored_resolved_with_the_reason_in_its_history():
 
 async def test_auto_is_chosen_for_the_clusters_of_the_moment():
     plane = Plane()
-    keys = {**LARGE, "resources": {"workers": 4}, "parallelism": "auto"}
-    before = plane.submit("before", **keys)
-    assert plane.store.events(before.id)[1].message.endswith("nothing says how much a rank may hold")
-    await plane.attach((node("a", cpu=4, memory=20 * 2**30),))
-    after = plane.submit("after", **keys)
-    assert plane.store.events(after.id)[1].message.endswith("as cluster local has 5.00 GiB for each")
+    train = {"steps": 10, "global_batch": 256, "micro_batch": 16}
+    keys = {**LARGE, "train": train, "resources": {"workers": 4}, "parallelism": "auto"}
+    anywhere = plane.submit("before", **keys)
+    await plane.attach((node("a", cpu=4, memory=60 * 2**30),))
+    there = plane.submit("after", **keys)
+    assert anywhere.spec["parallelism"]["tensor"] == 1
+    assert there.spec["parallelism"]["tensor"] == 2
 
 
 async def test_auto_is_refused_where_no_layout_fits_the_clusters():

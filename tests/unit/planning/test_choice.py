@@ -13,17 +13,18 @@ from orchestrator.planning.memory import GIB, Setting
 from trainers.shapes import BY_TENSOR, Layer, ModelShape, Tensor
 
 MIB = 2**20
-ALL = frozenset(("tensor", "pipeline", "sequence", "expert"))
+ALL = frozenset(("tensor", "pipeline", "sequence"))
 # A model of 512 Mi parameters in 8 blocks: 8 GiB of model state in fp32.
 SHAPE = ModelShape(
     (Layer("block", (Tensor(64 * MIB, BY_TENSOR),), saved=10_000, saved_split=5_000, output=1_000, count=8),),
     tokens=64,
     blocks=8,
-    heads=8,
     context=64,
 )
 ZERO_3 = {"stage3_max_reuse_distance": 0, "stage3_prefetch_bucket_size": 0}  # nothing stays gathered
 QUESTION = Question(
+    recipe="text_transformer",
+    model={"layers": 8, "heads": 8, "width": 256},
     shape=SHAPE,
     workers=4,
     degrees=frozenset(),

@@ -19,7 +19,6 @@ SHAPE = ModelShape(
         Layer("last", (Tensor(8 * MIB),), saved_fp32=1024, output=1024),
     ),
     blocks=8,
-    heads=8,
     context=64,
 )
 N = 80 * MIB

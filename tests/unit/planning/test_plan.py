@@ -94,9 +94,10 @@ def test_the_nodes_say_which_accelerator_there_is() -> None:
 def test_auto_is_resolved_and_says_why() -> None:
     reviewed = review(large(resources={"workers": 4, "memory": "10GiB"}, parallelism="auto"), [])
     assert reviewed.problems == ()
+    assert reviewed.spec.parallelism.tensor == 4
     assert not reviewed.spec.parallelism.auto
-    stored = dump(reviewed.spec)["parallelism"]
-    assert stored == {"zero": 0, "tensor": 4, "pipeline": 1, "sequence": 1, "expert": 1, "offload": None}
+    degrees = {"tensor": 4, "pipeline": 1, "sequence": 1, "expert": 1}
+    assert dump(reviewed.spec)["parallelism"] == {"zero": 0, **degrees, "offload": None}
     assert reviewed.reason.startswith("parallelism auto: ZeRO 0, tensor 4 (")
     assert "resources.memory is 10.0 GiB" in reviewed.reason
 

@@ -16,7 +16,11 @@ from trainers.shapes import ModelShape
 KNOWN = [name for name, card in RECIPES.items() if card.shape is not None]
 CHANGED: dict[str, list[dict[str, Any]]] = {
     "digits_cnn": [{"width": 8}],
-    "text_transformer": [{"layers": 3, "width": 96, "heads": 2, "context": 16}, {"width": 200, "heads": 4}],
+    "text_transformer": [
+        {"layers": 3, "width": 96, "heads": 2, "context": 16},
+        {"width": 200, "heads": 4},
+        {"experts": 4},
+    ],
 }
 CASES = [(name, keys) for name in KNOWN for keys in [{}, *CHANGED.get(name, [])]]
 
