@@ -4,6 +4,7 @@
     <checkpoint_root>/attempt-0001/incarnation-0002/step-000000000300/
         mp_rank_00_model_states.pt ...                              DeepSpeed's own files
         rank-00000.rng.pt                                           one rank's random generators
+        ...                                                         and what `trainers.beside` tells of
         manifest.json                                               sizes, checksums, cursor: the seal
 
 Every method is collective. A failure on one rank is every rank's, so nothing is half sealed and nobody waits for ever.
@@ -29,6 +30,7 @@ from deepspeed.runtime.engine import DeepSpeedEngine
 
 from trainers import random_state
 from trainers.archive import Archive
+from trainers.beside import STATE_SUFFIX, Beside
 from trainers.contract import (
     Launch,
     Manifest,
@@ -62,17 +64,27 @@ class Resume:
 class Checkpoints:
     """One rank's hand on its run's checkpoints. `keep`: how many of the last seals are kept, beside the best.
 
-    `alive` is called whenever a part of a file was written, read, hashed or carried.
+    `alive` is called whenever a part of a file was written, read, hashed or carried. `beside` is sealed with the engine.
     """
 
     def __init__(
-        self, launch: Launch, *, rank: int, world_size: int, keep: int, alive: Callable[[], None] = lambda: None
+        self,
+        launch: Launch,
+        *,
+        rank: int,
+        world_size: int,
+        keep: int,
+        alive: Callable[[], None] = lambda: None,
+        beside: Beside | None = None,
     ) -> None:
         self._launch = launch
         self._rank = rank
         self._world_size = world_size
         self._local_rank = int(os.environ.get("LOCAL_RANK", rank))
         self._alive = alive
+        self._beside = beside or Beside()
+        for helper in self._beside.helpers.values():
+            self._adopt(helper)
         self._storage = open_storage(launch.checkpoint_root, alive)
         self._archive = Archive(self._storage, launch, keep, alive)  # rank 0's alone
         self._exchange = Exchange(rank, world_size)
@@ -101,7 +113,7 @@ class Checkpoints:
         skipped = tuple(Skipped(**each) for each in offer["skipped"])
         if offer["path"] is None:
             return Resume(skipped=skipped)
-        self._load(engine, directory, restart=True)
+        self._load(engine, directory, manifest, restart=True)
         self._give_back()
         url = self._storage.url(path)
         return Resume(manifest.step, manifest.epoch, manifest.cursor, dict(manifest.extra), url, skipped)
@@ -165,7 +177,7 @@ class Checkpoints:
         self._insist_on_layout(path, manifest, engine)
         directory, problem = self._fetch(path, manifest)
         if problem is None:
-            self._load(engine, directory, restart=False)
+            self._load(engine, directory, manifest, restart=False)
         self._give_back()
         return problem
 
@@ -188,6 +200,7 @@ class Checkpoints:
         try:
             engine.save_checkpoint(str(self._staging), tag=tag, save_latest=False)
             writer.save(random_state.capture(), str(directory / _random_name(self._rank)))
+            self._beside.save(directory, self._rank, writer)
             if writer.problem is None:
                 for each in writer.written:
                     self._storage.publish(directory / each.path, f"{path}/{each.path}")
@@ -237,7 +250,7 @@ class Checkpoints:
         problem, error = None, None
         try:
             for each in manifest.files:
-                if problem is None and self._is_mine(each):
+                if problem is None and self._is_mine(each, manifest):
                     file = self._storage.fetch(f"{path}/{each.path}", self._fetched)
                     problem = _problem(each, file, self._alive)
         except StorageError as caught:
@@ -248,14 +261,25 @@ class Checkpoints:
         directory = Path(self._storage.url(path)) if self._storage.is_local else self._fetched / path
         return directory, "; ".join(each["problem"] for each in reports if each["problem"]) or None
 
-    def _is_mine(self, file: ManifestFile) -> bool:
+    def _is_mine(self, file: ManifestFile, manifest: Manifest) -> bool:
         """Whether this rank verifies a file, which on an object store also brings it to this host."""
         wrote_it = file.rank % self._world_size == self._rank
         fetches_for_host = not self._storage.is_local and self._local_rank == 0
-        return wrote_it or (fetches_for_host and file.path.startswith(_SHARED_PREFIX))
+        resized = manifest.world_size != self._world_size  # then every rank reads what all of them kept
+        return wrote_it or (
+            fetches_for_host and (_is_shared(file.path) or (resized and file.path.endswith(STATE_SUFFIX)))
+        )
 
-    def _load(self, engine: DeepSpeedEngine, directory: Path, *, restart: bool) -> None:
+    def _load(self, engine: DeepSpeedEngine, directory: Path, manifest: Manifest, *, restart: bool) -> None:
         engine.load_checkpoint(str(directory.parent), tag=directory.name, load_lr_scheduler_states=restart)
+        self._beside.load(
+            directory,
+            self._staging,
+            rank=self._rank,
+            world_size=self._world_size,
+            then=manifest.world_size,
+            restart=restart,
+        )
         random_file = directory / _random_name(self._rank)
         if restart and random_file.exists():
             random_state.restore(read_file(random_file, "cpu"))
@@ -292,6 +316,10 @@ def _account(checkpoint: str, manifest: Manifest, seconds: float, *, stall_s: fl
 def _layout(engine: DeepSpeedEngine, world_size: int) -> dict[str, int]:
     zero = int(engine.zero_optimization_stage())
     return {"zero": zero, "data": world_size, "tensor": 1, "pipeline": 1, "sequence": 1, "expert": 1}
+
+
+def _is_shared(path: str) -> bool:
+    return f".{path}".find(f".{_SHARED_PREFIX}") >= 0  # a helper's files bear its name before that
 
 
 def _random_name(rank: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -13,14 +13,14 @@ from trainers.agreement import Agreed, Agreement
 from trainers.checkpoint import Checkpoints, Resume
 from trainers.config import Settings
 from trainers.contract import EpochEnded, Sealed, Step
-from trainers.data.loader import Loader
+from trainers.data.loader import Batch, Loader
 from trainers.data.sampler import Sampler
 from trainers.engine import Engine
 from trainers.errors import BadConfig, BadLoss, Stopped
 from trainers.evaluation import evaluate
 from trainers.judgement import Judgement
 from trainers.progress import STEP_INTERVAL_S, Progress
-from trainers.tasks.task import Task
+from trainers.tasks.task import AnyTask, Collects, SteppingTask
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Loop:
     """One incarnation's training, from where it was resumed to its end. Every rank runs the same."""
 
     engine: Engine
-    task: Task
+    task: AnyTask
     settings: Settings
     loader: Loader
     sampler: Sampler
@@ -38,11 +38,14 @@ class Loop:
     total_steps: int
     furthest_step: int  # up to it, steps are recomputed
     stop_asked: Callable[[], bool]
+    helpers: Mapping[str, Engine] = field(default_factory=dict)  # of a task that takes its own steps
     step: int = 0
     samples: int = 0  # consumed by all ranks
     metrics: dict[str, float] = field(default_factory=dict)  # of the last epoch that ended
     epoch_loss_sum: float = 0.0  # of the steps of this epoch so far
     epoch_steps: int = 0
+    collected: Mapping[str, float] = field(default_factory=dict)  # metrics of a task that makes its examples itself
+    collected_epoch: int | None = None
     last_loss: float | None = None
     sealed_step: int | None = None
     sealed_checkpoint: str | None = None  # of that step; only rank 0 knows
@@ -75,6 +78,7 @@ class Loop:
         self.progress.begin(self.step, self.sampler.epoch_of(self.samples), self.samples)
         while self.step < self.total_steps and self.judgement.stop_reason is None:
             self.progress.phase("recomputing" if self.step < self.furthest_step else "training")
+            self._collect()
             due = self._train_step()
             epoch_ends = self.step % self.sampler.steps_per_epoch == 0 or self.step == self.total_steps
             if due or epoch_ends or self._step_to_save():
@@ -84,18 +88,32 @@ class Loop:
 
     def _train_step(self) -> bool:
         """One optimizer step; True when the ranks are due to agree."""
+        batches = self.loader.training(self.task.splits.train, self.sampler, self.samples)
+        if isinstance(self.task, SteppingTask):
+            loss = self.task.step(self.engine, self.helpers, batches)
+        else:
+            loss = self._accumulate(self.task.loss, batches)
+        self.step += 1
+        self.epoch_steps += 1
+        self.samples += self.sampler.global_batch
+        return self.agreement.add(loss)
+
+    def _accumulate(self, loss_of: Callable[[Engine, Batch], torch.Tensor], batches: Iterable[Batch]) -> torch.Tensor:
         total = torch.zeros((), device=self.loader.device)
         count = 0
-        for batch in self.loader.training(self.task.splits.train, self.sampler, self.samples):
-            loss = self.task.loss(self.engine, batch)
+        for batch in batches:
+            loss = loss_of(self.engine, batch)
             self.engine.backward(loss)
             self.engine.step()
             total += loss.detach()
             count += 1
-        self.step += 1
-        self.epoch_steps += 1
-        self.samples += self.sampler.global_batch
-        return self.agreement.add(total / count)
+        return total / count
+
+    def _collect(self) -> None:
+        epoch = self.sampler.epoch_of(self.samples)
+        if epoch != self.collected_epoch and isinstance(self.task, Collects):
+            self.collected = self.task.collect(self.engine, epoch)
+        self.collected_epoch = epoch
 
     def _between_steps(self, epoch_ends: bool) -> None:
         agreed = self.agreement.reach(stop=self.stop_asked(), save=self._time_to_save())
@@ -118,7 +136,7 @@ class Loop:
         with self.progress.during("evaluating"):
             validation = self.task.splits.validation
             judged = evaluate(self.engine, self.task, self.loader, validation, "val_", self.progress.alive)
-        self.metrics = {"train_loss": self.epoch_loss_sum / self.epoch_steps, **judged}
+        self.metrics = {"train_loss": self.epoch_loss_sum / self.epoch_steps, **self.collected, **judged}
         self.epoch_loss_sum, self.epoch_steps = 0.0, 0
         if self.rank == 0:
             self.progress.send(EpochEnded(epoch, self.step, self.metrics))

@@ -13,6 +13,7 @@ import os
 import sys
 
 from trainers import script
+from trainers.beside import Beside
 from trainers.checkpoint import Checkpoints
 from trainers.command import read_command
 from trainers.config import Settings, plan_batch, read_settings
@@ -28,7 +29,7 @@ from trainers.loop import Loop
 from trainers.progress import Progress, open_progress
 from trainers.recipes import MAKERS
 from trainers.stopping import StopRequest
-from trainers.tasks.task import Task
+from trainers.tasks.task import AnyTask, KeepsState, SteppingTask, Task
 
 
 def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
@@ -43,11 +44,18 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
     loader = Loader(plan, world.rank, world.device, precision_of(settings.train, world.device))
     total_steps = count_steps(settings, sampler)
     engine = build_engine(task.model, settings, plan, world, total_steps)
+    makers = task.helpers() if isinstance(task, SteppingTask) else {}
+    helpers = {name: build_engine(make, settings, plan, world, total_steps) for name, make in makers.items()}
     seed_generators(settings.train.seed, world.rank)
 
     progress.phase("restoring")
     checkpoints = Checkpoints(
-        launch, rank=world.rank, world_size=world.size, keep=settings.checkpoint.keep, alive=progress.alive
+        launch,
+        rank=world.rank,
+        world_size=world.size,
+        keep=settings.checkpoint.keep,
+        alive=progress.alive,
+        beside=Beside(helpers, task if isinstance(task, KeepsState) else None),
     )
     state = checkpoints.restore(engine)
     if world.rank == 0:
@@ -55,6 +63,7 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
 
     loop = Loop(
         engine=engine,
+        helpers=helpers,
         task=task,
         settings=settings,
         loader=loader,
@@ -93,7 +102,7 @@ def take_best(loop: Loop, checkpoints: Checkpoints, exchange: Exchange) -> tuple
     return last, f"the best checkpoint {best} is damaged ({problem}): tested and kept are the last weights, {last}"
 
 
-def make_task(launch: Launch, settings: Settings) -> Task:
+def make_task(launch: Launch, settings: Settings) -> AnyTask:
     """The recipe's task, or the user's own. Raises BadConfig when there is none of that name."""
     if launch.kind == "recipe":
         if launch.target not in MAKERS:
@@ -111,7 +120,7 @@ def make_task(launch: Launch, settings: Settings) -> Task:
     except AttributeError as error:
         raise BadConfig("entrypoint", launch.target, f"module {module_name} has no {function_name!r}") from error
     task = make(settings)
-    if not isinstance(task, Task):
+    if not isinstance(task, (Task, SteppingTask)):
         raise BadConfig("entrypoint", launch.target, "must return a trainers.tasks.task.Task: see trainers/README.md")
     return task
 
