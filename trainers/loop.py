@@ -54,7 +54,7 @@ class Loop:
     def __post_init__(self) -> None:
         wanted = self.settings.train.early_stopping
         self.judgement = (
-            Judgement(wanted.metric, wanted.mode, wanted.patience)
+            Judgement(wanted.metric, wanted.mode, wanted.patience, target=wanted.target)
             if wanted
             else Judgement(self.task.judged_by, self.task.judged_mode)
         )

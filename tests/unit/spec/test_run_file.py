@@ -104,6 +104,7 @@ def test_a_dumped_run_file_has_the_sections_and_keys_that_ranks_read() -> None:
         ({"train": {"epochs": 1.5}}, "train.epochs", "whole number"),
         ({"train": {}}, "train.epochs", "when to end"),
         ({"train": {"epochs": 1, "optimizer": "adamww"}}, "train.optimizer", "'adamw'"),
+        ({"train": {"epochs": 1, "early_stopping": {"metric": "val_loss"}}}, "train.early_stopping", "patience, target"),
         ({"train": {"epochs": 1, "early_stopping": STOP}}, "train.early_stopping.metric", "val_loss?"),
         ({"train": {"epochs": 1, "global_batch": 32, "micro_batch": 5}}, "train.micro_batch", "1, 2, 4, 8, 16, 32"),
         ({"resources": {"workers": 3}}, "train.global_batch", "30 or 33 is"),
