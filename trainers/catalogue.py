@@ -119,5 +119,13 @@ RECIPES: Mapping[str, RecipeCard] = {
                 "table_lr_factor": Key(50.0, low=0, high=1e6),
             },
         ),
+        RecipeCard(
+            name="digits_gan",
+            summary="a generator of handwritten digits and the discriminator that it learns from",
+            source="sklearn://digits",
+            metrics=("train_loss", "val_energy"),
+            default_metric="val_energy",
+            model={"width": Key(256), "noise": Key(32), "flatness": Key(0.1, low=0, high=1000)},
+        ),
     )
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trainers.recipes.digits_cnn import digits_cnn
+from trainers.recipes.digits_gan import digits_gan
 from trainers.recipes.recommender import recommender
 from trainers.recipes.text_transformer import text_transformer
 from trainers.tasks.task import MakeTask
@@ -13,4 +14,5 @@ MAKERS: Mapping[str, MakeTask] = {
     "digits_cnn": digits_cnn,
     "text_transformer": text_transformer,
     "recommender": recommender,
+    "digits_gan": digits_gan,
 }
