@@ -127,5 +127,24 @@ RECIPES: Mapping[str, RecipeCard] = {
             default_metric="val_energy",
             model={"width": Key(256), "noise": Key(32), "flatness": Key(0.1, low=0, high=1000)},
         ),
+        RecipeCard(
+            name="cartpole_ppo",
+            summary="a policy that balances a pole, or acts in another small gymnasium environment",
+            source="gymnasium://CartPole-v1",
+            metrics=("train_loss", "mean_return", "val_return"),
+            default_metric="val_return",
+            model={
+                "width": Key(64),
+                "environments": Key(32),
+                "horizon": Key(128),
+                "passes": Key(4),
+                "discount": Key(0.99, low=0, high=1),
+                "smoothing": Key(0.95, low=0, high=1),
+                "clip_ratio": Key(0.2, low=0, below=1),
+                "entropy": Key(0.01, low=0, high=1),
+                "value": Key(0.5, low=0, high=100),
+                "episodes": Key(50),
+            },
+        ),
     )
 }

