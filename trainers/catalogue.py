@@ -146,5 +146,13 @@ RECIPES: Mapping[str, RecipeCard] = {
                 "episodes": Key(50),
             },
         ),
+        RecipeCard(
+            name="hf_causal_lm",
+            summary="a causal language model of Hugging Face's transformers from a local directory, on a text file",
+            source="text://pydoc_topics",
+            metrics=("train_loss", "val_loss"),
+            default_metric="val_loss",
+            model={"config": Key(""), "weights": Key(""), "tokenizer": Key(""), "context": Key(128)},
+        ),
     )
 }

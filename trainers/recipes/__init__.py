@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from trainers.recipes.cartpole_ppo import cartpole_ppo
 from trainers.recipes.digits_cnn import digits_cnn
 from trainers.recipes.digits_gan import digits_gan
+from trainers.recipes.hf_causal_lm import hf_causal_lm
 from trainers.recipes.recommender import recommender
 from trainers.recipes.text_transformer import text_transformer
 from trainers.tasks.task import MakeTask
@@ -17,4 +18,5 @@ MAKERS: Mapping[str, MakeTask] = {
     "recommender": recommender,
     "digits_gan": digits_gan,
     "cartpole_ppo": cartpole_ppo,
+    "hf_causal_lm": hf_causal_lm,
 }
