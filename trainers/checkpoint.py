@@ -4,6 +4,7 @@
     <checkpoint_root>/attempt-0001/incarnation-0002/step-000000000300/
         mp_rank_00_model_states.pt ...                              DeepSpeed's own files: also zero_pp_rank_*, layer_*
         rank-00000.rng.pt                                           one rank's random generators
+        ...                                                         and what `trainers.beside` tells of
         manifest.json                                               sizes, checksums, cursor: the seal
 
 Every method is collective. A failure on one rank is every rank's, so nothing is half sealed and nobody waits for ever.
@@ -29,6 +30,7 @@ from deepspeed.runtime.engine import DeepSpeedEngine
 
 from trainers import random_state
 from trainers.archive import Archive
+from trainers.beside import STATE_SUFFIX, Beside
 from trainers.contract import (
     Launch,
     Manifest,
@@ -92,6 +94,7 @@ class Checkpoints:
         self._layout = layout or {"data": world_size, **dict.fromkeys(DEGREES, 1)}
         self._local_rank = int(os.environ.get("LOCAL_RANK", rank))
         self._alive = alive
+        self._beside = Beside()
         self._storage = open_storage(launch.checkpoint_root, alive)
         self._archive = Archive(self._storage, launch, keep, alive)  # rank 0's alone
         self._exchange = Exchange(rank, world_size)
@@ -102,6 +105,12 @@ class Checkpoints:
     def accompany(self, companion: Companion) -> None:
         """Save it with the weights and load it with them, from now on. It must be the same on every rank."""
         self._companions.append(companion)
+
+    def seal_beside(self, beside: Beside) -> None:
+        """Seal this with the engine, and restore it with it, from now on."""
+        self._beside = beside
+        for helper in beside.helpers.values():
+            self._adopt(helper)
 
     def noted(self) -> dict[str, Any]:
         """What the newest admitted seal keeps in `extra`, before any of its files is believed; {} without a seal.
@@ -132,7 +141,7 @@ class Checkpoints:
         skipped = tuple(Skipped(**each) for each in offer["skipped"])
         if offer["path"] is None:
             return Resume(skipped=skipped)
-        self._load(engine, directory, restart=True)
+        self._load(engine, directory, manifest, restart=True)
         self._give_back()
         url = self._storage.url(path)
         return Resume(manifest.step, manifest.epoch, manifest.cursor, dict(manifest.extra), url, skipped)
@@ -196,7 +205,7 @@ class Checkpoints:
         self._insist_on_layout(path, manifest, engine)
         directory, problem = self._fetch(path, manifest)
         if problem is None:
-            self._load(engine, directory, restart=False)
+            self._load(engine, directory, manifest, restart=False)
         self._give_back()
         return problem
 
@@ -231,6 +240,7 @@ class Checkpoints:
             kept = {each.name: each.state_dict() for each in self._companions}
             engine.save_checkpoint(str(self._staging), tag=tag, client_state=kept, save_latest=False)
             writer.save(random_state.capture(), str(directory / _random_name(self._rank)))
+            self._beside.save(directory, self._rank, writer)
             written = [each for each in writer.written if not self._is_a_copy(each.path)]
             if writer.problem is None:
                 for each in written:
@@ -295,7 +305,7 @@ class Checkpoints:
         problem, error = None, None
         try:
             for each in manifest.files:
-                if problem is None and self._is_mine(each):
+                if problem is None and self._is_mine(each, manifest):
                     file = self._storage.fetch(f"{path}/{each.path}", self._fetched)
                     problem = file_trouble(each, file, self._alive)
         except StorageError as caught:
@@ -306,20 +316,32 @@ class Checkpoints:
         directory = Path(self._storage.url(path)) if self._storage.is_local else self._fetched / path
         return directory, "; ".join(each["problem"] for each in reports if each["problem"]) or None
 
-    def _is_mine(self, file: ManifestFile) -> bool:
+    def _is_mine(self, file: ManifestFile, manifest: Manifest) -> bool:
         """Whether this rank verifies a file, which on an object store also brings it to this host.
 
-        Every rank may read what only one wrote, but for its random state and ZeRO's part of the optimizer.
+        Every rank may read what only one wrote, but for its random state and ZeRO's part of the optimizer; and, while the
+        world size stays, what its task kept.
         """
-        own = file.path.startswith("rank-") or ("zero_pp_rank_" in file.path and file.path.endswith("optim_states.pt"))
+        resized = manifest.world_size != self._world_size  # then every rank reads what all of them kept
+        kept_by_all = resized and file.path.endswith(STATE_SUFFIX)
+        ranks_own = file.path.startswith("rank-") and not kept_by_all
+        own = ranks_own or ("zero_pp_rank_" in file.path and file.path.endswith("optim_states.pt"))
         if self._storage.is_local or own:
             return file.rank % self._world_size == self._rank
         return self._local_rank == 0
 
-    def _load(self, engine: DeepSpeedEngine, directory: Path, *, restart: bool) -> None:
+    def _load(self, engine: DeepSpeedEngine, directory: Path, manifest: Manifest, *, restart: bool) -> None:
         loaded = engine.load_checkpoint(str(directory.parent), tag=directory.name, load_lr_scheduler_states=restart)
         for each in self._companions:
             each.load_state_dict(loaded[1][each.name])
+        self._beside.load(
+            directory,
+            self._staging,
+            rank=self._rank,
+            world_size=self._world_size,
+            then=manifest.world_size,
+            restart=restart,
+        )
         random_file = directory / _random_name(self._rank)
         if restart and random_file.exists():
             random_state.restore(read_file(random_file, "cpu"))

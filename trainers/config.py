@@ -117,11 +117,12 @@ class Schedule:
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Stop when `metric` has not improved for `patience` epochs."""
+    """Stop when `metric` has not improved for `patience` epochs, or has reached `target`."""
 
     metric: str
-    patience: int
+    patience: int | None = None
     mode: Literal["min", "max"] = "min"
+    target: float | None = None
 
 
 @dataclass(frozen=True)
@@ -328,8 +329,8 @@ def _check_train(train: Train) -> None:
         raise BadConfig("train.schedule.warmup_steps", train.schedule.warmup_steps, "must be 0 or more")
     if not 0 <= train.schedule.final_ratio <= 1:
         raise BadConfig("train.schedule.final_ratio", train.schedule.final_ratio, "must be within 0 and 1")
-    if train.early_stopping is not None and train.early_stopping.patience < 1:
-        raise BadConfig("train.early_stopping.patience", train.early_stopping.patience, "must be at least 1")
+    if train.early_stopping is not None:
+        _check_early_stopping(train.early_stopping)
     _check_options(train)
 
 
@@ -390,6 +391,13 @@ def check_data(data: Data) -> None:
                 dataclasses.asdict(steps.tokenize),
                 "needs a length of at least 1 and a vocabulary of at least 3",
             )
+
+
+def _check_early_stopping(stopping: EarlyStopping) -> None:
+    if stopping.patience is None and stopping.target is None:
+        raise BadConfig("train.early_stopping", {"patience": None, "target": None}, "needs patience, target or both")
+    if stopping.patience is not None and stopping.patience < 1:
+        raise BadConfig("train.early_stopping.patience", stopping.patience, "must be at least 1")
 
 
 def _check_rest(settings: Settings) -> None:

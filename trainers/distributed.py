@@ -54,6 +54,15 @@ def join(threads: int) -> World:
     return World(rank, size, device)
 
 
+def joined() -> World:
+    """What `join` returned, for whoever was not told; alone on a CPU where nothing was joined."""
+    if not torch.distributed.is_initialized():
+        return World(0, 1, torch.device("cpu"))
+    on_gpu = torch.distributed.get_backend() == "nccl"
+    device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+    return World(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
+
+
 def seed_generators(seed: int, rank: int) -> None:
     """For what draws numbers between the batches; those drawn for a batch belong to its samples (data/loader.py)."""
     random.seed(seed + rank)

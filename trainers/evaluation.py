@@ -9,11 +9,17 @@ import torch
 from trainers.data.loader import Examples, Loader
 from trainers.engine import Engine
 from trainers.parallel import Place
-from trainers.tasks.task import Task
+from trainers.tasks.task import Judged
 
 
 def evaluate(
-    place: Place, engine: Engine, task: Task, loader: Loader, examples: Examples, prefix: str, alive: Callable[[], None]
+    place: Place,
+    engine: Engine,
+    task: Judged,
+    loader: Loader,
+    examples: Examples,
+    prefix: str,
+    alive: Callable[[], None],
 ) -> dict[str, float]:
     """Collective. The mean of each metric over all examples, as `prefix` + its name; nothing for no examples.
 

@@ -91,7 +91,10 @@ def _task(config: Mapping[str, Any], data: Mapping[str, Any], code: str | None) 
         staging_dir="",
         code_dir=code,
     )
-    return make_task(launch, read_settings(launch))
+    task = make_task(launch, read_settings(launch))
+    if not isinstance(task, Task):
+        raise BadConfig("checkpoint", config["checkpoint"], f"is of {target}, which is not explained yet")
+    return task
 
 
 def _suited(task: Task, notes: Mapping[str, Any], source: str) -> Task:

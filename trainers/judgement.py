@@ -18,6 +18,7 @@ class Judgement:
     best_step: int | None = None
     best_checkpoint: str | None = None
     stale_epochs: int = 0  # since the best one
+    target: float | None = None  # a value that ends the run
 
     def after_epoch(self, value: float, step: int) -> Judgement:
         """Ties are no improvement, and what is no finite number is never the best."""
@@ -35,6 +36,8 @@ class Judgement:
     @property
     def stop_reason(self) -> str | None:
         """Why the run should end now, or None."""
+        if self.target is not None and self._reaches(self.target):
+            return f"{self.metric} has reached {self.best:.6g} at step {self.best_step}: the target is {self.target:g}"
         if self.patience is None or self.stale_epochs < self.patience:
             return None
         if self.best is None:
@@ -43,6 +46,9 @@ class Judgement:
             f"{self.metric} has not improved for {self.stale_epochs} epochs: "
             f"best {self.best:.6g} at step {self.best_step}"
         )
+
+    def _reaches(self, target: float) -> bool:
+        return self.best is not None and (self.best <= target if self.mode == "min" else self.best >= target)
 
     def to_extra(self) -> dict[str, Any]:
         """What a checkpoint keeps. The rest comes from the run file."""

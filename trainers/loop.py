@@ -27,7 +27,7 @@ from trainers.optimizers import scale_learning_rates
 from trainers.parallel import Place
 from trainers.plateau import plateau_of
 from trainers.progress import STEP_INTERVAL_S, Progress
-from trainers.tasks.task import Task
+from trainers.tasks.task import AnyTask, Collects, SteppingTask
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Loop:
 
     place: Place
     engine: Engine
-    task: Task
+    task: AnyTask
     settings: Settings
     loader: Loader
     sampler: Sampler
@@ -48,11 +48,14 @@ class Loop:
     stop_asked: Callable[[], bool]
     ema: Ema | None = None
     found: Mapping[str, Any] = field(default_factory=dict)  # for what the run file says `auto`; kept in checkpoints
+    helpers: Mapping[str, Engine] = field(default_factory=dict)  # of a task that takes its own steps
     step: int = 0
     samples: int = 0  # consumed by all ranks
     metrics: dict[str, float] = field(default_factory=dict)  # of the last epoch that ended
     epoch_loss_sum: float = 0.0  # of the steps of this epoch so far
     epoch_steps: int = 0
+    collected: Mapping[str, float] = field(default_factory=dict)  # metrics of a task that makes its examples itself
+    collected_epoch: int | None = None
     last_loss: float | None = None
     sealed_step: int | None = None
     sealed_checkpoint: str | None = None  # of that step; only rank 0 knows
@@ -61,7 +64,7 @@ class Loop:
     def __post_init__(self) -> None:
         wanted = self.settings.train.early_stopping
         self.judgement = (
-            Judgement(wanted.metric, wanted.mode, wanted.patience)
+            Judgement(wanted.metric, wanted.mode, wanted.patience, target=wanted.target)
             if wanted
             else Judgement(self.task.judged_by, self.task.judged_mode)
         )
@@ -92,6 +95,7 @@ class Loop:
         self.progress.begin(self.step, self.sampler.epoch_of(self.samples), self.samples)
         while self.step < self.total_steps and self.judgement.stop_reason is None:
             self.progress.phase("recomputing" if self.step < self.furthest_step else "training")
+            self._collect()
             due = self._train_step()
             epoch_ends = self.sampler.ends_epoch(self.samples) or self.step == self.total_steps
             if due or epoch_ends or self._step_to_save():
@@ -103,7 +107,10 @@ class Loop:
         """One optimizer step; True when the ranks are due to agree."""
         skipped_before = self.engine.skipped_steps
         batches = self.loader.training(self.task.splits.train, self.sampler, self.samples)
-        losses = self.place.train_step(self.engine, self.task, batches)
+        if isinstance(self.task, SteppingTask):
+            losses = [self.task.step(self.engine, self.helpers, batches)]
+        else:
+            losses = self.place.train_step(self.engine, self.task, batches)
         if self.ema is not None:
             self.ema.update()
         self.step += 1
@@ -113,6 +120,12 @@ class Loop:
             raise self.recent_losses.explain(self.sampler, self.loader.plan, self.place)
         self.samples += self.sampler.global_batch
         return self.agreement.add(torch.stack(losses).sum() / len(losses))
+
+    def _collect(self) -> None:
+        epoch = self.sampler.epoch_of(self.samples)
+        if epoch != self.collected_epoch and isinstance(self.task, Collects):
+            self.collected = self.task.collect(self.engine, epoch)
+        self.collected_epoch = epoch
 
     def _between_steps(self, epoch_ends: bool) -> None:
         agreed = self.agreement.reach(stop=self.stop_asked(), save=self._time_to_save())
@@ -133,7 +146,7 @@ class Loop:
         with self.progress.during("evaluating"), self.averaged():
             validation = self.task.splits.validation
             judged = evaluate(self.place, self.engine, self.task, self.loader, validation, "val_", self.progress.alive)
-        self.metrics = {"train_loss": self.epoch_loss_sum / self.epoch_steps, **judged}
+        self.metrics = {"train_loss": self.epoch_loss_sum / self.epoch_steps, **self.collected, **judged}
         self.epoch_loss_sum, self.epoch_steps = 0.0, 0
         if self.place.rank == 0:
             self.progress.send(EpochEnded(epoch, self.step, self.metrics))

@@ -34,7 +34,7 @@ from trainers.exchange import Exchange
 from trainers.layout import DEGREES, Coordinates, Degrees, coordinates, expert_rank
 from trainers.models.divided import Split
 from trainers.models.experts import BALANCE_WEIGHT, Experts, balance_loss, carry_balance
-from trainers.tasks.task import Task
+from trainers.tasks.task import Judged, Task
 
 
 @runtime_checkable
@@ -101,7 +101,7 @@ class Place:
         """What a checkpoint's manifest says, beside the ZeRO stage."""
         return {"data": self.data_size, **{name: getattr(self.degrees, name) for name in DEGREES}}
 
-    def check(self, task: Task) -> None:
+    def check(self, task: Judged) -> None:
         """Raises BadConfig when the task's samples cannot be divided as the layout says."""
         for name in ("pipeline", "sequence"):
             degree = getattr(self.degrees, name)
@@ -150,7 +150,7 @@ class Place:
             losses.append(loss.detach())
         return losses
 
-    def measure(self, engine: Any, task: Task, batch: Batch) -> Mapping[str, torch.Tensor]:
+    def measure(self, engine: Any, task: Judged, batch: Batch) -> Mapping[str, torch.Tensor]:
         """`task.measure` of this rank's part of the batch; nothing where another stage's rank has it."""
         if not isinstance(engine, PipelineEngine):
             return task.measure(engine, self._mine(task, batch))
@@ -169,7 +169,7 @@ class Place:
         copies = self.degrees.tensor * self.degrees.sequence
         return {name: sum(each.get(name, 0.0) for each in everywhere) / copies for name in names}
 
-    def _mine(self, task: Task, batch: Batch) -> Batch:
+    def _mine(self, task: Judged, batch: Batch) -> Batch:
         if self.degrees.sequence == 1:
             return batch
         assert isinstance(task, DivisibleTask)

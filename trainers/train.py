@@ -19,6 +19,7 @@ import torch
 
 from trainers import script
 from trainers.automatic import Automatic
+from trainers.beside import Beside
 from trainers.catalogue import RECIPES
 from trainers.checkpoint import Checkpoints
 from trainers.command import read_command
@@ -40,7 +41,7 @@ from trainers.parallel import Place
 from trainers.progress import Progress, open_progress
 from trainers.recipes import MAKERS
 from trainers.stopping import StopRequest
-from trainers.tasks.task import Task
+from trainers.tasks.task import AnyTask, KeepsState, SteppingTask, Task
 
 
 def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
@@ -59,15 +60,16 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
         layout=place.layout,
         alive=progress.alive,
     )
-    automatic = Automatic(launch, task, world, place, progress.alive)
-    if "auto" in (settings.train.micro_batch, settings.train.lr):
-        settings = automatic.settle(settings, checkpoints.noted().get("automatic", {}))
+    settings, found = settled(launch, settings, task, world, place, checkpoints, progress)
 
     plan = plan_batch(settings.train, place.data_size, stages=settings.parallelism.pipeline)
     sampler = Sampler(len(task.splits.train), plan.global_batch, settings.train.seed)
     loader = Loader(plan, place.at.data, world.device, precision_of(settings.train, world.device))
     total_steps = count_steps(settings, sampler)
     engine = build_engine(task.model, settings, plan, world, place, total_steps)
+    makers = task.helpers() if isinstance(task, SteppingTask) else {}
+    helpers = {name: build_engine(make, settings, plan, world, place, total_steps) for name, make in makers.items()}
+    checkpoints.seal_beside(Beside(helpers, task if isinstance(task, KeepsState) else None))
     seed_generators(settings.train.seed, world.rank)
     ema = ema_of(engine, settings)
     if ema is not None:
@@ -81,6 +83,7 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
     loop = Loop(
         place=place,
         engine=engine,
+        helpers=helpers,
         task=task,
         settings=settings,
         loader=loader,
@@ -92,7 +95,7 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
         furthest_step=launch.furthest_step,
         stop_asked=stop.asked,
         ema=ema,
-        found=automatic.found,
+        found=found,
     )
     loop.resume(state)
     with stop.held():
@@ -149,7 +152,7 @@ def take_place(launch: Launch, settings: Settings, world: World) -> Place:
     return Place(world.rank, world.size, settings.parallelism)
 
 
-def make_task(launch: Launch, settings: Settings) -> Task:
+def make_task(launch: Launch, settings: Settings) -> AnyTask:
     """The recipe's task, or the user's own. Raises BadConfig when there is none of that name."""
     if launch.kind == "recipe":
         if launch.target not in MAKERS:
@@ -171,12 +174,45 @@ def make_task(launch: Launch, settings: Settings) -> Task:
     except AttributeError as error:
         raise BadConfig("entrypoint", launch.target, f"module {module_name} has no {function_name!r}") from error
     task = make(settings)
-    if not isinstance(task, Task):
+    if not isinstance(task, (Task, SteppingTask)):
         raise BadConfig("entrypoint", launch.target, "must return a trainers.tasks.task.Task: see trainers/README.md")
     return task
 
 
-def with_label_smoothing(task: Task, settings: Settings) -> Task:
+def settled(
+    launch: Launch,
+    settings: Settings,
+    task: AnyTask,
+    world: World,
+    place: Place,
+    checkpoints: Checkpoints,
+    progress: Progress,
+) -> tuple[Settings, Mapping[str, Any]]:
+    """Collective. With numbers for what the run file leaves to be found, and what was found for every checkpoint to keep.
+
+    Raises BadConfig where the task's own way of training excludes what is asked.
+    """
+    asked = [name for name in ("micro_batch", "lr") if getattr(settings.train, name) == "auto"]
+    if not isinstance(task, Task):
+        kind = type(task).__name__
+        if asked:
+            raise BadConfig(
+                f"train.{asked[0]}", "auto", f"cannot be tried with {kind}, which takes its own steps: give a number"
+            )
+        if settings.train.precision == "fp16":
+            raise BadConfig("train.precision", "fp16", f"is not for {kind}, which scales no loss: use bf16 or fp32")
+        if settings.train.ema is not None and isinstance(task, KeepsState):
+            raise BadConfig(
+                "train.ema", settings.train.ema, f"does not reach what {kind} keeps beside its model: leave it out"
+            )
+        return settings, {}
+    automatic = Automatic(launch, task, world, place, progress.alive)
+    if asked:
+        settings = automatic.settle(settings, checkpoints.noted().get("automatic", {}))
+    return settings, automatic.found
+
+
+def with_label_smoothing(task: AnyTask, settings: Settings) -> AnyTask:
     """The task with `train.label_smoothing`. Raises BadConfig when it has none: it must be a field `label_smoothing`."""
     smoothing = settings.train.label_smoothing
     if smoothing:

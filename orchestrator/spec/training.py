@@ -55,19 +55,28 @@ class Schedule(Section):
 
 
 class EarlyStopping(Section):
-    """Ends the run when `metric` has not improved for `patience` epochs."""
+    """Ends the run when `metric` has not improved for `patience` epochs, or has reached `target`."""
 
     metric: Annotated[str, Field(min_length=1, description="A metric reported at the end of an epoch.")]
     mode: Annotated[Literal["min", "max"], Field(description="Which way is better; by default from the name.")]
-    patience: Annotated[Count, Field(ge=1, description="Epochs without improvement.")]
+    patience: Annotated[Count | None, Field(ge=1, description="Epochs without improvement.")] = None
+    target: Annotated[Number | None, Field(description="A value of `metric` that is good enough.")] = None
 
     @model_validator(mode="before")
     @classmethod
     def _infer_mode(cls, raw: Any) -> Any:
         if isinstance(raw, dict) and "mode" not in raw:
-            higher_is_better = str(raw.get("metric", "")).endswith(("accuracy", "auc", "f1", "reward", "return"))
+            higher_is_better = str(raw.get("metric", "")).endswith(
+                ("accuracy", "auc", "f1", "reward", "return", "ndcg_at_10")
+            )
             return {**raw, "mode": "max" if higher_is_better else "min"}
         return raw
+
+    @model_validator(mode="after")
+    def _ends_somehow(self) -> EarlyStopping:
+        if self.patience is None and self.target is None:
+            raise ValueError("needs patience, target or both")
+        return self
 
 
 class Train(Section):

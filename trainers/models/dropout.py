@@ -30,11 +30,15 @@ class SampleDropout(nn.Module):
 
 def keep_mask(keys: torch.Tensor, layer: int, elements: int, p: float, first: int = 0) -> torch.Tensor:
     """Boolean [batch, elements], of a sample's elements from `first` on; each is False with probability `p`."""
+    return hashed(keys, layer, elements, first) >= int(p * 2**32) - 2**31
+
+
+def hashed(keys: torch.Tensor, layer: int, elements: int, first: int = 0) -> torch.Tensor:
+    """int32 [batch, elements], uniform over all of them, for `keys` int64 [batch]: those from `first` on."""
     low, high = (keys & 0x7FFFFFFF).int(), ((keys >> 32) & 0x7FFFFFFF).int()
     counters = torch.arange(first, first + elements, dtype=torch.int32, device=keys.device)
     numbers = _scramble(counters.unsqueeze(0) ^ _scramble(low + layer * 0x3C6EF35).unsqueeze(1))
-    numbers = _scramble(numbers + high.unsqueeze(1))
-    return numbers >= int(p * 2**32) - 2**31
+    return _scramble(numbers + high.unsqueeze(1))
 
 
 def _scramble(x: torch.Tensor) -> torch.Tensor:

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from trainers.recipes.cartpole_ppo import cartpole_ppo
 from trainers.recipes.digits_cnn import digits_cnn
+from trainers.recipes.digits_gan import digits_gan
+from trainers.recipes.hf_causal_lm import hf_causal_lm
+from trainers.recipes.recommender import recommender
 from trainers.recipes.text_transformer import text_transformer
 from trainers.tasks.task import MakeTask
 
-MAKERS: Mapping[str, MakeTask] = {"digits_cnn": digits_cnn, "text_transformer": text_transformer}
+MAKERS: Mapping[str, MakeTask] = {
+    "digits_cnn": digits_cnn,
+    "text_transformer": text_transformer,
+    "recommender": recommender,
+    "digits_gan": digits_gan,
+    "cartpole_ppo": cartpole_ppo,
+    "hf_causal_lm": hf_causal_lm,
+}

@@ -16,6 +16,10 @@ def say(**facts: object) -> None:
     print(json.dumps(facts), flush=True)
 
 
+def say_packages() -> None:
+    say(packages=sorted({name.partition(".")[0] for name in sys.modules}))
+
+
 def wait_for_ever() -> None:
     say(pid=os.getpid())
     while True:

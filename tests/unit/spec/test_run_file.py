@@ -161,6 +161,7 @@ def test_server_and_ranks_know_the_same_keys(key: str) -> None:
         ({"train": {"epochs": 1.5}}, "train.epochs", "whole number"),
         ({"train": {}}, "train.epochs", "when to end"),
         ({"train": {"epochs": 1, "optimizer": "adamww"}}, "train.optimizer", "'adamw'"),
+        ({"train": {"epochs": 1, "early_stopping": {"metric": "val_loss"}}}, "train.early_stopping", "patience, target"),
         ({"train": {"epochs": 1, "early_stopping": STOP}}, "train.early_stopping.metric", "val_loss?"),
         ({"train": {"epochs": 1, "global_batch": 32, "micro_batch": 5}}, "train.micro_batch", "1, 2, 4, 8, 16, 32"),
         ({"resources": {"workers": 3}}, "train.global_batch", "30 or 33 is"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -111,6 +112,15 @@ def test_patience_counts_epochs_without_improvement() -> None:
     reason = judged([3, 1, 1, 2]).stop_reason  # a tie is no improvement
     assert reason == "val_loss has not improved for 2 epochs: best 1 at step 20"
     assert judged([3, 1, 1, 2], patience=None).stop_reason is None
+
+
+@pytest.mark.parametrize(("mode", "values", "early"), [("min", [0.5, 0.2], 0.5), ("max", [470.0, 475.0], 470.0)])
+def test_a_target_ends_a_run_once_it_is_reached(mode: str, values: list[float], early: float) -> None:
+    state = replace(judged([early], mode=mode, patience=None), target=values[-1])
+    assert state.stop_reason is None
+    state = state.after_epoch(values[-1], 20)
+    assert state.stop_reason == f"val_loss has reached {values[-1]:g} at step 20: the target is {values[-1]:g}"
+    assert replace(state, target=None).stop_reason is None
 
 
 def test_judgement_survives_a_checkpoint() -> None:

