@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from trainers.explanation import Array, Explanation, Sample, largest_gaps, mean_by_place, ranked
+from trainers.explanation import Array, Explanation, Sample, gaps, mean_by_place, ranked
 
 _SHOWN = 20  # of the global importance; of a sample's columns
 _PIXELS_PX = 160  # longer side of a picture on the page
@@ -52,10 +52,10 @@ def page(explanation: Explanation, about: Mapping[str, Any]) -> str:
 
 def _summary(explanation: Explanation) -> dict[str, str]:
     right = sum(each.right for each in explanation.samples)
-    gaps = largest_gaps(explanation.samples)
+    found = gaps(explanation.samples)
     complete = "not promised by this method"
-    if gaps is not None:
-        complete = f"largest gap {gaps[0]:.2g}, at most {gaps[1]:.2%} of a sample's change"
+    if found is not None:
+        complete = f"largest gap {found[0]:.2g}; all gaps together are {found[1]:.2%} of all changes"
     return {
         "method": explanation.method,
         "explained": explanation.output,

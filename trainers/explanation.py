@@ -69,17 +69,18 @@ def ranked(importance: Mapping[str, float]) -> list[tuple[str, float]]:
     return sorted(importance.items(), key=lambda each: -each[1])
 
 
-def largest_gaps(samples: Sequence[Sample]) -> tuple[float, float] | None:
-    """The largest gap, and the largest as a share of its sample's change; None where the method promises neither."""
-    complete = [(abs(each.gap), abs(each.change)) for each in samples if each.gap is not None and each.change]
-    if not complete:
+def gaps(samples: Sequence[Sample]) -> tuple[float, float] | None:
+    """The largest gap, and all gaps together as a share of all changes; None where the method promises neither. No share
+    of a single sample's change: that may be next to nothing."""
+    both = [(abs(each.gap), abs(each.change)) for each in samples if each.gap is not None and each.change is not None]
+    if not both:
         return None
-    return max(gap for gap, _ in complete), max(gap / change for gap, change in complete)
+    return max(gap for gap, _ in both), sum(gap for gap, _ in both) / (sum(change for _, change in both) or 1.0)
 
 
 def as_fact(explanation: Explanation, about: Mapping[str, Any]) -> dict[str, Any]:
     """Plain values, small enough to be kept with a model version. `about`: what was explained, and on what."""
-    gaps = largest_gaps(explanation.samples)
+    found = gaps(explanation.samples)
     kept = ranked(explanation.importance)[:FEATURES_KEPT]
     return {
         **about,
@@ -89,7 +90,7 @@ def as_fact(explanation: Explanation, about: Mapping[str, Any]) -> dict[str, Any
         "baseline": explanation.baseline,
         "samples": len(explanation.samples),
         "right": sum(each.right for each in explanation.samples),
-        "completeness": None if gaps is None else {"largest_gap": gaps[0], "largest_gap_ratio": gaps[1]},
+        "completeness": None if found is None else {"largest_gap": found[0], "gap_ratio": found[1]},
         "importance_of": explanation.importance_of,
         "features_total": len(explanation.importance),
         "features": [{"name": name, "importance": value} for name, value in kept],

@@ -72,7 +72,7 @@ def test_trained_digits_are_explained_whole_by_the_test_part_of_their_run(digits
     fact = json.loads(importance.read_text())
     assert fact["samples"] == round(1797 * 0.1)  # all of the test part, by the run's own split
     assert fact["right"] / fact["samples"] == pytest.approx(digits.one(Done).metrics["test_accuracy"], abs=1e-6)
-    assert fact["completeness"]["largest_gap_ratio"] < 0.05
+    assert fact["completeness"]["gap_ratio"] < 0.01
     assert (fact["checkpoint"], fact["step"], fact["data"]) == (checkpoint, 40, "sklearn://digits")
     assert fact["features_total"] == 64
     values = {each["name"]: each["importance"] for each in fact["features"]}
