@@ -82,7 +82,11 @@ class Gang:
 
 
 def run_gang(
-    launch: Launch, world_size: int = 2, watch: Watch | None = None, env: Mapping[str, str] | None = None
+    launch: Launch,
+    world_size: int = 2,
+    watch: Watch | None = None,
+    env: Mapping[str, str] | None = None,
+    patience_s: float = PATIENCE_S,
 ) -> Gang:
     """Run the ranks to their end. `watch` is called with each message as it arrives; `env` is added to theirs."""
     gang = Gang(said=[[] for _ in range(world_size)])
@@ -98,7 +102,7 @@ def run_gang(
         process.start()
     for reader in readers:
         reader.start()
-    _join(gang)
+    _join(gang, patience_s)
     for listener in listeners:
         listener.shutdown(socket.SHUT_RDWR)
     for reader in readers:
@@ -106,8 +110,8 @@ def run_gang(
     return gang
 
 
-def _join(gang: Gang) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
+def _join(gang: Gang, patience_s: float) -> None:
+    deadline_s = time.monotonic() + patience_s
     for each in gang.ranks:
         each.join(max(0.0, deadline_s - time.monotonic()))
     stuck = [rank for rank, each in enumerate(gang.ranks) if each.is_alive()]
