@@ -62,6 +62,7 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 
 
 DROPOUT = Key(0.1, low=0, below=1)
+CELL = Key("lstm", choices=("lstm", "gru"))
 
 Degree = Literal["tensor", "pipeline", "sequence", "expert"]
 
@@ -108,12 +109,17 @@ RECIPES: Mapping[str, RecipeCard] = {
     for card in (
         RecipeCard(
             name="digits_cnn",
-            summary="a small convolutional network on scikit-learn's handwritten digits",
+            summary="a small residual network on scikit-learn's handwritten digits",
             source="sklearn://digits",
             prepares_data=True,
             metrics=("train_loss", "val_loss", "val_accuracy"),
             default_metric="val_loss",
-            model={"width": Key(32), "dropout": DROPOUT},
+            model={
+                "width": Key(16),
+                "blocks": Key(1),
+                "norm": Key("layer", choices=("layer", "batch", "none")),
+                "dropout": DROPOUT,
+            },
             shape=shapes.digits_cnn,
             examples=shapes.labelled_examples,
         ),
@@ -185,6 +191,51 @@ RECIPES: Mapping[str, RecipeCard] = {
             metrics=("train_loss", "val_loss"),
             default_metric="val_loss",
             model={"config": Key(""), "weights": Key(""), "tokenizer": Key(""), "context": Key(128)},
+        ),
+        RecipeCard(
+            name="text_rnn",
+            summary="a character-level LSTM or GRU on a text file (default: the standard library's pydoc topics)",
+            source="text://pydoc_topics",
+            metrics=("train_loss", "val_loss"),
+            default_metric="val_loss",
+            model={
+                "cell": CELL,
+                "layers": Key(1),
+                "width": Key(256),
+                "context": Key(64),
+                "dropout": DROPOUT,
+            },
+        ),
+        RecipeCard(
+            name="text_classification",
+            summary="a transformer or a recurrent network that labels texts, from JSONL or CSV (default: pydoc topics)",
+            source="text://pydoc_topics",
+            metrics=("train_loss", "val_loss", "val_accuracy"),
+            default_metric="val_loss",
+            model={
+                "family": Key("transformer", choices=("transformer", "rnn")),
+                "layers": Key(1),
+                "heads": Key(4),
+                "cell": CELL,
+                "width": Key(64),
+                "context": Key(128),
+                "truncate": Key(False),
+                "dropout": Key(0.2, low=0, below=1),
+            },
+        ),
+        RecipeCard(
+            name="tabular",
+            summary="a multilayer perceptron on the rows of a table, from CSV or parquet (default: breast cancer)",
+            source="sklearn://breast_cancer",
+            metrics=("train_loss", "val_loss", "val_accuracy"),
+            default_metric="val_loss",
+            model={
+                "target": Key("target"),
+                "layers": Key(2),
+                "width": Key(64),
+                "embedding": Key(8),
+                "dropout": DROPOUT,
+            },
         ),
     )
 }

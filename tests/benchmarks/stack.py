@@ -64,7 +64,7 @@ def wait_for_event(client: Client, run: str, kind: str, *, after: int = 0, timeo
     raise RuntimeError(f"run {run}: the watch ended without {kind!r}")
 
 
-def digits_run(name: str, *, steps: int, width: int = 32, memory: str = "1GiB", **sections: Any) -> dict[str, Any]:
+def digits_run(name: str, *, steps: int, width: int = 16, memory: str = "1GiB", **sections: Any) -> dict[str, Any]:
     """The run file that `peers/digits.py` is the counterpart of."""
     return {
         "name": name,

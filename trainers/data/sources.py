@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from trainers.data.idx import is_idx, read_idx
 from trainers.data.sampler import Indices, shuffled
 from trainers.errors import BadConfig
 
@@ -29,12 +30,19 @@ class Labelled:
 
 
 def read_labelled(source: str) -> Labelled:
-    """`sklearn://digits`, or a .npz file with the arrays `x` [n, ...] and `y` [n]. Raises BadConfig."""
+    """`sklearn://digits`, a .npz file with the arrays `x` [n, ...] and `y` [n], or a file of MNIST's format with the images,
+    beside one with the labels: see `trainers.data.idx`. Raises BadConfig."""
     if source == DIGITS:
         return _digits()
     if source.endswith(".npz"):
         return _npz(existing_file(source))
-    raise BadConfig(_PATH, source, f"must be {DIGITS} or a .npz file with the arrays x and y")
+    if is_idx(source):
+        return Labelled(*read_idx(existing_file(source)))
+    raise BadConfig(
+        _PATH,
+        source,
+        f"must be {DIGITS} or a .npz file with the arrays x and y, or a file whose name holds images-idx3-ubyte",
+    )
 
 
 def read_text(source: str) -> str:
@@ -72,12 +80,17 @@ def split_points(size: int, split: tuple[float, float, float]) -> tuple[int, int
     return round(size * split[0]), round(size * (split[0] + split[1]))
 
 
-def _digits() -> Labelled:
+def sklearn_file(source: str, name: str) -> Path:
+    """The data file behind `source`, which scikit-learn brings. Raises BadConfig when it is not installed."""
     # Importing scikit-learn takes a second and starts a thread, which a zygote must not: its data file is enough.
     package = importlib.util.find_spec("sklearn")
     if package is None or not package.submodule_search_locations:
-        raise BadConfig(_PATH, DIGITS, "scikit-learn is not installed on this node: install evertrain[cluster]")
-    with gzip.open(Path(package.submodule_search_locations[0], "datasets", "data", "digits.csv.gz"), "rt") as file:
+        raise BadConfig(_PATH, source, "scikit-learn is not installed on this node: install evertrain[cluster]")
+    return Path(package.submodule_search_locations[0], "datasets", "data", name)
+
+
+def _digits() -> Labelled:
+    with gzip.open(sklearn_file(DIGITS, "digits.csv.gz"), "rt") as file:
         table = np.loadtxt(file, delimiter=",")
     images = table[:, :-1].reshape(-1, 8, 8) / 16
     return Labelled(images.astype(np.float32), table[:, -1].astype(np.int64))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Rotation = tuple[torch.Tensor, torch.Tensor]
 _BASE = 10_000.0  # of the rotary wavelengths
-_STD = 0.02
+_STD, _STD_WIDTH = 0.02, 768  # GPT-2's, at its width
 
 SPLITS: Mapping[str, Split] = {
     "attention.qkv.weight": Split(dim=0, blocks=3),
@@ -246,10 +246,12 @@ class Transformer(nn.Module):
         return logits
 
     def _initialize(self, layers: int) -> None:
+        # Narrower layers sum fewer products: with GPT-2's own 0.02 they would start with next to no signal, and learn late.
+        std = _STD * math.sqrt(_STD_WIDTH / self.tokens.embedding_dim)
         for name, parameter in self.named_parameters():
             if parameter.ndim > 1:
                 ends_a_block = name.endswith(("attention.out.weight", "down.weight"))
-                nn.init.normal_(parameter, std=_STD / math.sqrt(2 * layers) if ends_a_block else _STD)
+                nn.init.normal_(parameter, std=std / math.sqrt(2 * layers) if ends_a_block else std)
 
 
 class _First(nn.Module):

@@ -1,4 +1,4 @@
-"""A small convolutional network on scikit-learn's handwritten digits, or on any images with their classes."""
+"""A residual network on scikit-learn's handwritten digits, on MNIST, or on any images with their classes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from functools import partial
 import torch
 
 from trainers.config import Settings, section
+from trainers.data.checks import check_classes, check_finite, check_parts
+from trainers.data.idx import is_idx
 from trainers.data.loader import Splits, Tensors
 from trainers.data.prepare import is_asked_for, prepare
 from trainers.data.prepared import Prepared
 from trainers.data.sampler import Indices
 from trainers.data.sources import DIGITS, Labelled, read_labelled, split_indices
 from trainers.errors import BadConfig
-from trainers.models.cnn import Cnn
+from trainers.models.cnn import Cnn, Norm
 from trainers.tasks.classification import Classification
 
 
@@ -22,14 +24,19 @@ from trainers.tasks.classification import Classification
 class Model:
     """`model:` of the run file."""
 
-    width: int = 32  # channels of the first convolution
+    width: int = 16  # channels of the first convolution
+    blocks: int = 1  # residual blocks at each of the two resolutions
+    norm: Norm = (
+        "layer"  # batch: statistics of all ranks' micro-batches together, so losses depend on how many there are
+    )
     dropout: float = 0.1
 
 
 def digits_cnn(settings: Settings) -> Classification:
-    """Raises BadConfig when the source holds no images."""
+    """Raises BadConfig when the source holds no images, or nothing to tell apart."""
     model = section(Model, settings.model, "model")
-    if is_asked_for(settings.data) or not settings.data.source.endswith((DIGITS, ".npz")):
+    plain = settings.data.source.endswith((DIGITS, ".npz")) or is_idx(settings.data.source)
+    if is_asked_for(settings.data) or not plain:
         return _on_prepared(prepare(settings.data), settings, model)
     examples = read_labelled(settings.data.source)
     if examples.inputs.ndim not in (3, 4) or min(examples.inputs.shape[-2:]) < 2:
@@ -38,22 +45,24 @@ def digits_cnn(settings: Settings) -> Classification:
             settings.data.source,
             f"x must be images [n, height, width] or [n, channels, height, width], not {examples.inputs.shape}",
         )
-    channels = 1 if examples.inputs.ndim == 3 else examples.inputs.shape[1]
-    height, width_px = examples.inputs.shape[-2:]
-    classes = int(examples.targets.max()) + 1
     parts = split_indices(len(examples.targets), settings.data.split)
+    check_parts(parts, settings.data)
+    check_classes(examples.targets, parts, settings.data)
+    check_finite(examples.inputs, settings.data)
+    channels = 1 if examples.inputs.ndim == 3 else examples.inputs.shape[1]
+    classes = int(examples.targets.max()) + 1
     return Classification(
-        splits=Splits(*(_images(examples, part, channels) for part in parts)),
+        splits=Splits(*(_images(examples, part) for part in parts)),
         build=partial(
             Cnn,
             channels=channels,
-            height=height,
-            width_px=width_px,
             classes=classes,
             width=model.width,
+            blocks=model.blocks,
+            norm=model.norm,
             dropout=model.dropout,
         ),
-        notes={"classes": classes, "input_shape": [channels, height, width_px]},
+        notes={"classes": classes, "input_shape": [channels, *examples.inputs.shape[-2:]]},
     )
 
 
@@ -69,17 +78,17 @@ def _on_prepared(prepared: Prepared, settings: Settings, model: Model) -> Classi
         build=partial(
             Cnn,
             channels=channels,
-            height=height,
-            width_px=width_px,
             classes=len(classes),
             width=model.width,
+            blocks=model.blocks,
+            norm=model.norm,
             dropout=model.dropout,
         ),
         notes={"classes": len(classes), "input_shape": [channels, height, width_px], **prepared.notes},
     )
 
 
-def _images(examples: Labelled, part: Indices, channels: int) -> Tensors:
+def _images(examples: Labelled, part: Indices) -> Tensors:
     inputs = torch.from_numpy(examples.inputs[part])
     if inputs.ndim == 3:
         inputs = inputs.unsqueeze(1)

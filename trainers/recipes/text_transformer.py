@@ -5,15 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-import torch
-
 from trainers.config import Settings, section
-from trainers.data.loader import Splits
-from trainers.data.sources import read_text, split_points
 from trainers.errors import BadConfig
 from trainers.models.transformer import Transformer
-from trainers.tasks.language_modelling import LanguageModelling, Windows
+from trainers.recipes.characters import read_passages
+from trainers.tasks.language_modelling import LanguageModelling
 
 
 @dataclass(frozen=True)
@@ -29,25 +25,21 @@ class Model:
 
 
 def text_transformer(settings: Settings) -> LanguageModelling:
-    """The text is cut in three in its own order: validation and test are passages that training never saw."""
+    """Raises BadConfig when the text is shorter than the context, or the heads do not divide the width."""
     model = section(Model, settings.model, "model")
     if model.width % (2 * model.heads):
         raise BadConfig("model.width", model.width, f"must be a multiple of twice model.heads, {2 * model.heads}")
-    codes = np.frombuffer(read_text(settings.data.source).encode("utf-32-le"), dtype=np.uint32)
-    vocabulary, ids = np.unique(codes, return_inverse=True)
-    tokens = torch.from_numpy(ids.astype(np.int64))
-    first, second = split_points(len(tokens), settings.data.split)
-    parts = (tokens[:first], tokens[first:second], tokens[second:])
+    passages = read_passages(settings.data, model.context)
     return LanguageModelling(
-        splits=Splits(*(Windows(part, model.context) for part in parts)),
+        splits=passages.splits,
         build=partial(
             Transformer,
-            vocabulary=len(vocabulary),
+            vocabulary=len(passages.vocabulary),
             layers=model.layers,
             heads=model.heads,
             width=model.width,
             dropout=model.dropout,
             experts=model.experts,
         ),
-        notes={"vocabulary": "".join(map(chr, vocabulary)), "context": model.context},
+        notes={"vocabulary": passages.vocabulary, "context": model.context},
     )

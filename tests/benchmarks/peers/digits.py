@@ -35,7 +35,7 @@ def tell(marks: Path | None, **facts: Any) -> None:
 
 def engine_of(width: int, batch: int, world: int, lr: float) -> Any:
     torch.manual_seed(0)
-    model = Cnn(channels=1, height=8, width_px=8, classes=10, width=width, dropout=0.1)
+    model = Cnn(channels=1, classes=10, width=width, blocks=1, norm="layer", dropout=0.1)
     config = {
         "train_batch_size": batch,
         "train_micro_batch_size_per_gpu": batch // world,
@@ -85,7 +85,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--tell-every", type=int, default=100)

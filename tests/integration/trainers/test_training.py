@@ -46,11 +46,11 @@ def test_bf16_trains(zero: int, tmp_path: Path, reference: dict[int, float | Non
     assert losses == pytest.approx(reference, rel=0.03)
 
 
-def test_the_whole_life_of_digits_cnn_reaches_97_percent(tmp_path: Path) -> None:
-    launch = digits_launch(tmp_path, train={"epochs": 20}, model={"width": 32})
+def test_the_whole_life_of_digits_cnn_reaches_98_percent(tmp_path: Path) -> None:
+    launch = digits_launch(tmp_path, train={"epochs": 20}, model={})
     gang = run_gang(launch)
     done = gang.one(Done)
-    assert done.metrics["test_accuracy"] >= 0.97
+    assert done.metrics["test_accuracy"] >= 0.98
     assert [each.epoch for each in gang.of(EpochEnded)] == list(range(20))
     best = [each for each in gang.of(Sealed) if each.best]
     assert done.checkpoint == best[-1].checkpoint

@@ -7,6 +7,7 @@ import importlib
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -137,7 +138,7 @@ def test_a_key_takes_its_own_kind_and_says_what_would_be_right(
 
 
 def test_unknown_model_keys_are_refused() -> None:
-    with pytest.raises(BadConfig, match=r"^model\.depth: got 3: unknown key; known: width, dropout"):
+    with pytest.raises(BadConfig, match=r"^model\.depth: got 3: unknown key; known: width, blocks, norm, dropout"):
         digits_cnn(settings("sklearn://digits", depth=3))
 
 
@@ -174,3 +175,32 @@ def test_a_package_that_is_not_installed_is_named_with_what_brings_it(
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(BadConfig, match=advice):
         MAKERS[name](settings(source, **model))
+
+
+@pytest.mark.parametrize("recipe", ["text_rnn", "text_transformer"])
+def test_a_text_shorter_than_the_context_is_refused(recipe: str, tmp_path: Path) -> None:
+    (tmp_path / "some.txt").write_text("To be, or not to be\n" * 10)
+    with pytest.raises(
+        BadConfig, match=r"^model\.context: got 64: must be shorter than .*: its validation part holds 30"
+    ):
+        MAKERS[recipe](settings(str(tmp_path / "some.txt"), context=64))
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "words"),
+    [
+        (
+            np.full((20, 4, 4), np.nan),
+            np.arange(20) % 2,
+            r"x holds NaN or infinity in 20 of 20 rows \(0, 1, 2, 3, 4, \.\.\.",
+        ),
+        (np.zeros((20, 4, 4)), np.ones(20), "all 14 training examples are of class 1: there is nothing to tell apart"),
+        (np.zeros((20, 4, 4)), np.arange(20) - 5, "classes must be numbered from 0, not from -5"),
+        (np.zeros((3, 4, 4)), np.arange(3), r"^data\.split: .*leaves the test part empty: .*some\.npz holds 3"),
+        (np.zeros((20, 4)), np.arange(20), "x must be images"),
+    ],
+)
+def test_images_that_cannot_be_learned_from_are_refused(x: object, y: object, words: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "some.npz", x=x, y=y)
+    with pytest.raises(BadConfig, match=words):
+        digits_cnn(settings(str(tmp_path / "some.npz")))

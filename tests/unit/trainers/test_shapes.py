@@ -15,7 +15,11 @@ from trainers.shapes import ModelShape
 
 KNOWN = [name for name, card in RECIPES.items() if card.shape is not None]
 CHANGED: dict[str, list[dict[str, Any]]] = {
-    "digits_cnn": [{"width": 8}],
+    "digits_cnn": [
+        {"width": 8},
+        {"blocks": 3, "norm": "none", "width": 12},
+        {"norm": "batch", "dropout": 0.0},
+    ],
     "text_transformer": [
         {"layers": 3, "width": 96, "heads": 2, "context": 16},
         {"width": 200, "heads": 4},

@@ -1,0 +1,57 @@
+"""January's model of the flights from New York (flights.yaml), judged by month over the whole year.
+
+    python deploy/examples/flights_by_month.py CHECKPOINT      a sealed checkpoint's directory
+
+The further a month is from January, the less its flights look like what the model learned: drift that nobody made up.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.metrics import roc_auc_score
+
+from trainers.contract import MANIFEST_NAME, Manifest
+from trainers.data.flights import FLIGHTS, all_flights, known_before_departure
+from trainers.data.tables import Encoding, Table, table_of
+from trainers.models.tabular import TabularMlp
+from trainers.weights_only import read_file
+
+
+class JanuarysModel:
+    """The network of a checkpoint of the recipe `tabular`, with the encoding that it was trained with."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        notes = Manifest.from_json((checkpoint / MANIFEST_NAME).read_text()).extra["notes"]
+        self._encoding = Encoding(**notes["encoding"])
+        self._network = TabularMlp(**notes["network"]).eval()
+        self._network.load_state_dict(read_file(checkpoint / "mp_rank_00_model_states.pt", "cpu")["module"])
+
+    def chances(self, table: Table) -> npt.NDArray[np.float32]:
+        """[n]: how likely each flight is to be late."""
+        columns = self._encoding.encode(table, np.arange(len(table))).columns
+        with torch.no_grad():
+            logits = self._network(columns["numbers"], columns["categories"], torch.zeros(len(table)))
+        chances: npt.NDArray[np.float32] = logits.softmax(dim=1)[:, 1].numpy()
+        return chances
+
+
+def by_month(chances: Callable[[Table], npt.NDArray[np.floating]]) -> dict[int, tuple[int, float, float]]:
+    """For each month: flights, the share of them that was late, and the area under the ROC curve of `chances`."""
+    judged = {}
+    for month, flights in all_flights().groupby("month"):
+        table = table_of(known_before_departure(flights), "delayed", FLIGHTS)
+        area = float(roc_auc_score(table.targets, chances(table)))
+        judged[int(month)] = (len(table), float(table.targets.mean()), area)
+    return judged
+
+
+if __name__ == "__main__":
+    print("month  flights   late    AUC")
+    for month, (flights, late, area) in by_month(JanuarysModel(Path(sys.argv[1])).chances).items():
+        print(f"{month:5}  {flights:7}  {late:5.1%}  {area:.3f}")
