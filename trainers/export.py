@@ -3,6 +3,9 @@
     model.safetensors    the whole model's weights, under the names and in the precision that it trained with
     config.json          what they belong to: recipe, its `model:` keys, the task's notes, step, metrics, versions
 
+A model of Hugging Face's leaves as what its `from_pretrained` loads, tokenizer included, and our config as evertrain.json.
+Tables whose rows were spread over the ranks stand among the weights, as `tables.NAME` [rows, width].
+
 The checkpoint may lie at any URL that fsspec knows. Every file is held to the manifest first, and nothing is unpickled
 but tensors and plain values. One process does it, on the CPU, with the whole model in memory.
 """
@@ -23,16 +26,19 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from trainers.beside import state_name
 from trainers.catalogue import RECIPES
 from trainers.checkpoint import file_trouble
 from trainers.contract import MANIFEST_NAME, ExitCode, Manifest
 from trainers.errors import BadConfig, StorageError, TrainerError
+from trainers.models import pretrained, sharded_table
 from trainers.models.divided import Split
 from trainers.storage import open_storage
 from trainers.weights_only import read_file
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
+CONFIG_BESIDE_NAME = "evertrain.json"  # where config.json is the one that `from_pretrained` reads
 
 Weights = dict[str, torch.Tensor]
 
@@ -45,12 +51,17 @@ def export(checkpoint: str, to: Path) -> Path:
     """
     with tempfile.TemporaryDirectory(prefix="evertrain-export-") as scratch:
         manifest, directory = _verified(checkpoint, Path(scratch))
-        weights = whole_weights(manifest, directory)
+        weights = {**whole_weights(manifest, directory), **_tables(manifest, directory)}
         config = json.dumps(_config(checkpoint, manifest), indent=1)
+        foreign = manifest.extra.get("notes", {}).get("transformers")
         try:
             to.mkdir(parents=True, exist_ok=True)
-            _replace(to / WEIGHTS_NAME, lambda path: save_file(weights, path, metadata={"format": "pt"}))
-            _replace(to / CONFIG_NAME, lambda path: path.write_text(config))
+            if foreign is None:
+                _replace(to / WEIGHTS_NAME, lambda path: save_file(weights, path, metadata={"format": "pt"}))
+            else:
+                pretrained.save_pretrained(weights, foreign, str(to))
+            name = CONFIG_NAME if foreign is None else CONFIG_BESIDE_NAME
+            _replace(to / name, lambda path: path.write_text(config))
         except OSError as error:
             raise StorageError(f"cannot write to {to}: {error.strerror or error}") from error
         except SafetensorError as error:  # its own word for a full disk
@@ -106,6 +117,18 @@ def _slice(names: list[str], tensor_rank: int, manifest: Manifest, directory: Pa
     if stages == 1:
         return kept
     return {name.partition(".")[2]: each for name, each in kept.items()}  # with experts, stages number their layers
+
+
+def _tables(manifest: Manifest, directory: Path) -> Weights:
+    """What a task kept on its ranks, rows of tables, each table whole."""
+    ranks = [state_name(rank) for rank in range(manifest.world_size)]
+    if not {each.path for each in manifest.files}.issuperset(ranks):
+        return {}
+    kept = [_read(directory, each) for each in ranks]
+    names = [name for name, part in kept[0].items() if isinstance(part, Mapping) and "rows" in part]
+    return {
+        f"tables.{name}": sharded_table.whole({rank: each[name] for rank, each in enumerate(kept)}) for name in names
+    }
 
 
 def _judged(states: Mapping[str, Any]) -> Weights:

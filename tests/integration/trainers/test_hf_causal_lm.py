@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import torch
 from tests.integration.trainers.gangs import Gang, digits_launch, run_gang
 from tests.tiny_llama import VOCABULARY, write_tiny_llama
 from trainers.config import Data, Settings, Train
-from trainers.contract import Done, ExitCode, Failed, Launch, Manifest, Sealed
-from trainers.models.pretrained import save_pretrained
+from trainers.contract import Done, ExitCode, Failed, Launch, Sealed
+from trainers.export import export
 from trainers.recipes.hf_causal_lm import hf_causal_lm
 
 transformers = pytest.importorskip("transformers")
@@ -45,9 +46,7 @@ def weights(gang: Gang) -> dict[str, torch.Tensor]:
 
 
 def exported(gang: Gang, directory: Path) -> Path:
-    manifest = Manifest.from_json(Path(gang.of(Sealed)[-1].checkpoint, "manifest.json").read_text())
-    save_pretrained(weights(gang), manifest.extra["notes"]["transformers"], str(directory))
-    return directory
+    return export(gang.of(Sealed)[-1].checkpoint, directory)
 
 
 def of_token_frequencies(llama: Path) -> float:
@@ -62,6 +61,7 @@ def test_a_tiny_llama_learns_english_and_from_pretrained_loads_what_was_saved(ll
     gang = run_gang(llama_launch(tmp_path / "first", {"config": str(llama)}))
     assert gang.one(Done).metrics["test_loss"] < of_token_frequencies(llama) - 0.3
     directory = exported(gang, tmp_path / "exported")
+    assert json.loads((directory / "evertrain.json").read_text())["target"] == "hf_causal_lm"
     tokens = transformers.AutoTokenizer.from_pretrained(directory)("The print function", return_tensors="pt")[
         "input_ids"
     ]

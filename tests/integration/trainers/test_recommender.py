@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.integration.trainers.families import MOVIELENS, movielens_launch, six_steps_of_a_recommender
 from tests.integration.trainers.gangs import LONG_PATIENCE_S, Gang, again, restored_step, run_gang
@@ -14,6 +15,7 @@ from tests.integration.trainers.rankings import by_factors, ndcg_at_10
 from trainers.config import Data, Settings, Train
 from trainers.contract import Done, Message, Sealed, Step
 from trainers.data.ratings import read_ratings
+from trainers.export import export
 from trainers.models.sharded_table import whole
 from trainers.recipes.recommender import recommender
 
@@ -60,6 +62,8 @@ def test_rows_on_two_ranks_learn_what_rows_on_one_learn(zero: int, tmp_path: Pat
     assert gang.losses() == pytest.approx(unsharded.losses(), rel=1e-5)
     assert torch.allclose(last_table(gang), last_table(unsharded), atol=1e-5)
     assert gang.one(Done).metrics == pytest.approx(unsharded.one(Done).metrics, rel=1e-4)
+    exported = load_file(export(gang.of(Sealed)[-1].checkpoint, tmp_path / "exported") / "model.safetensors")
+    assert torch.equal(exported["tables.items"], last_table(gang))
 
 
 @pytest.mark.parametrize("ranks_after", [2, 1])
