@@ -435,7 +435,8 @@ def test_a_models_weights_leave_as_one_file_and_a_config(evertrain: Run, stack: 
     weights = load_file(tmp_path / "out/model.safetensors")
     assert torch.equal(weights["layer.weight"], torch.arange(6.0).view(2, 3))
     config = json.loads((tmp_path / "out/config.json").read_text())
-    assert (config["target"], config["model"]) == ("digits_cnn", {"width": 8, "dropout": 0.1})
+    model = {"width": 8, "blocks": 1, "norm": "layer", "dropout": 0.1}
+    assert (config["target"], config["model"]) == ("digits_cnn", model)
     assert config["notes"] == {"classes": 10}
 
     (checkpoint / "mp_rank_00_model_states.pt").write_bytes(b"short")
