@@ -411,6 +411,9 @@ def _check_rest(settings: Settings) -> None:
         raise BadConfig("parallelism.offload", settings.parallelism.offload, "needs parallelism.zero of at least 1")
     if settings.checkpoint.keep < 1:
         raise BadConfig("checkpoint.keep", settings.checkpoint.keep, "must be at least 1")
+    if settings.train.precision == "fp16" and settings.parallelism.zero == 0:
+        why = "needs parallelism.zero of at least 1: without ZeRO, DeepSpeed unscales gradients that it never scaled"
+        raise BadConfig("train.precision", "fp16", why)
     sliced = [each for each in ("tensor", "pipeline", "expert") if getattr(settings.parallelism, each) > 1]
     if settings.train.optimizer == "muon" and sliced:
         raise BadConfig("train.optimizer", "muon", f"needs whole matrices: parallelism.{sliced[0]} must be 1")

@@ -181,6 +181,9 @@ def _options(spec: RunSpec) -> Iterator[Problem]:
     train, parallel = spec.train, spec.parallelism
     if train.loss_scale != "dynamic" and train.precision != "fp16":
         yield Problem("train.loss_scale", shorten(train.loss_scale), "is for train.precision fp16: leave it out")
+    if train.precision == "fp16" and parallel.zero == 0 and not parallel.auto:
+        words = "needs parallelism.zero of at least 1: without ZeRO, DeepSpeed unscales gradients that it never scaled"
+        yield Problem("train.precision", "fp16", words)
     divided = [each for each in _TOGETHER if getattr(parallel, each) > 1]
     if train.micro_batch == "auto" and (parallel.zero == 3 or divided):
         layout = ", ".join([*divided, *(["zero 3"] if parallel.zero == 3 else [])])

@@ -80,15 +80,17 @@ def test_activation_checkpointing_of_a_model_without_blocks_is_refused(tmp_path:
     assert "Cnn has no nn.ModuleList" in gang.one(Failed).message
 
 
-@pytest.mark.parametrize("zero", [0, 2])
+@pytest.mark.parametrize("zero", [1, 2])
 def test_fp16_trains_with_a_loss_scale(zero: int, tmp_path: Path) -> None:
+    # By sgd, whose steps are as long as the gradient: Adam's would be the same at any scale.
+    six_steps = {**SIX_STEPS, "optimizer": "sgd", "lr": 0.05}
     launch = digits_launch(
-        tmp_path, train={**SIX_STEPS, "precision": "fp16", "loss_scale": 1024}, parallelism={"zero": zero}
+        tmp_path, train={**six_steps, "precision": "fp16", "loss_scale": 1024}, parallelism={"zero": zero}
     )
     launch = replace(launch, kind="entrypoint", target=f"{odd_tasks.__name__}:half_precision_digits")
     gang = run_gang(launch)
     assert gang.codes == [0, 0], gang.of(Failed)
-    reference = run_gang(digits_launch(tmp_path / "fp32", train=SIX_STEPS, parallelism={"zero": zero})).losses()
+    reference = run_gang(digits_launch(tmp_path / "fp32", train=six_steps, parallelism={"zero": zero})).losses()
     assert gang.losses() != reference
     assert gang.losses() == pytest.approx(reference, rel=0.01)
 
@@ -240,9 +242,9 @@ def test_weights_that_overflowed_are_never_sealed(zero: int, tmp_path: Path) -> 
 
 
 def test_the_limit_of_steps_may_end_an_epoch_early(tmp_path: Path) -> None:
-    """Nine steps are an epoch; the rest of one is evaluated as one, and counts for early stopping."""
+    """Ten steps are the first epoch; the rest of one is evaluated as one, and counts for early stopping."""
     stopping = {"metric": "val_accuracy", "mode": "min", "patience": 9}
     gang = run_gang(digits_launch(tmp_path, train={"epochs": 5, "steps": 12, "early_stopping": stopping}))
-    assert [(each.epoch, each.step) for each in gang.of(EpochEnded)] == [(0, 9), (1, 12)]
+    assert [(each.epoch, each.step) for each in gang.of(EpochEnded)] == [(0, 10), (1, 12)]
     assert gang.one(Done).step == 12
     assert gang.one(Done).stopped_early is None

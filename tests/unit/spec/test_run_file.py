@@ -103,7 +103,7 @@ def test_a_dumped_run_file_has_the_sections_and_keys_that_ranks_read() -> None:
 
 
 def test_every_training_option_and_every_source_of_weights_reaches_the_ranks() -> None:
-    parsed = spec.parse(json.dumps({**LEAST, "train": OPTIONS, "init_from": INIT_FROM}))
+    parsed = spec.parse(json.dumps({**LEAST, "train": OPTIONS, "init_from": INIT_FROM, "parallelism": {"zero": 1}}))
     dumped = {name: value for name, value in spec.dump(parsed).items() if name in CONFIG_SECTIONS}
     settings = read_settings(Launch("r", "r", 1, 1, "recipe", "digits_cnn", dumped, "/c", "/s"))
     assert (settings.train.lr, settings.train.micro_batch) == ("auto", "auto")
@@ -136,6 +136,7 @@ def test_server_and_ranks_know_the_same_keys(key: str) -> None:
         ({"train": {"epochs": 1, "lr": "fast"}}, "train.lr", "must be auto or a number"),
         ({"train": {"epochs": 1, "micro_batch": 1.5}}, "train.micro_batch", "auto or a whole number"),
         ({"train": {"epochs": 1, "micro_batch": 0}}, "train.micro_batch", "greater than 0"),
+        ({"train": {"epochs": 1, "precision": "fp16"}}, "train.precision", "zero of at least 1"),
         ({"train": {"epochs": 1, "loss_scale": 8}}, "train.loss_scale", "is for train.precision fp16"),
         ({"train": {"epochs": 1, "ema": 1}}, "train.ema", "less than 1"),
         ({"train": {"epochs": 1, "ema": 0.9}, "parallelism": {"zero": 3}}, "train.ema", "zero must be at most 2"),
