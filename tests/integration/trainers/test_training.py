@@ -38,12 +38,22 @@ def test_accumulation_keeps_the_losses(tmp_path: Path, reference: dict[int, floa
     assert gang.losses() == pytest.approx(reference, rel=1e-5)
 
 
+BY_SGD = {**STEPS, "optimizer": "sgd", "lr": 0.05}
+"""Its steps are as long as the gradient. Those of Adam follow its sign at first, which rounding turns where it is tiny."""
+
+
+@pytest.fixture(scope="module")
+def by_sgd(tmp_path_factory: pytest.TempPathFactory) -> dict[int, float | None]:
+    launch = digits_launch(tmp_path_factory.mktemp("by_sgd"), train=BY_SGD, parallelism={"zero": 0})
+    return run_gang(launch, world_size=1).losses()
+
+
 @pytest.mark.parametrize("zero", [0, 2, 3])
-def test_bf16_trains(zero: int, tmp_path: Path, reference: dict[int, float | None]) -> None:
-    gang = run_gang(digits_launch(tmp_path, train={**STEPS, "precision": "bf16"}, parallelism={"zero": zero}))
+def test_bf16_trains(zero: int, tmp_path: Path, by_sgd: dict[int, float | None]) -> None:
+    gang = run_gang(digits_launch(tmp_path, train={**BY_SGD, "precision": "bf16"}, parallelism={"zero": zero}))
     losses = gang.losses()
-    assert losses != reference
-    assert losses == pytest.approx(reference, rel=0.03)
+    assert losses != by_sgd
+    assert losses == pytest.approx(by_sgd, rel=0.03)
 
 
 def test_the_whole_life_of_digits_cnn_reaches_98_percent(tmp_path: Path) -> None:
