@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from captum.attr import IntegratedGradients, Occlusion
 from torch import nn
 from torch.nn import functional
 
@@ -46,6 +45,8 @@ def integrated_gradients(
     """
     with torch.no_grad():
         change = float(forward(*inputs)[0, target] - forward(*baselines)[0, target])
+    from captum.attr import IntegratedGradients  # here: a zygote, which imports every module, has no use for it
+
     method: Any = IntegratedGradients(forward)
     for steps in _STEPS:
         parts = method.attribute(inputs, baselines, target=target, n_steps=steps, internal_batch_size=_BATCH)
@@ -63,6 +64,8 @@ def occlusion(
     `tokens` int64 [1, positions]; each of the `replacements`, of that shape, is tried, and their mean taken.
     `forward(tokens)` gives logits [batch, classes].
     """
+    from captum.attr import Occlusion
+
     method: Any = Occlusion(lambda changed: functional.log_softmax(forward(changed), dim=-1)[:, target])
     with torch.no_grad():
         each = [

@@ -39,7 +39,8 @@ class BatchNorm(nn.Module):
         return x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
 
     def _of_all_ranks(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        wide = x.float()
+        # In 64 bits: the variance is the small difference of two large numbers.
+        wide = x.double()
         moments = torch.stack((wide.mean(dim=(0, 2, 3)), wide.square().mean(dim=(0, 2, 3))))
         ranks = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
         if ranks > 1:
