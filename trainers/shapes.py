@@ -109,20 +109,27 @@ def _linear(inputs: int, outputs: int) -> tuple[Tensor, ...]:
     return (Tensor(inputs * outputs), Tensor(outputs))
 
 
-def _convolution(inputs: int, outputs: int, kernel: int) -> tuple[Tensor, ...]:
-    return (Tensor(inputs * outputs * kernel * kernel), Tensor(outputs))
+def _convolution(inputs: int, outputs: int, kernel: int, bias: bool) -> tuple[Tensor, ...]:
+    weight = Tensor(inputs * outputs * kernel * kernel)
+    return (weight, Tensor(outputs)) if bias else (weight,)
 
 
 def digits_cnn(keys: Keys, facts: Facts) -> ModelShape:
     """`trainers.models.cnn.Cnn`."""
-    width, blocks, normed = _count(keys, "width"), _count(keys, "blocks"), keys["norm"] != "none"
+    width, blocks, norm = _count(keys, "width"), _count(keys, "blocks"), str(keys["norm"])
+    normed = norm != "none"
     pixels, fewer = facts["height"] * facts["width"], -(-facts["height"] // 2) * -(-facts["width"] // 2)
-    plain = _residual("residual", width, width, (pixels, pixels), normed)
-    halving = _residual("halving", width, 2 * width, (pixels, fewer), normed)
-    wide = _residual("wide residual", 2 * width, 2 * width, (fewer, fewer), normed)
+    plain = _residual("residual", width, width, (pixels, pixels), norm)
+    halving = _residual("halving", width, 2 * width, (pixels, fewer), norm)
+    wide = _residual("wide residual", 2 * width, 2 * width, (fewer, fewer), norm)
     features = 2 * width * 16  # of the grid's cells
     dropped = 2 if float(keys["dropout"]) > 0 else 0
-    first = Layer("first", _convolution(facts["channels"], width, 3), facts["channels"] * pixels, output=width * pixels)
+    first = Layer(
+        "first",
+        _convolution(facts["channels"], width, 3, norm != "batch"),
+        facts["channels"] * pixels,
+        output=width * pixels,
+    )
     last = Layer(
         "head",
         (*_norm(2 * width, normed), *_linear(features, facts["classes"])),
@@ -134,15 +141,15 @@ def digits_cnn(keys: Keys, facts: Facts) -> ModelShape:
     return ModelShape((first, *(each for each in repeated if each.count), last))
 
 
-def _residual(name: str, inputs: int, outputs: int, pixels: tuple[int, int], normed: bool) -> Layer:
+def _residual(name: str, inputs: int, outputs: int, pixels: tuple[int, int], norm: str) -> Layer:
     """`trainers.models.cnn.Residual`: its norms and convolutions keep their inputs, its ReLUs what they pass on."""
-    before, after = pixels
-    shortcut = () if inputs == outputs else _convolution(inputs, outputs, 1)
+    (before, after), normed, bias = pixels, norm != "none", norm != "batch"
+    shortcut = () if inputs == outputs else _convolution(inputs, outputs, 1, bias)
     parameters = (
         *_norm(inputs, normed),
-        *_convolution(inputs, outputs, 3),
+        *_convolution(inputs, outputs, 3, bias),
         *_norm(outputs, normed),
-        *_convolution(outputs, outputs, 3),
+        *_convolution(outputs, outputs, 3, bias),
         *shortcut,
     )
     kept = (1 + (normed or bool(shortcut))) * inputs * before + (1 + normed) * outputs * after

@@ -8,6 +8,7 @@ as long as a step has one micro-batch; with accumulation the statistics are thos
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,25 +34,31 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Collective in training; in evaluation the running statistics are taken."""
-        mean, variance = self._of_all_ranks(x) if self.training else (self.running_mean, self.running_variance)
-        scale = self.weight * torch.rsqrt(variance.float() + _EPSILON).to(x.dtype)
-        shift = self.bias - mean.to(x.dtype) * scale
-        return x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
+        if self.training:
+            centred, variance = self._of_all_ranks(x.float())
+        else:
+            centred, variance = x.float() - self.running_mean.float().view(-1, 1, 1), self.running_variance.float()
+        scale = self.weight.float() * torch.rsqrt(variance + _EPSILON)
+        return (centred * scale.view(-1, 1, 1) + self.bias.float().view(-1, 1, 1)).to(x.dtype)
 
     def _of_all_ranks(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        # In 64 bits: the variance is the small difference of two large numbers.
-        wide = x.double()
-        moments = torch.stack((wide.mean(dim=(0, 2, 3)), wide.square().mean(dim=(0, 2, 3))))
+        """`x` less its mean, and its variance [channels]: of the differences, for that of two large numbers is inexact."""
         ranks = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-        if ranks > 1:
-            moments = _sum_over_ranks(moments) / ranks
-        mean, variance = moments[0], (moments[1] - moments[0].square()).clamp_min(0)
+        average = partial(_over_all_ranks, ranks=ranks)
+        mean = average(x)
+        centred = x - mean.view(-1, 1, 1)
+        variance = average(centred.square())
         samples = x.numel() // x.shape[1] * ranks
         with torch.no_grad():
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), _MOMENTUM)
             unbiased = variance * (samples / max(1, samples - 1))
             self.running_variance.lerp_(unbiased.to(self.running_variance.dtype), _MOMENTUM)
-        return mean, variance
+        return centred, variance
+
+
+def _over_all_ranks(values: torch.Tensor, ranks: int) -> torch.Tensor:
+    mean = values.mean(dim=(0, 2, 3))
+    return mean if ranks == 1 else _sum_over_ranks(mean) / ranks
 
 
 class _SumOverRanks(torch.autograd.Function):

@@ -32,12 +32,13 @@ class Residual(nn.Module):
 
     def __init__(self, channels: int, outputs: int, *, stride: int, norm: Norm) -> None:
         super().__init__()
+        bias = norm != "batch"  # which takes away what a bias adds: its gradient would be rounding alone
         self.first_norm = _NORMS[norm](channels)
-        self.first = nn.Conv2d(channels, outputs, 3, stride=stride, padding=1)
+        self.first = nn.Conv2d(channels, outputs, 3, stride=stride, padding=1, bias=bias)
         self.second_norm = _NORMS[norm](outputs)
-        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1, bias=bias)
         same = channels == outputs and stride == 1
-        self.shortcut = nn.Identity() if same else nn.Conv2d(channels, outputs, 1, stride=stride)
+        self.shortcut = nn.Identity() if same else nn.Conv2d(channels, outputs, 1, stride=stride, bias=bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`x` [batch, channels, height, width]; [batch, outputs, height / stride, width / stride], rounded up."""
@@ -53,7 +54,7 @@ class Cnn(nn.Module):
 
     def __init__(self, *, channels: int, classes: int, width: int, blocks: int, norm: Norm, dropout: float) -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels, width, 3, padding=1)
+        self.first = nn.Conv2d(channels, width, 3, padding=1, bias=norm != "batch")
         self.blocks = nn.Sequential(
             *(Residual(width, width, stride=1, norm=norm) for _ in range(blocks)),
             Residual(width, 2 * width, stride=2, norm=norm),
