@@ -8,16 +8,19 @@ import pytest
 import yaml
 
 from orchestrator import spec
+from orchestrator.planning.plan import review
 from trainers.catalogue import RECIPES
 
 EXAMPLES = sorted((Path(__file__).parents[3] / "deploy" / "examples").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_is_a_run_file(path: Path) -> None:
+def test_an_example_is_a_run_file_that_can_work(path: Path) -> None:
     document = yaml.safe_load(path.read_text())
     document.pop("code", None)  # a directory, which only `evertrain submit` ships
-    spec.parse(yaml.safe_dump(document))
+    parsed = spec.parse(yaml.safe_dump(document))
+    assert parsed.name == document["name"]
+    assert review(parsed, []).problems == ()
 
 
 def test_every_recipe_has_an_example() -> None:
