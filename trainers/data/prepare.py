@@ -72,9 +72,19 @@ class Slot:
     first_row: int  # of the whole source
 
 
+class Tell(Protocol):
+    """Takes what is being done, and to how many of the pieces it is done."""
+
+    def __call__(self, words: str, done: int = 0, of: int = 0) -> None: ...
+
+
 def here(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
     """In this process, one after the other."""
     return map(function, items)
+
+
+def silent(words: str, done: int = 0, of: int = 0) -> None:
+    """Tells nobody."""
 
 
 def is_asked_for(data: Data) -> bool:
@@ -82,7 +92,7 @@ def is_asked_for(data: Data) -> bool:
     return replace(data, source="", split=_PLAIN.split) != _PLAIN
 
 
-def prepare(data: Data, root: str | Path | None = None, each: Each = here) -> Prepared:
+def prepare(data: Data, root: str | Path | None = None, each: Each = here, tell: Tell = silent) -> Prepared:
     """The prepared data of a run file's section, made now if they are not there. One process makes them, others wait.
 
     Raises BadData with the rows that break a rule, BadConfig on all else that cannot work, and StorageError on a full disk.
@@ -93,18 +103,18 @@ def prepare(data: Data, root: str | Path | None = None, each: Each = here) -> Pr
     with _writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
         key = key_of(data, pieces, directory)
-        with _alone(directory / f".{key}.lock"):
-            made = find(directory, key) or _made(data, key, pieces, directory, each)
+        with _alone(directory / f".{key}.lock", tell):
+            made = find(directory, key) or _made(data, key, pieces, directory, each, tell)
     return made
 
 
-def _made(data: Data, key: str, pieces: Sequence[Fragment], root: Path, each: Each) -> Prepared:
+def _made(data: Data, key: str, pieces: Sequence[Fragment], root: Path, each: Each, tell: Tell) -> Prepared:
     """Make the directory beside its place, and move it there when it is whole."""
     for left in root.glob(f".{key}.*/"):  # by a process that was killed
         shutil.rmtree(left)
     work = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=root))
     try:
-        _make(data, key, pieces, work, each)
+        _make(data, key, pieces, work, each, tell)
         work.chmod(0o755)
         os.rename(work, root / key)
     finally:
@@ -168,24 +178,37 @@ def _known_digests(root: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def _alone(lock: Path, tell: Tell) -> Iterator[None]:
     """One process at a time; the kernel lets go for one that dies."""
     with open(lock, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tell("another process prepares the same data: waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _make(data: Data, key: str, pieces: Sequence[Fragment], work: Path, each: Each) -> None:
+def _counted(results: Iterable[R], pieces: Sequence[object], words: str, tell: Tell) -> Iterator[R]:
+    """The results of a pass over the pieces, told as they come."""
+    tell(words, 0, len(pieces))
+    for done, result in enumerate(results, start=1):
+        tell(words, done, len(pieces))
+        yield result
+
+
+def _make(data: Data, key: str, pieces: Sequence[Fragment], work: Path, each: Each, tell: Tell) -> None:
     first = next((table for piece in pieces for table, _ in survey.places(piece) if table.num_rows), None)
     if first is None:
         raise BadConfig("data.source", data.source, "holds no rows")
     roles = roles_of(first.schema, data)
-    surveys = list(each(partial(survey.survey, roles=roles, data=data), pieces))
+    surveying = each(partial(survey.survey, roles=roles, data=data), pieces)
+    surveys = list(_counted(surveying, pieces, "checking every row", tell))
     grey = _judge(surveys, roles, data)
     parts, dropped = split_rows(surveys, data)
     slots = list(_slots(pieces, parts))
-    gathering = partial(_gather, roles=roles, data=data, grey=grey)
-    statistics = reduce(merged, each(gathering, slots), Statistics())
+    gathering = each(partial(_gather, roles=roles, data=data, grey=grey), slots)
+    statistics = reduce(merged, _counted(gathering, pieces, "looking at the training part", tell), Statistics())
     labels = sum(statistics.labels.values(), Counter[Any]())
     if wrong := list(checks.label_findings(labels, roles, data)):
         raise BadData(data.source, wrong)
@@ -193,7 +216,8 @@ def _make(data: Data, key: str, pieces: Sequence[Fragment], work: Path, each: Ea
     rows = {name: int(sum((each == number).sum() for each in parts)) for number, name in enumerate(PARTS)}
     template = apply(_typed_first(pieces, parts, data), fitted)
     _allocate(work, template, rows)
-    for _ in each(partial(write_piece, data=data, fitted=fitted, directory=work), slots):
+    writing = each(partial(write_piece, data=data, fitted=fitted, directory=work), slots)
+    for _ in _counted(writing, pieces, "writing the arrays", tell):
         pass
     profile = profile_of(statistics, fitted)
     _write(work / PROFILE, json.dumps(profile, indent=1))

@@ -504,7 +504,7 @@ def test_a_piece_that_cannot_be_read_on_another_node_is_told_as_here(tmp_path: P
     source = written(tmp_path / "in", flights())
     (piece, *_) = fragments(source)
     Path(source).unlink()
-    row = ray_job._work(pickle.dumps(first_rows), {"number": 3, "item": pickle.dumps(piece)})
+    row = ray_job._work(pickle.dumps(first_rows), {"number": 3, "item": pickle.dumps(({}, piece))})
     told = pickle.loads(row["told"])
     assert (row["number"], told.path, told.got) == (3, "data.source", source)
     assert "cannot read it" in told.expected
