@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 PROCESS = "trainers.data.ahead:run"
 YOUNG_S = 30.0  # an attempt may have begun since the agent made its list
 _RANK = 0
+_TAIL_LINES = 50
 
 Key = tuple[str, int]  # run, attempt
 FindZygote = Callable[[Mapping[str, object], Accelerator], Awaitable[str]]
@@ -111,6 +113,7 @@ class _Preparation:
         self._redact = Redactor(tuple(order.secrets.values()))
         self._said = PreparationReport(0, None, None)
         self._failed: contract.Failed | None = None
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._prepared: contract.Prepared | None = None
         self._changed = asyncio.Event()
         self._task = asyncio.create_task(self._run())
@@ -189,8 +192,15 @@ class _Preparation:
                 pass
 
     def _printed(self, lines: Sequence[str]) -> None:
+        self._tail.extend(lines)
         for line in lines:
             log.info("preparing data of %s/%d: %s", self._order.run_id, self._order.attempt, line)
+
+    def _last_words(self, code: int) -> contract.Failed | None:
+        """The process's own account, or what it printed where it could give none."""
+        if self._failed is not None or not self._tail or not code:
+            return self._failed
+        return contract.Failed(code, self._tail[-1], traceback="\n".join(self._tail))
 
     def _outcome(self, exited: Exited) -> contract.Prepared | Failure:
         if exited.status == 0 and self._prepared is not None:
@@ -201,7 +211,7 @@ class _Preparation:
             host=self._share.host,
             code=exited.status,
             signal=exited.signal,
-            report=self._failed,
+            report=self._last_words(exited.status or 0),
             vanished="it exited with 0 and told nothing" if exited.status == 0 else None,
             oom_evidence=f"the kernel ended it at {exited.max_rss_bytes / 2**30:.2f} GiB"
             if killed_for_memory

@@ -84,6 +84,7 @@ def _on_prepared(prepared: Prepared, settings: Settings, model: Model) -> Classi
             dropout=model.dropout,
         ),
         notes={"classes": len(classes), "input_shape": [channels, height, width_px], **prepared.notes},
+        classes=tuple(map(str, classes)),
     )
 
 

@@ -150,7 +150,7 @@ def test_data_that_fail_a_check_end_the_run_with_the_rows_before_anything_is_pla
     data = {"source": str(tmp_path / "images.npz"), "prepared": str(tmp_path / "out"), "columns": {"y": {"max": 2}}}
     run = stack.client.submit(digits("bad-rows", data=data))
     ended = stack.client.wait(run.id)
-    assert (ended.state, ended.reason.code) == ("FAILED", "not_retriable")
+    assert (ended.state, ended.reason.code) == ("FAILED", "not_retriable"), ended.reason
     assert "data.columns.y.max: y must be at most 2: 10 rows, the first 3" in ended.reason.message
     assert "images.npz rows 3, 7, 11, 15, 19" in ended.reason.message
     (attempt,) = ended.attempts
