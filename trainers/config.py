@@ -188,6 +188,12 @@ class InitFrom:
     freeze: tuple[str, ...] = ()  # patterns of parameters that do not learn
     groups: tuple[Group, ...] = ()  # the first that matches holds
 
+    @property
+    def named(self) -> tuple[str, str]:
+        """Where the run file names the source, and how."""
+        key = "model" if self.model else "checkpoint" if self.checkpoint else "file"
+        return f"init_from.{key}", str(getattr(self, key))
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -71,8 +71,7 @@ def facts(
 
 @app.command()
 def alias(
-    name: Name,
-    version: Annotated[int, typer.Argument(min=1)],
+    model: Versioned,
     alias: Annotated[str, typer.Argument(help="Such as champion.")],
     output: Output = None,
 ) -> None:
@@ -80,7 +79,8 @@ def alias(
     from orchestrator.cli import render
 
     with connected() as client:
-        found = client.set_alias(name, version, alias, project=project())
+        found = _named(client, model)
+        found = client.set_alias(found.name, found.version, alias, project=project())
     show(found, lambda: render.model(found))
 
 
