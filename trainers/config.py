@@ -141,7 +141,9 @@ class Train:
     betas: tuple[float, float] = (0.9, 0.999)
     schedule: Schedule = field(default_factory=Schedule)
     clip: float | None = None  # largest norm of the whole gradient
-    precision: Literal["fp32", "bf16", "fp16"] | None = None  # None: bf16 on a GPU, fp32 on a CPU
+    precision: Literal["fp32", "bf16", "fp16"] | None = (
+        None  # None, where no run file says: bf16 on a GPU, fp32 on a CPU
+    )
     loss_scale: float | Literal["dynamic"] = "dynamic"  # of fp16
     label_smoothing: float = 0.0
     ema: float | None = None  # decay of the averaged weights that are evaluated and kept
