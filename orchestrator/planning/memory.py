@@ -8,6 +8,8 @@ divides, parameters that it keeps gathered), so does this. Every size is in byte
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -190,10 +192,59 @@ def _model_state(stage: _Stage, layout: Layout, setting: Setting) -> tuple[int, 
             return element * whole, element * whole, optimizer
         case 2:
             windows = 2 if setting.accumulation > 1 else 1  # the sum so far, and what is being added to it
-            return element * whole, windows * element * divided, optimizer
+            return element * whole, windows * element * _gradients_of_a_part(stage, layout), optimizer
         case _:
             small = stage.kept_whole(setting.persistence_threshold)
             return element * (divided + small), element * divided, optimizer
+
+
+_EDGES = 64  # between parts that are looked at
+
+
+def _gradients_of_a_part(stage: _Stage, layout: Layout) -> int:
+    """Elements of the gradients that ZeRO 2 keeps for one rank: of a parameter that reaches beyond the rank's part, all. The
+    parts are equal pieces of all parameters in a row; experts are divided among other ranks, and their edges left out."""
+    ranks = layout.zero_ranks
+    if ranks == 1 or layout.expert > 1:
+        return stage.divided
+    row = _Row(stage.layers, layout)
+    size = math.ceil(row.elements / ranks)
+    some = range(0, ranks, math.ceil(ranks / _EDGES))
+    return max(row.end_of((part + 1) * size) - row.start_of(part * size) for part in some)
+
+
+class _Row:
+    """Parameters one behind the other, as a rank holds them: where each begins and ends, in elements."""
+
+    def __init__(self, layers: Sequence[tuple[Layer, int]], layout: Layout) -> None:
+        self._begins: list[int] = []  # of each kind of layer
+        self._ends: list[list[int]] = []  # of the parameters in one of its layers
+        self.elements = 0
+        for layer, count in layers:
+            held = (elements for elements, _, number in _held([(layer, 1)], layout) for _ in range(number))
+            if ends := list(itertools.accumulate(held)):
+                self._begins.append(self.elements)
+                self._ends.append(ends)
+                self.elements += count * ends[-1]
+
+    def start_of(self, place: int) -> int:
+        """Where the parameter at the place begins."""
+        layer, ends, within = self._at(place)
+        index = bisect.bisect_right(ends, within)
+        return layer + (ends[index - 1] if index else 0)
+
+    def end_of(self, place: int) -> int:
+        """Where the parameter before the place ends."""
+        layer, ends, within = self._at(place - 1)
+        return layer + ends[bisect.bisect_right(ends, within)]
+
+    def _at(self, place: int) -> tuple[int, list[int], int]:
+        """Where the layer begins, its parameters' ends, and how far the place is into it."""
+        place = min(place, self.elements - 1)  # the last part is filled up
+        kind = bisect.bisect_right(self._begins, place) - 1
+        ends = self._ends[kind]
+        within = (place - self._begins[kind]) % ends[-1]
+        return place - within, ends, within
 
 
 def _buffers(stage: _Stage, layout: Layout, setting: Setting) -> tuple[int, int]:

@@ -34,11 +34,11 @@ def of(layout: Layout, setting: Setting = SETTING) -> Memory:
     [
         (Layout(workers=4), "fp32", 4 * N, 4 * N, 8 * N),
         (Layout(workers=4, zero=1), "fp32", 4 * N, 4 * N, 12 * N / 4),
-        (Layout(workers=4, zero=2), "fp32", 4 * N, 4 * N / 4, 12 * N / 4),
+        (Layout(workers=4, zero=2), "fp32", 4 * N, 4 * 24 * MIB, 12 * N / 4),
         (Layout(workers=4, zero=3), "fp32", 4 * N / 4, 4 * N / 4, 12 * N / 4),
         (Layout(workers=4), "bf16", 2 * N, 2 * N, 12 * N),
         (Layout(workers=4, zero=1), "bf16", 2 * N, 2 * N, 12 * N / 4),
-        (Layout(workers=4, zero=2), "bf16", 2 * N, 2 * N / 4, 12 * N / 4),
+        (Layout(workers=4, zero=2), "bf16", 2 * N, 2 * 24 * MIB, 12 * N / 4),
         (Layout(workers=4, zero=3), "bf16", 2 * N / 4, 2 * N / 4, 12 * N / 4),
         (Layout(workers=4, tensor=2), "fp32", 4 * 48 * MIB, 4 * 48 * MIB, 8 * 48 * MIB),
         (Layout(workers=4, zero=3, tensor=2), "fp32", 4 * 24 * MIB, 4 * 24 * MIB, 12 * 24 * MIB),
@@ -46,7 +46,7 @@ def of(layout: Layout, setting: Setting = SETTING) -> Memory:
             Layout(workers=4, zero=2, sequence=4),
             "fp32",
             4 * N,
-            4 * N / 4,
+            4 * 24 * MIB,
             12 * N / 4,
         ),  # ZeRO divides over those, too
         (Layout(workers=4, pipeline=4), "fp32", 4 * 24 * MIB, 4 * 24 * MIB, 8 * 24 * MIB),  # two blocks and an end
@@ -117,7 +117,13 @@ def test_a_pipeline_has_several_micro_batches_under_way() -> None:
 
 
 def test_accumulation_costs_zero_2_a_second_share_of_gradients() -> None:
-    assert of(Layout(workers=4, zero=2), replace(SETTING, accumulation=2)).gradients == 2 * 4 * N / 4
+    assert of(Layout(workers=4, zero=2), replace(SETTING, accumulation=2)).gradients == 2 * 4 * 24 * MIB
+
+
+@pytest.mark.parametrize(("ranks", "blocks"), [(1, 10), (2, 5), (5, 2), (4, 3), (3, 4), (10, 1), (20, 1), (4096, 1)])
+def test_zero_2_keeps_whole_gradients_of_what_reaches_beyond_a_ranks_part(ranks: int, blocks: int) -> None:
+    """Of ten parameters alike: a third is three and a third of the fourth, so in the middle parts of four are kept."""
+    assert of(Layout(workers=ranks, zero=2)).gradients == 4 * blocks * 8 * MIB
 
 
 def test_a_rank_that_shares_with_nobody_holds_nothing_twice() -> None:
