@@ -19,9 +19,10 @@ from orchestrator.core.ledger import Ledger, TimeClass
 from orchestrator.core.scheduling.fit import Node
 from orchestrator.core.scheduling.plan import ClusterFit
 from orchestrator.errors import Problem
-from orchestrator.planning import choice, layout, memory, outlook, plan
+from orchestrator.planning import choice, memory, outlook, plan
 from orchestrator.protocol.convert import RunView, from_proto, from_struct, run_detail, run_summary, to_proto, to_struct
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
+from trainers import layout
 
 COUNTERPARTS: dict[str, type[Any]] = {
     "AdmittedSeals": orders.AdmittedSeals,
@@ -29,7 +30,7 @@ COUNTERPARTS: dict[str, type[Any]] = {
     "Attempt": runs.Attempt,
     "AttemptEnded": observations.AttemptEnded,
     "AttemptOrder": orders.AttemptOrder,
-    "Batch": layout.Batch,
+    "Batch": layout.BatchPlan,
     "Budgets": runs.Budgets,
     "Checkpoint": records.Checkpoint,
     "CheckpointSealed": observations.CheckpointSealed,
