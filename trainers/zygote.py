@@ -507,7 +507,7 @@ def _insist_on_environment(accelerator: str) -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **wanted})
 
 
-def _preload() -> None:
+def preload() -> None:
     import trainers
 
     for name in PRELOADED:
@@ -565,7 +565,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     _clear(options.socket)
     _insist_on_environment(options.accelerator)
-    _preload()
+    preload()
     _insist_on_untouched_cuda()
     insist_on_one_thread()
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trainers.contract import Admitted, Launch, Message, Restored, Step, decode
-from trainers.zygote import PRELOADED
 
 PATIENCE_S = 120.0  # a bound for hanging on a busy machine, not a measurement
 LONG_PATIENCE_S = 280.0  # for trainings that take a quarter of it where nothing else runs
@@ -199,7 +198,7 @@ def _context() -> ForkServerContext:
     # The server process imports once, single-threaded, so that forks of it can compute.
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", DS_ACCELERATOR="cpu")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*PRELOADED, "trainers.train"])
+    context.set_forkserver_preload(["tests.integration.trainers.as_in_a_zygote"])
     return context
 
 
