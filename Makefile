@@ -11,7 +11,7 @@ demo: setup  ## train digits on two ranks, kill one in the middle, see it recove
 	$(BIN)/python -m deploy.demo
 
 test: setup system-packages lint  ## everything that must hold, about 20 minutes on 2 cores
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2
 
 setup: $(INSTALLED)
 
