@@ -6,13 +6,18 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-_CLUSTERS = ("tests/integration/cluster/", "tests/integration/stack/", "tests/integration/test_stack.py")
+_INTEGRATION = "tests/integration/"
 _TRAININGS = "tests/integration/trainers/"
+_WITHOUT_CLUSTER = (_TRAININGS, "tests/integration/api/", "tests/integration/cli/")
 
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+def _needs_cluster(nodeid: str) -> bool:
+    return nodeid.startswith(_INTEGRATION) and not nodeid.startswith(_WITHOUT_CLUSTER)
 
 
 class _ByFile(LoadScopeScheduling):
@@ -23,7 +28,7 @@ class _ByFile(LoadScopeScheduling):
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return "clusters" if nodeid.startswith(_CLUSTERS) else nodeid.partition("::")[0]
+        return "clusters" if _needs_cluster(nodeid) else nodeid.partition("::")[0]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -34,4 +39,4 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByFile
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The longest units come first in a parallel run, so that at its end every process has something left to do."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: (not item.nodeid.startswith(_CLUSTERS), not item.nodeid.startswith(_TRAININGS)))
+        items.sort(key=lambda item: (not _needs_cluster(item.nodeid), not item.nodeid.startswith(_TRAININGS)))
