@@ -61,7 +61,8 @@ def known(name: str, keys: dict[str, Any], source: str = "", found: Facts = NOTH
     source = source or card.source
     shape = card.shape_of(keys, source, found)
     assert isinstance(shape, ModelShape)
-    return shape, MAKERS[name](Settings(Data(source), Train(global_batch=ROWS, epochs=1), model=keys))
+    label = "delayed" if "flights" in source else None
+    return shape, MAKERS[name](Settings(Data(source, label=label), Train(global_batch=ROWS, epochs=1), model=keys))
 
 
 def models_of(task: Any) -> dict[str, nn.Module]:
