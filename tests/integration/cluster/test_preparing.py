@@ -23,11 +23,11 @@ from trainers.config import Data, section
 from trainers.data.prepare import key_of, prepare
 from trainers.data.reading.tables import fragments
 
-ROWS, PIECE_ROWS = 200, 100
+ROWS = 200
 
 
-def images(directory: Path) -> str:
-    """A parquet file of noise in two classes and two row groups."""
+def images(directory: Path, pieces: int = 1) -> str:
+    """A parquet file of noise in two classes. Several pieces are prepared by a Ray Data job, whose workers take seconds."""
     random = np.random.default_rng(0)
     bodies = []
     for pixels in random.integers(0, 255, (ROWS, 8, 8), dtype=np.uint8):
@@ -36,7 +36,7 @@ def images(directory: Path) -> str:
         bodies.append(stream.getvalue())
     table = pa.table({"image": bodies, "label": [number % 2 for number in range(ROWS)]})
     path = directory / "images.parquet"
-    pyarrow.parquet.write_table(table, path, row_group_size=PIECE_ROWS)
+    pyarrow.parquet.write_table(table, path, row_group_size=ROWS // pieces)
     return str(path)
 
 
@@ -69,7 +69,7 @@ def held(source: str, prepared: Path) -> Iterator[None]:
 def test_a_ray_data_job_prepares_before_the_gang_is_placed_and_the_next_run_finds_what_it_made(
     stage: Stage, tmp_path: Path
 ) -> None:
-    spec = training(images(tmp_path), tmp_path / "out")
+    spec = training(images(tmp_path, pieces=2), tmp_path / "out")
     first = stage.run(spec)
     assert stage.server.wait_ended(first).outcome == "succeeded"
     kinds = [type(each.what) for each in stage.server.observations[first]]

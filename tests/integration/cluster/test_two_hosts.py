@@ -17,6 +17,7 @@ from orchestrator.core.runs import FailureKind
 from tests.integration.cluster.conftest import RayNode, Stage
 from tests.integration.cluster.network_hosts import NetworkHosts, why_not
 from tests.integration.cluster.test_attempts import LONG_DIGITS
+from tests.integration.cluster.test_preparing import held, images, preparing, training
 
 SPREAD = {**LONG_DIGITS, "resources": {"workers": 2, "cpu": 1, "placement": "spread"}}
 TWO_NODES = 2
@@ -50,6 +51,19 @@ def second(wide: Stage, hosts: NetworkHosts) -> Iterator[RayNode]:
     wide.server.wait("both nodes", lambda: len(wide.server.nodes) == TWO_NODES)
     yield node
     node.close()
+
+
+def test_data_are_prepared_on_every_node_of_a_gang_and_made_once_where_they_share_a_directory(
+    wide: Stage, second: RayNode, tmp_path: Path
+) -> None:
+    source, out = images(tmp_path), tmp_path / "out"
+    with held(source, out):
+        key = wide.run({**training(source, out), "resources": SPREAD["resources"]})
+        wide.server.wait("a word of both nodes", lambda: len(preparing(wide, key)) == TWO_NODES)
+        assert len(wide.ranks()) == TWO_NODES
+    assert wide.server.wait_ended(key).outcome == "succeeded"
+    assert any("checking every row" in each for each in preparing(wide, key))
+    assert len(list(out.glob("*/manifest.json"))) == 1
 
 
 def test_a_lost_host_ends_the_attempt_and_the_next_one_goes_on_from_its_checkpoint(
