@@ -22,7 +22,8 @@ from trainers.facts import (
     TABLES,
     TEXTS,
     Sources,
-    prepared,
+    prepared_images,
+    prepared_table,
     pretrained,
     samples,
     transitions,
@@ -163,7 +164,7 @@ RECIPES: Mapping[str, RecipeCard] = {
             shape=recipe_shapes.digits_cnn,
             sources=IMAGES,
             examples=samples,
-            look=prepared,
+            look=prepared_images,
         ),
         RecipeCard(
             name="text_transformer",
@@ -301,6 +302,7 @@ RECIPES: Mapping[str, RecipeCard] = {
             shape=recipe_shapes.tabular,
             sources=TABLES,
             examples=samples,
+            look=prepared_table,
         ),
     )
 }

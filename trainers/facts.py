@@ -68,7 +68,7 @@ def _scrambled(z: int) -> int:
 
 DIGITS: Facts = {"samples": 1797, "channels": 1, "height": 8, "width": 8, "classes": 10}
 _MOVIELENS: Facts = {"samples": 100_004, "items": 9066, "kinds": 20}
-_FLIGHTS = (  # of the year and of each month: flights; carriers and destinations with an id for unknown ones
+_FLIGHTS = (  # of the year and of each month: flights; of their training part, carriers and destinations, and an unknown one
     (327_346, 17, 105),
     (26_398, 17, 93),
     (23_611, 16, 92),
@@ -152,16 +152,29 @@ def pretrained(model: Keys, data: Mapping[str, Any]) -> Facts:
     return {"config": config} if isinstance(config, dict) else unread
 
 
-def prepared(model: Keys, data: Mapping[str, Any]) -> Facts:
+def prepared_images(model: Keys, data: Mapping[str, Any]) -> Facts:
     """Of images that were prepared on this machine for a run file that said the same of `data:`; nothing where there are
     none. See `trainers.data.prepared`."""
+    return _prepared(data, _of_images)
+
+
+def prepared_table(model: Keys, data: Mapping[str, Any]) -> Facts:
+    """The same of rows with a class each."""
+    return _prepared(data, _of_table)
+
+
+def _prepared(data: Mapping[str, Any], read: Callable[[Path, Mapping[str, Any]], Facts]) -> Facts:
+    """`read` is given a prepared directory and its manifest."""
     root = Path(str(data.get("prepared") or "").removeprefix("file://"))
     if not root.is_absolute():
         return NOTHING
     wanted = _asked(data)
     for directory, manifest in _manifests(root):
         if _asked(manifest["data"]) == wanted:
-            return _of_images(directory, manifest)
+            try:
+                return read(directory, manifest)
+            except (OSError, ValueError, KeyError, TypeError):  # made by another version, or damaged: its rank says so
+                return NOTHING
     return NOTHING
 
 
@@ -182,15 +195,21 @@ def _asked(data: Mapping[str, Any]) -> Any:
 
 
 def _of_images(directory: Path, manifest: Mapping[str, Any]) -> Facts:
-    try:
-        shape = _shape_of(directory / "train" / "inputs.npy")[1:]
-        classes, training = len(manifest["fitted"]["classes"]), int(manifest["rows"]["train"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return NOTHING
+    shape = _shape_of(directory / "train" / "inputs.npy")[1:]
     if len(shape) not in (2, 3):
         return NOTHING
     channels, height, width = shape if len(shape) == 3 else (1, *shape)
-    return {"training": training, "channels": channels, "height": height, "width": width, "classes": classes}
+    return {**_of_classes(manifest), "channels": channels, "height": height, "width": width}
+
+
+def _of_table(directory: Path, manifest: Mapping[str, Any]) -> Facts:
+    roles, values = manifest["fitted"]["roles"], manifest["fitted"]["categories"]
+    categories = tuple(1 + len(values[name]) for name in roles["categories"])
+    return {**_of_classes(manifest), "numbers": len(roles["numbers"]), "categories": categories}
+
+
+def _of_classes(manifest: Mapping[str, Any]) -> Facts:
+    return {"training": int(manifest["rows"]["train"]), "classes": len(manifest["fitted"]["classes"])}
 
 
 def _shape_of(path: Path) -> tuple[int, ...]:

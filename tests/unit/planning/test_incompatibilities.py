@@ -46,6 +46,12 @@ def test_nothing_is_held_against_plain_zero(zero: int) -> None:
     assert list(incompatible(Request(passed, Layout(workers=4, zero=zero)))) == []
 
 
+def test_every_rule_is_about_keys_that_are_passed() -> None:
+    layouts = [Layout(workers=4, zero=zero, pipeline=pipeline) for zero in range(4) for pipeline in (1, 2)]
+    requests = [Request({}, each, precision, 1.0, True) for each in layouts for precision in ("fp32", "bf16", "fp16")]
+    assert not [rule.name for rule in RULES.values() for each in requests if rule.applies(each)]
+
+
 def test_a_misspelt_key_is_answered_with_the_right_one() -> None:
     (problem,) = incompatible(Request({"zero_optimization": {"reduce_buckt_size": 10}}, Layout(workers=2, zero=2)))
     assert problem.message.endswith("did you mean reduce_bucket_size?")

@@ -334,3 +334,22 @@ def test_prepared_images_tell_what_they_are(tmp_path: Path) -> None:
     assert card.training_examples({}, "sklearn://digits", 0.70, found) == found["training"]
     other = {**said, "steps": {**said["steps"], "normalize": "none"}}
     assert card.found_here({}, other) == {}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed")
+def test_a_prepared_table_tells_its_columns(tmp_path: Path) -> None:
+    rows = [
+        f"{number * 0.5},{['red', 'green', 'blue'][number % 3]},{['no', 'yes'][number % 2]}" for number in range(60)
+    ]
+    file = tmp_path / "rows.csv"
+    file.write_text("\n".join(["weight,colour,label", *rows]))
+    data = {"source": str(file), "prepared": str(tmp_path / "prepared")}
+    document = {"name": "a", "recipe": "tabular", "train": {"epochs": 1, "global_batch": 8}, "data": data}
+    said = spec.dump(spec.load(document))["data"]
+    task: Any = MAKERS["tabular"](Settings(section(Data, said, "data"), Train(global_batch=8, epochs=1)))
+    card = RECIPES["tabular"]
+    found = card.found_here({}, said)
+    assert found == {"training": len(task.splits.train), "classes": 2, "numbers": 1, "categories": (4,)}
+    shape = card.shape_of({}, str(file), found)
+    assert isinstance(shape, ModelShape)
+    assert sizes(shape) == sizes_of([task.model()])
