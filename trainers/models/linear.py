@@ -35,7 +35,7 @@ class LinearPair(nn.Linear):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, 2 * outputs, bias=False)
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
         if x.device.type == "cpu":
             first, second = (product(x, half) for half in self.weight.chunk(2))
         else:
@@ -47,7 +47,7 @@ def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """`x` [..., inputs] times the transpose of `weight` [outputs, inputs], in `x`'s type."""
     by_onednn = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.numel() > 0
     if by_onednn and _HAS_ONEDNN and not torch.compiler.is_compiling():
-        multiplied: torch.Tensor = _Product.apply(x, weight)
+        multiplied: torch.Tensor = _Product.apply(x, weight)  # type: ignore[no-untyped-call]
         return multiplied
     return functional.linear(x, weight)
 
@@ -59,7 +59,7 @@ class _Product(torch.autograd.Function):
         return _onednn(x, weight)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         x, weight = ctx.saved_tensors
         gradient = gradient.contiguous()
@@ -78,4 +78,5 @@ def _rows(x: torch.Tensor) -> torch.Tensor:
     return x.reshape(-1, x.shape[-1])
 
 
-_HAS_ONEDNN = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+_THERE = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+_HAS_ONEDNN = _THERE and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")

@@ -24,7 +24,7 @@ class RMSNorm(nn.RMSNorm):
             and x.dtype == self.weight.dtype == torch.float32
             and not torch.compiler.is_compiling()
         ):
-            normed: torch.Tensor = _Normed.apply(x, self.weight)
+            normed: torch.Tensor = _Normed.apply(x, self.weight)  # type: ignore[no-untyped-call]
             return normed
         return super().forward(x)
 
@@ -38,10 +38,11 @@ class _Normed(torch.autograd.Function):
         scale = (mean_square + _EPS).rsqrt()
         unit = x * scale
         ctx.save_for_backward(unit, scale, weight)
-        return unit * weight
+        normed: torch.Tensor = unit * weight
+        return normed
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         unit, scale, weight = ctx.saved_tensors
         by_unit = (gradient * unit).view(-1, weight.numel())
