@@ -108,6 +108,8 @@ def build_engine(
         lr_scheduler=schedule,
         mpu=place.mpu,
     )[0]
+    if world.size == 1 and settings.parallelism.zero == 0:  # it would copy all gradients together, and back
+        engine.enable_backward_allreduce = False
     if settings.train.compile:
         _compile(engine, world.device)
     return engine

@@ -29,7 +29,7 @@ def deepspeed_optimizer(train: Train) -> dict[str, Any] | None:
             return {"type": "SGD", "params": {**common, "momentum": train.momentum}}
         case "adamw" | "adam":
             decoupled = train.optimizer == "adamw"
-            adam = {"betas": list(train.betas), "torch_adam": True, "adam_w_mode": decoupled}
+            adam = {"betas": list(train.betas), "torch_adam": True, "adam_w_mode": decoupled, "fused": True}
             return {"type": "AdamW" if decoupled else "Adam", "params": {**common, **adam}}
         case "lion" | "muon":
             return None

@@ -23,6 +23,8 @@ from trainers.errors import BadConfig
 from trainers.models.divided import Split, copied, keep_part, summed
 from trainers.models.dropout import SampleDropout
 from trainers.models.experts import Experts
+from trainers.models.linear import Linear, LinearPair
+from trainers.models.rms_norm import RMSNorm
 from trainers.shapes import feed_width
 
 if TYPE_CHECKING:
@@ -42,17 +44,17 @@ SPLITS: Mapping[str, Split] = {
 
 
 def rotation(positions: torch.Tensor, head_width: int) -> Rotation:
-    """Cosines and sines float32 [context, head_width / 2] for `positions` [context]."""
+    """Cosines and sines float32 [context, head_width] for `positions` [context], the first half of the sines negative."""
     exponents = torch.arange(0, head_width, 2, device=positions.device, dtype=torch.float32) / head_width
     angles = positions.float().unsqueeze(1) * _BASE**-exponents
-    return angles.cos(), angles.sin()
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def rotated(x: torch.Tensor, by: Rotation) -> torch.Tensor:
     """`x` [batch, context, heads, head_width], each pair (i, i + head_width / 2) turned by its position's angle."""
     cos, sin = (each.to(x.dtype).unsqueeze(1) for each in by)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
 class Attention(nn.Module):
@@ -63,8 +65,8 @@ class Attention(nn.Module):
         self.heads = heads  # on this rank
         self.head_width = width // heads
         self.causal = causal
-        self.qkv = nn.Linear(width, 3 * width, bias=False)  # rows: 3, heads, head_width
-        self.out = nn.Linear(width, width, bias=False)
+        self.qkv = Linear(width, 3 * width)  # rows: 3, heads, head_width
+        self.out = Linear(width, width)
         self._tensor_group: ProcessGroup | None = None
         self._swapping: Any = None
 
@@ -128,8 +130,8 @@ class Feed(nn.Module):
 
     def __init__(self, *, width: int) -> None:
         super().__init__()
-        self.gate_up = nn.Linear(width, 2 * feed_width(width), bias=False)  # rows: 2, feed_width
-        self.down = nn.Linear(feed_width(width), width, bias=False)
+        self.gate_up = LinearPair(width, feed_width(width))
+        self.down = Linear(feed_width(width), width)
         self._tensor_group: ProcessGroup | None = None
 
     def divide(self, place: Place) -> None:
@@ -142,7 +144,7 @@ class Feed(nn.Module):
             keep_part(self.down, SPLITS["down.weight"], place.at.tensor, tensor)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        gate, up = self.gate_up(copied(x, self._tensor_group)).chunk(2, dim=-1)
+        gate, up = self.gate_up(copied(x, self._tensor_group))
         out: torch.Tensor = self.down(functional.silu(gate) * up)
         return summed(out, self._tensor_group)
 
@@ -152,9 +154,9 @@ class Block(nn.Module):
 
     def __init__(self, *, width: int, heads: int, dropout: float, causal: bool, index: int, experts: int) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(width, eps=1e-5)
+        self.attention_norm = RMSNorm(width)
         self.attention = Attention(width=width, heads=heads, causal=causal)
-        self.feed_norm = nn.RMSNorm(width, eps=1e-5)
+        self.feed_norm = RMSNorm(width)
         feed = partial(Feed, width=width)
         self.feed = Experts(width=width, experts=experts, expert=feed) if experts else feed()
         self.attention_dropout = SampleDropout(dropout, layer=2 * index + 1)
@@ -206,8 +208,8 @@ class Transformer(nn.Module):
             Block(width=width, heads=heads, dropout=dropout, causal=causal, index=index, experts=experts)
             for index in range(layers)
         )
-        self.norm = nn.RMSNorm(width, eps=1e-5)
-        self.head = nn.Linear(width, outputs or vocabulary, bias=False)
+        self.norm = RMSNorm(width)
+        self.head = Linear(width, outputs or vocabulary)
         self._part = 0  # of every sequence, on this rank
         self._initialize(layers)
 

@@ -61,7 +61,8 @@ class LanguageModelling:
         return {**batch, "tokens": batch["tokens"][:, index * positions : (index + 1) * positions + 1]}
 
     def _token_losses(self, model: Model, batch: Batch, smoothing: float = 0.0) -> torch.Tensor:
-        logits = model(*self.inputs(batch)).float()
-        return functional.cross_entropy(
-            logits.transpose(1, 2), batch["tokens"][:, 1:], reduction="none", label_smoothing=smoothing
+        logits, targets = model(*self.inputs(batch)).float(), batch["tokens"][:, 1:]
+        losses = functional.cross_entropy(
+            logits.flatten(0, 1), targets.flatten(), reduction="none", label_smoothing=smoothing
         )
+        return losses.view(targets.shape)
