@@ -17,9 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-_STATES = 300
-_RATE_STEPS = 200
-"""Thresholds are computed for rates in steps of a two-hundredth and used for all rates between."""
+_STATES = 150
+_RATE_STEPS = 100
+"""Thresholds are computed for rates in steps of a hundredth, and used for all rates around."""
 _SHIFT_DEVIATIONS = 0.25
 _LEAST_SHIFT = 0.02
 WARM_UP = 200
@@ -114,7 +114,7 @@ class PageHinkley:
 
 @lru_cache(maxsize=4096)
 def _limits(rate_step: int, alarms: FalseAlarms, shift: float | None) -> tuple[float, float]:
-    """The shift to look for and the threshold, of rates around `rate_step` two-hundredths.
+    """The shift to look for and the threshold, of rates around `rate_step` hundredths.
 
     The threshold is that of a quarter of the probability, for a rate that is known. One that is learned from the stream
     doubles it, as simulations have it; the rest is a margin.

@@ -112,7 +112,8 @@ def classifier_test(reference: npt.NDArray[Any], current: npt.NDArray[Any], seed
         return Evidence("c2st", 0.0, 1.0, len(ours), len(theirs))
     generator = np.random.default_rng(seed)
     embedding = learn(theirs, seed)
-    halves = [[half[generator.permutation(len(half))][part::2] for half in (ours, theirs)] for part in (0, 1)]
+    shuffled = [rows[generator.permutation(len(rows))] for rows in (ours, theirs)]
+    halves = [[rows[part::2] for rows in shuffled] for part in (0, 1)]
     (fit_ours, fit_theirs), (test_ours, test_theirs) = (
         [_described(embedding, each) for each in half] for half in halves
     )

@@ -155,7 +155,9 @@ class NumberSummary:
 
     def facts(self) -> dict[str, Any]:
         counts = {"k": self.k, "count": self.count, "missing": self.missing, "infinite": self.infinite}
-        return {**counts, "mean": self.mean, "spread": self.spread} if self.count else counts
+        if not self.count:
+            return counts
+        return {**counts, "mean": self.mean, "spread": self.spread, "extremes": [len(self.lowest), len(self.highest)]}
 
     def blob(self) -> bytes:
         if not self.count:
@@ -166,10 +168,11 @@ class NumberSummary:
     def read(cls, facts: Mapping[str, Any], blob: bytes) -> NumberSummary:
         if not blob:
             return cls(**facts)
-        kept = min(EXTREMES, int(facts["count"]))
-        extremes = np.frombuffer(blob[: 16 * kept], dtype=np.float64)
-        sketch = datasketches.kll_doubles_sketch.deserialize(blob[16 * kept :])
-        summary = cls(**facts, lowest=extremes[:kept], highest=extremes[kept:], sketch=sketch)
+        counts = dict(facts)
+        low, high = (int(each) for each in counts.pop("extremes"))
+        extremes = np.frombuffer(blob[: 8 * (low + high)], dtype=np.float64)
+        sketch = datasketches.kll_doubles_sketch.deserialize(blob[8 * (low + high) :])
+        summary = cls(**counts, lowest=extremes[:low], highest=extremes[low:], sketch=sketch)
         if summary.sketch.n != summary.count:
             raise SketchError(f"a sketch of {summary.sketch.n} values stands beside a count of {summary.count}")
         return summary
@@ -357,8 +360,6 @@ class TableSummary:
         table = cls(rows=int(head["rows"]), k=int(head["k"]))
         for each in head["columns"]:
             summary = _KINDS[each["kind"]].read(each["facts"], data[place : place + each["bytes"]])
-            if summary.rows != table.rows:
-                raise SketchError(f"column {each['name']} has {summary.rows} rows, its table {table.rows}")
             table.columns[each["name"]] = summary
             place += each["bytes"]
         if place != len(data):
