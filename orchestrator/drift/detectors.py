@@ -9,7 +9,7 @@ holds the same probability.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -189,7 +189,3 @@ def hddm_a(alarms: FalseAlarms = FalseAlarms()) -> Detector:
     from river.drift.binary import HDDMA
 
     return _Rivers(HDDMA(drift_confidence=alarms.probability / math.sqrt(alarms.items)), ones=True)
-
-
-def first_alarm(detector: Detector, batches: Iterable[npt.NDArray[Any]]) -> Alarm | None:
-    return next((alarm for batch in batches if (alarm := detector.update(batch)) is not None), None)

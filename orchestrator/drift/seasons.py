@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -49,6 +48,3 @@ class SeasonalReference:
         """Take in rows that are known to be usual: of the reference period, or of a window that was judged stable."""
         number = season_of(time, self.season, self.utc_offset_s)
         self.parts.setdefault(number, TableSummary(k=REFERENCE_K)).merge(rows)
-
-    def to_bytes(self) -> Mapping[int, bytes]:
-        return {number: part.to_bytes() for number, part in self.parts.items()}
