@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import base64
+from collections import Counter
 
-import datasketches
 import numpy as np
 import pytest
 
@@ -12,6 +11,7 @@ from orchestrator.drift.estimation import Confidences, estimated_accuracy, estim
 from orchestrator.drift.multivariate import classifier_test, empty, learn, mmd
 from orchestrator.drift.reference import CONFIDENCE, PREDICTION, ProfileError, read_profile
 from orchestrator.drift.tests import Evidence
+from trainers.data.preparing.profile import FORMAT, category, number
 
 
 def pairs(generator: np.random.Generator, rows: int, correlation: float) -> np.ndarray:
@@ -91,25 +91,15 @@ def test_labels_show_a_higher_error_rate() -> None:
 
 
 def profile() -> dict[str, object]:
-    values = np.random.default_rng(6).normal(10.0, 2.0, 5_000)
-    sketch = datasketches.kll_doubles_sketch(800)
-    sketch.update(values)
-    number = {
-        "count": 5_000,
-        "mean": float(values.mean()),
-        "deviation": float(values.std()),
-        "min": float(values.min()),
-        "max": float(values.max()),
-        "missing": 3,
-        "sketch": base64.b64encode(sketch.serialize()).decode(),
-    }
-    category = {"count": 5_003, "missing": 0, "values": {"UA": 3_000, "DL": 2_000}, "other": 3}
+    """Made by the very functions that training makes it with."""
+    values = np.append(np.random.default_rng(6).normal(10.0, 2.0, 5_000), [np.nan] * 3)
+    carriers = category(Counter({"UA": 3_000, "DL": 2_000, "AA": 3}), 0)
     return {
-        "format": 2,
+        "format": FORMAT,
         "rows": 5_003,
-        "numbers": {"delay": number},
-        "categories": {"carrier": category},
-        "predictions": {"part": "test", "rows": 5_003, "label": category, "confidence": number},
+        "numbers": {"delay": number(values, k=800)},
+        "categories": {"carrier": carriers},
+        "predictions": {"part": "test", "rows": 5_003, "label": carriers, "confidence": number(values, k=350)},
     }
 
 
@@ -120,7 +110,7 @@ def test_a_versions_profile_is_a_reference() -> None:
     assert (delay.rows, delay.missing, carrier.rows) == (5_003, 3, 5_003)
     assert delay.deviation == pytest.approx(2.0, abs=0.1)  # type: ignore[union-attr]
     assert float(delay.ranks(np.array([10.0]))[0]) == pytest.approx(0.5, abs=0.03)  # type: ignore[union-attr]
-    assert carrier.other == 3  # type: ignore[union-attr]
+    assert carrier.values == {"UA": 3_000, "DL": 2_000, "AA": 3}  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
