@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema, field_validator, mod
 
 from orchestrator.spec.agreement import disagreements
 from orchestrator.spec.data import Data
+from orchestrator.spec.monitor import Monitor
 from orchestrator.spec.parallelism import AUTO, Parallelism
 from orchestrator.spec.policy import Environment, Retry, check_env_name
 from orchestrator.spec.problems import Disagreement, suggest, without_credentials
@@ -101,7 +102,7 @@ class RunSpec(Section):
     max_duration: Annotated[Duration | None, Field(description="The run is ended after this time.")] = None
     max_cost: Annotated[Money | None, Field(description="The run is ended at this cost.")] = None
     search: Annotated[dict[str, Any] | None, Field(description="Makes it a sweep.")] = None
-    monitor: Annotated[dict[str, Any] | None, Field(description="Watches the registered model.")] = None
+    monitor: Annotated[Monitor | None, Field(description="Watches the registered model.")] = None
 
     @field_validator("recipe", "entrypoint", "script", "code", "storage")
     @classmethod

@@ -1,0 +1,65 @@
+"""The reference of a model version: the profile that its training left with it (`trainers/data/preparing/profile.py`)."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import datasketches
+import numpy as np
+
+from orchestrator.drift.sketches import CategorySummary, NumberSummary, Summary, TableSummary
+
+FORMAT = 2
+PREDICTION, CONFIDENCE = "(prediction)", "(confidence)"
+"""What the model answered and how sure it was: watched as columns beside the features."""
+
+
+class ProfileError(ValueError):
+    """A profile that no drift can be judged against; says which part and why."""
+
+
+def read_profile(profile: Mapping[str, Any]) -> TableSummary:
+    """Features, and the predictions on the test part where the profile has them. Raises ProfileError."""
+    if profile.get("format") != FORMAT:
+        raise ProfileError(
+            f"the profile has format {profile.get('format')}, {FORMAT} is needed: register a version that is trained anew"
+        )
+    table = TableSummary(rows=int(profile["rows"]))
+    parts = [(name, _number, facts) for name, facts in profile.get("numbers", {}).items()]
+    parts += [(name, _category, facts) for name, facts in profile.get("categories", {}).items()]
+    if predictions := profile.get("predictions"):
+        parts += [(PREDICTION, _category, predictions["label"]), (CONFIDENCE, _number, predictions["confidence"])]
+    if not parts:
+        raise ProfileError("the profile has neither numbers, categories nor predictions: there is nothing to watch")
+    for name, read, facts in parts:
+        try:
+            table.columns[name] = read(facts)
+        except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+            raise ProfileError(f"the profile's column {name} cannot be read: {error!r}") from error
+    return table
+
+
+def _number(facts: Mapping[str, Any]) -> Summary:
+    count = int(facts["count"])
+    if not count:
+        return NumberSummary(missing=int(facts["missing"]))
+    sketch = datasketches.kll_doubles_sketch.deserialize(base64.b64decode(facts["sketch"], validate=True))
+    if sketch.n != count:
+        raise ValueError(f"its sketch holds {sketch.n} values, its count is {count}")
+    return NumberSummary(
+        k=sketch.k,
+        count=count,
+        missing=int(facts["missing"]),
+        mean=float(facts["mean"]),
+        spread=float(facts["deviation"]) ** 2 * count,
+        lowest=np.array([float(facts["min"])]),
+        highest=np.array([float(facts["max"])]),
+        sketch=sketch,
+    )
+
+
+def _category(facts: Mapping[str, Any]) -> Summary:
+    values = {str(value): int(count) for value, count in facts["values"].items()}
+    return CategorySummary(count=int(facts["count"]), missing=int(facts["missing"]), values=values)

@@ -1,0 +1,135 @@
+"""Live rows cut into windows: by count, by time, or adaptively.
+
+An adaptive window is as long as the evidence needs: rows are cut by count, and each judgement looks at the newest window
+alone and merged with those before it, in spans that double, as ADWIN does with single values (Bifet and Gavalda 2007).
+Summaries merge, so that costs no row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.drift.sketches import NUMBER_K, Coded, Column, TableSummary
+
+ADAPTIVE_SPANS = (1, 2, 4)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How windows end: after `rows` (count, adaptive) or at whole multiples of `length_s` since the epoch (time), where rows
+    may come `late_s` after others of a later time.
+    """
+
+    by: Literal["count", "time", "adaptive"] = "adaptive"
+    rows: int = 500
+    length_s: float = 3600.0
+    late_s: float = 0.0
+
+    @property
+    def spans(self) -> tuple[int, ...]:
+        return ADAPTIVE_SPANS if self.by == "adaptive" else (1,)
+
+
+@dataclass
+class Window:
+    """Rows of the times [start, end], as summaries."""
+
+    start: float
+    end: float
+    table: TableSummary = field(default_factory=TableSummary)
+
+    @property
+    def rows(self) -> int:
+        return self.table.rows
+
+
+@dataclass
+class Windows:
+    """Takes batches in and gives windows back as they end. `late`: rows that came after their window had ended."""
+
+    cut: Cut
+    open: dict[int, Window] = field(default_factory=dict)
+    recent: deque[Window] = field(default_factory=lambda: deque(maxlen=ADAPTIVE_SPANS[-1]))
+    latest: float = -math.inf
+    closed_before: int | None = None
+    late: int = 0
+
+    def add(self, columns: Mapping[str, Column], times: npt.NDArray[Any]) -> list[Window]:
+        """Take in rows with their times (seconds since the epoch); the windows that they end, oldest first.
+
+        Raises ValueError where there is not one finite time a row, and SketchError as `TableSummary.update` does; the rows
+        of this batch before the one in question are in the window then.
+        """
+        at = np.asarray(times, dtype=np.float64)
+        rows = {len(each.codes if isinstance(each, Coded) else each) for each in columns.values()} or {0}
+        if rows != {len(at)} or not np.isfinite(at).all():
+            raise ValueError(f"{len(at)} times for columns of {sorted(rows)} rows: every row has one finite time")
+        if not len(at):
+            return []
+        ended = self._by_time(columns, at) if self.cut.by == "time" else self._by_count(columns, at)
+        self.recent.extend(ended)
+        return ended
+
+    def spans(self) -> list[Window]:
+        """The newest window, and it merged with those before it: each span of which there are enough windows."""
+        return [merged(list(self.recent)[-span:]) for span in self.cut.spans if span <= len(self.recent)]
+
+    def _by_count(self, columns: Mapping[str, Column], at: npt.NDArray[np.float64]) -> list[Window]:
+        ended, begin = [], 0
+        while begin < len(at):
+            window = self.open.setdefault(0, Window(math.inf, -math.inf))
+            end = min(len(at), begin + self.cut.rows - window.rows)
+            _take(window, columns, at, slice(begin, end))
+            if window.rows >= self.cut.rows:
+                ended.append(self.open.pop(0))
+            begin = end
+        return ended
+
+    def _by_time(self, columns: Mapping[str, Column], at: npt.NDArray[np.float64]) -> list[Window]:
+        numbers = np.floor(at / self.cut.length_s).astype(np.int64)
+        for number in np.unique(numbers).tolist():
+            places = np.flatnonzero(numbers == number)
+            if self.closed_before is not None and number < self.closed_before:
+                self.late += len(places)
+                continue
+            start = number * self.cut.length_s
+            window = self.open.setdefault(number, Window(start, start + self.cut.length_s))
+            window.table.update({name: _rows(column, places) for name, column in columns.items()})
+        return self.ended_by(float(at.max()) - self.cut.late_s)
+
+    def ended_by(self, time: float) -> list[Window]:
+        """Close the time windows that no row can still come for; `time` is what the stream, or a clock, has reached."""
+        first_open = math.floor(time / self.cut.length_s)
+        if self.closed_before is None or first_open > self.closed_before:
+            self.closed_before = first_open
+        return [self.open.pop(number) for number in sorted(self.open) if number < self.closed_before]
+
+
+def merged(windows: Sequence[Window]) -> Window:
+    """One window of all their rows; a single one is given back as it is."""
+    if len(windows) == 1:
+        return windows[0]
+    table = TableSummary(k=max((each.table.k for each in windows), default=NUMBER_K))
+    for window in windows:
+        table.merge(window.table)
+    return Window(min(each.start for each in windows), max(each.end for each in windows), table)
+
+
+def _take(window: Window, columns: Mapping[str, Column], at: npt.NDArray[np.float64], part: slice) -> None:
+    window.table.update({name: _rows(column, part) for name, column in columns.items()})
+    window.start, window.end = min(window.start, float(at[part].min())), max(window.end, float(at[part].max()))
+
+
+def _rows(column: Column, which: slice | npt.NDArray[np.intp]) -> Column:
+    if isinstance(column, Coded):
+        return Coded(column.codes[which], column.words)
+    if isinstance(column, np.ndarray):
+        return column[which]
+    return column[which] if isinstance(which, slice) else [column[int(place)] for place in which]

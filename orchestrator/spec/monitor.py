@@ -1,0 +1,152 @@
+"""What watches the model that a run registers, and when it is trained again."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from orchestrator.core.cron import parse_cron
+from orchestrator.spec.quantities import Duration, Money
+from orchestrator.spec.section import Count, Number, Section
+
+_HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+
+_ALONE: Mapping[str, Mapping[str, Any]] = {"drift": {"drift": "minor"}, "performance": {"performance": True}}
+
+Severity = Literal["minor", "moderate", "major"]
+Probability = Annotated[Number, Field(gt=0, lt=1)]
+
+
+def _cron(text: str) -> str:
+    parse_cron(text)
+    return text
+
+
+def _hours(text: str) -> str:
+    if not _HOURS.fullmatch(text):
+        raise ValueError("must be hours such as 22:00-06:00")
+    return text
+
+
+class Window(Section):
+    """The live rows that are judged together."""
+
+    by: Annotated[
+        Literal["adaptive", "count", "time"],
+        Field(description="adaptive: as many as the evidence needs; count: rows; time: every length."),
+    ] = "adaptive"
+    rows: Annotated[Count, Field(ge=50, description="Of a window by count, and of the smallest adaptive one.")] = 500
+    length: Annotated[Duration, Field(description="Of a window by time.")] = 3600.0
+    late: Annotated[Duration | None, Field(description="How long a window by time waits for late rows.")] = None
+    minimum: Annotated[Count, Field(ge=20, description="A window with fewer rows is not judged.")] = 200
+    season: Annotated[
+        Literal["none", "hour", "weekday", "hour_of_week"],
+        Field(description="Rows are judged against rows of the same hour or day, once enough were seen."),
+    ] = "none"
+
+    @model_validator(mode="after")
+    def _enough(self) -> Window:
+        if self.by != "time" and self.minimum > self.rows:
+            raise ValueError(f"minimum {self.minimum} is above rows {self.rows}: no window would ever be judged")
+        return self
+
+
+class Judge(Section):
+    """How sure a verdict must be, and what matters."""
+
+    false_alarms: Annotated[
+        Probability, Field(description="Probability of ever raising a false alarm against one model version.")
+    ] = 0.01
+    persistence: Annotated[Count, Field(ge=1, le=100, description="Windows that a change must last.")] = 2
+    least_effect: Annotated[
+        Number, Field(ge=0, le=1, description="Smallest distance of two distributions that matters.")
+    ] = 0.05
+    error_shift: Annotated[
+        Number | None,
+        Field(gt=0, le=1, description="Smallest rise of the error rate that matters; default: by the rate."),
+    ] = None
+
+
+class Trigger(Section):
+    """One thing that may start a retraining; `drift` and `performance` may stand alone, as words."""
+
+    drift: Annotated[Severity | None, Field(description="Drift of at least this severity.")] = None
+    performance: Annotated[Literal[True] | None, Field(description="Worse than on the reference.")] = None
+    alert: Annotated[str | None, Field(min_length=1, max_length=200, description="An alert, by its name.")] = None
+    cron: Annotated[
+        str | None,
+        AfterValidator(lambda text: text if text is None else _cron(text)),
+        Field(description="At fixed times: five fields, such as 0 3 * * 1."),
+    ] = None
+    rows: Annotated[Count | None, Field(ge=1, description="So many new rows.")] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one(cls, raw: Any) -> Any:
+        raw = _ALONE.get(raw, raw) if isinstance(raw, str) else raw
+        if isinstance(raw, str) or (isinstance(raw, dict) and sum(each is not None for each in raw.values()) != 1):
+            raise ValueError("must be drift, performance, or a mapping with one of drift, alert, cron and rows")
+        return raw
+
+    @property
+    def kind(self) -> str:
+        return next(name for name in type(self).model_fields if getattr(self, name) is not None)
+
+
+class Budget(Section):
+    """Of one calendar month."""
+
+    runs: Annotated[Count | None, Field(ge=1, description="Retrainings.")] = None
+    cost: Annotated[Money | None, Field(description="Money.")] = None
+
+
+class Retrain(Section):
+    """When and how the model is trained again."""
+
+    mode: Annotated[
+        Literal["auto", "approve", "dry-run"],
+        Field(description="approve: a person agrees to each; dry-run: it is only told what would be done."),
+    ] = "approve"
+    triggers: Annotated[
+        tuple[Trigger, ...],
+        Field(max_length=50, description="What may start a retraining, beside a person."),
+    ] = (Trigger(drift="minor"), Trigger(performance=True))
+    cooldown: Annotated[Duration | None, Field(description="At least so long after the last one.")] = 86400.0
+    minimum_rows: Annotated[Count, Field(ge=0, description="New rows without which nothing is to be learned.")] = 1_000
+    budget: Annotated[Budget, Field(description="Limits of a month.")] = Budget()
+    quiet_hours: Annotated[
+        tuple[Annotated[str, AfterValidator(_hours)], ...],
+        Field(max_length=20, description="When none is started, such as 22:00-06:00."),
+    ] = ()
+    utc_offset: Annotated[
+        Number, Field(ge=-12, le=14, description="Hours by which cron, quiet hours and seasons differ from UTC.")
+    ] = 0.0
+    start: Annotated[
+        Literal["warm", "scratch"], Field(description="warm: from the weights of the serving version.")
+    ] = "warm"
+    priority: Annotated[Count | None, Field(ge=0, le=100, description="Default: that of this run.")] = None
+
+    @model_validator(mode="after")
+    def _said_once(self) -> Retrain:
+        if not self.triggers:
+            raise ValueError("has no triggers: name one, or leave retrain out to watch only")
+        times = Counter(each.kind for each in self.triggers if each.alert is None)
+        if twice := [kind for kind, number in times.items() if number > 1]:
+            raise ValueError(f"has two triggers of {twice[0]}: keep one")
+        return self
+
+
+class Monitor(Section):
+    """Live data judged against the training profile of the registered version."""
+
+    window: Annotated[Window, Field(description="What is judged together.")] = Window()
+    judge: Annotated[Judge, Field(description="How sure a verdict must be.")] = Judge()
+    features: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...] | None,
+        Field(min_length=1, max_length=10_000, description="Columns to watch; default: all of the profile."),
+    ] = None
+    retrain: Annotated[Retrain | None, Field(description="Leave it out to watch only.")] = None

@@ -1,0 +1,66 @@
+"""The monitor section of a run file: words for what is wrong, and values for what is right."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.errors import InvalidSpec
+from orchestrator.spec import load
+from orchestrator.spec.monitor import Monitor
+
+LEAST = {"name": "x", "recipe": "digits_cnn", "train": {"epochs": 1}}
+
+
+def told(monitor: object) -> dict[str, str]:
+    with pytest.raises(InvalidSpec) as refused:
+        load({**LEAST, "monitor": monitor})
+    return {each.path: each.message for each in refused.value.problems}
+
+
+def test_a_whole_monitor_reads_and_dumps() -> None:
+    document = {
+        "window": {"by": "time", "length": "1h", "late": "5m", "season": "weekday"},
+        "judge": {"false_alarms": 0.001, "persistence": 3, "error_shift": 0.05},
+        "features": ["height", "colour"],
+        "retrain": {
+            "mode": "auto",
+            "triggers": ["performance", {"drift": "major"}, {"alert": "High"}, {"alert": "Low"}, {"cron": "0 3 * * 1"}],
+            "cooldown": "2d",
+            "budget": {"runs": 4, "cost": "20 USD"},
+            "quiet_hours": ["22:00-06:00"],
+            "utc_offset": 2,
+            "start": "scratch",
+        },
+    }
+    parsed = Monitor.model_validate(document)
+    assert Monitor.model_validate(parsed.model_dump(mode="json")) == parsed
+    assert parsed.retrain is not None
+    assert [each.kind for each in parsed.retrain.triggers] == ["performance", "drift", "alert", "alert", "cron"]
+    assert parsed.window.length == 3600.0
+
+
+@pytest.mark.parametrize(
+    ("monitor", "path", "words"),
+    [
+        ({"windw": {}}, "monitor.windw", "did you mean window?"),
+        ({"window": {"by": "rows"}}, "monitor.window.by", "must be one of"),
+        ({"window": {"rows": 100}}, "monitor.window", "no window would ever be judged"),
+        ({"judge": {"false_alarms": 0}}, "monitor.judge.false_alarms", "greater than 0"),
+        ({"retrain": {"mode": "atuo"}}, "monitor.retrain.mode", "must be one of"),
+        ({"retrain": {"triggers": ["drfit"]}}, "monitor.retrain.triggers[0]", "must be drift, performance"),
+        ({"retrain": {"triggers": [{"rows": 5, "drift": "minor"}]}}, "monitor.retrain.triggers[0]", "with one of"),
+        ({"retrain": {"triggers": [{"cron": "0 3 31 2 *"}]}}, "monitor.retrain.triggers[0].cron", "no month has"),
+        ({"retrain": {"triggers": ["drift", {"drift": "major"}]}}, "monitor.retrain", "two triggers of drift"),
+        ({"retrain": {"triggers": []}}, "monitor.retrain", "has no triggers"),
+        ({"retrain": {"quiet_hours": ["22-6"]}}, "monitor.retrain.quiet_hours[0]", "such as 22:00-06:00"),
+        ({"retrain": {"budget": {"cost": 20}}}, "monitor.retrain.budget.cost", "such as 20 USD"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(monitor: object, path: str, words: str) -> None:
+    problems = told(monitor)
+    assert words in problems[path]
+    assert len(problems) == 1
+
+
+def test_a_right_one_is_not_yet_supported() -> None:
+    assert "not yet" in told({"retrain": {}})["monitor"]
