@@ -32,7 +32,7 @@ from trainers.recipes.digits_cnn import digits_cnn
 
 BATCH, SAMPLES, BATCHES, STEPS = 128, 40_000, 200, 60
 WARM_STEP = 10**6
-PLAN = plan_batch(Train(global_batch=BATCH), world_size=1)
+PLAN = plan_batch(Train(global_batch=BATCH), 1)
 CPU = torch.device("cpu")
 
 
