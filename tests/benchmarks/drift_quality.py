@@ -127,7 +127,7 @@ def main() -> None:
     seeds = asked.seeds or (QUICK_SEEDS if asked.quick else SEEDS)
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         figures = error_figures(seeds, pool) + feature_figures(seeds, pool)
-    streams = 2 if asked.quick else 10
+    streams = 1 if asked.quick else 10
     figures.append(Figure("evidently's preset: false alarms", false_alarm_share(streams), "share"))
     report("drift_quality", figures + elec2.figures())
 
