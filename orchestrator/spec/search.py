@@ -15,8 +15,6 @@ from orchestrator.spec.section import Count, Number, Section, Whole, of_numbers
 Value = str | bool | int | float | None
 Values = Annotated[tuple[Value, ...], Field(min_length=1, max_length=1000)]
 Range = Annotated[tuple[Number, Number], of_numbers(2, "from and to")]
-HALVING = ("asha", "hyperband")
-POPULATION = ("pbt", "pb2")
 
 
 class Parameter(Section):
@@ -98,7 +96,7 @@ class Parameter(Section):
 
 
 class Scheduler(Section):
-    """Who ends trials early, or changes them on the way. Its unit is one report of the metric: for recipes, an epoch."""
+    """Who ends trials early. Its unit is one report of the metric: for recipes, an epoch."""
 
     type: Annotated[
         Literal["fifo", "asha", "hyperband", "median", "pbt", "pb2"], Field(description="fifo: nobody.")
@@ -108,7 +106,6 @@ class Scheduler(Section):
     ] = None
     grace: Annotated[Count, Field(ge=1, description="Reports that every trial may make.")] = 1
     reduction: Annotated[Count, Field(ge=2, description="Of so many trials one goes on to the next rung.")] = 3
-    interval: Annotated[Count, Field(ge=1, description="Of pbt and pb2: reports between two perturbations.")] = 4
 
     @model_validator(mode="before")
     @classmethod
@@ -139,7 +136,7 @@ class Search(Section):
     mode: Annotated[Mode, Field(description="Which way is better.")]
     algorithm: Annotated[
         Literal["random", "grid", "tpe", "cmaes", "pbt", "pb2"],
-        Field(description="Who proposes points; pbt and pb2: random ones, and a scheduler of that name."),
+        Field(description="Who proposes points."),
     ] = "tpe"
     scheduler: Annotated[Scheduler, Field(description="Who ends trials early.")] = Scheduler()
     trials: Annotated[Count | None, Field(ge=1, le=100_000, description="At most so many; a grid's own number.")] = None
@@ -153,17 +150,6 @@ class Search(Section):
     ] = ()
     warm_start: Annotated[str | None, Field(min_length=1, description="A sweep to learn from, by id or name.")] = None
     seed: Annotated[Whole, Field(ge=0, lt=2**32, description="Of whoever proposes points.")] = 0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _population_by_algorithm(cls, raw: Any) -> Any:
-        if not isinstance(raw, dict) or raw.get("algorithm") not in POPULATION:
-            return raw
-        asked = raw.get("scheduler", {})
-        asked = {"type": asked} if isinstance(asked, str) else asked
-        if isinstance(asked, dict) and asked.get("type", raw["algorithm"]) != raw["algorithm"]:
-            raise ValueError(f"algorithm {raw['algorithm']} is its own scheduler, and cannot have {asked['type']}")
-        return {**raw, "scheduler": {**asked, "type": raw["algorithm"]}} if isinstance(asked, dict) else raw
 
     @property
     def wanted(self) -> int:
@@ -244,7 +230,7 @@ def trial_document(document: Mapping[str, Any], point: Mapping[str, Value], numb
     plain = {key: value for key, value in document.items() if key != "search"}
     changed = put(plain, point)
     changed["name"] = f"{str(document['name'])[:50].rstrip('-')}-trial-{number}"
-    if search.scheduler.type in HALVING and (most := search.scheduler.max_steps) is not None:
+    if search.scheduler.type == "asha" and (most := search.scheduler.max_steps) is not None:
         train = dict(changed.get("train") or {})
         epochs = train.get("epochs")
         changed["train"] = {**train, "epochs": most if epochs is None else min(epochs, most)}

@@ -49,6 +49,10 @@ def _clauses(connection: Connection, where: RunFilter) -> list[ColumnElement[boo
         clauses.append(_named(connection, clauses, where.name_prefix))
     if where.queue:
         clauses.append(runs.c.queue == where.queue)
+    if where.kind:
+        clauses.append(runs.c.kind == where.kind)
+    if where.sweep:
+        clauses.append(runs.c.sweep == where.sweep)
     return clauses
 
 

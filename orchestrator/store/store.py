@@ -120,6 +120,10 @@ class SqlStore:
         next_page = paging.cursor(shown[-1][0]) if len(found) > size else ""
         return Page(tuple(codec.run_summary(record) for _, record in shown), next_page)
 
+    def trials(self, sweep: str) -> list[Run]:
+        query = select(*_DOCUMENT).where(runs.c.sweep == sweep).order_by(runs.c.number)
+        return [codec.run(*row) for row in self._read(lambda connection: connection.execute(query).all())]
+
     def unfinished(self) -> list[Run]:
         with self._unfinished_lock:
             known = self._unfinished
@@ -282,6 +286,8 @@ class _Draft:
             "last_event": len(begun.events),
             "idempotency_key": submission.idempotency_key,
             "spec_sha256": submission.spec_sha256,
+            "kind": submission.kind,
+            "sweep": submission.lineage.sweep if submission.lineage is not None else "",
             **columns,
         }
         self.events = _event_rows(begun.run.id, 0, begun.events)

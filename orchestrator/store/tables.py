@@ -48,6 +48,8 @@ runs = Table(
     Column("version", BigInteger, nullable=False),
     Column("last_event", BigInteger, nullable=False),
     Column("idempotency_key", Word),
+    Column("kind", Word, nullable=False, server_default="run"),
+    Column("sweep", Word, nullable=False, server_default=""),  # of a trial: the sweep's id
     Column("spec_sha256", Word, nullable=False),
     Column("record", Text, nullable=False),
     Column("spec", Text, nullable=False),
@@ -67,6 +69,9 @@ Index(None, runs.c.queue, runs.c.number, runs.c.name)
 # Where few runs match a prefix, they are gathered by these.
 Index(None, runs.c.project, runs.c.name, runs.c.number)
 Index(None, runs.c.name, runs.c.number)
+
+Index(None, runs.c.kind, runs.c.number)
+Index(None, runs.c.sweep, runs.c.number)
 
 events = Table(
     "events",
