@@ -7,6 +7,7 @@ to the recipe's code by `tests/unit/trainers/test_models.py`.
 from __future__ import annotations
 
 import difflib
+import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeGuard
@@ -78,9 +79,15 @@ class RecipeCard:
     default_metric: str  # the one by which the best checkpoint is chosen
     model: Mapping[str, Key]  # keys allowed under `model:`
     prepares_data: bool = False  # acts on `data.columns`, `clean`, `steps` and the like, and reads every kind of source
+    raw_sources: tuple[str, ...] = ()  # patterns of those that it reads itself where nothing asks for preparation
     degrees: frozenset[Degree] = frozenset()  # of parallelism that its model can be divided by, beside data and ZeRO
     shape: Shape | None = None  # of its model; None: not known without building it
     examples: Examples | None = None  # how many there are to train on; None: not known without reading the data
+
+    def prepares(self, source: str, asked: bool) -> bool:
+        """Whether it trains on prepared data. `asked`: the run file says more of `data` than `source` and `split`."""
+        raw = any(fnmatch.fnmatchcase(source, pattern) for pattern in self.raw_sources)
+        return self.prepares_data and (asked or not raw)
 
     def facts(self, source: str) -> Facts | None:
         """What is known of the data of `source`; None: nothing."""
@@ -112,6 +119,7 @@ RECIPES: Mapping[str, RecipeCard] = {
             summary="a small residual network on scikit-learn's handwritten digits",
             source="sklearn://digits",
             prepares_data=True,
+            raw_sources=("sklearn://digits", "*.npz", "*images-idx3*"),
             metrics=("train_loss", "val_loss", "val_accuracy"),
             default_metric="val_loss",
             model={
@@ -225,12 +233,12 @@ RECIPES: Mapping[str, RecipeCard] = {
         ),
         RecipeCard(
             name="tabular",
-            summary="a multilayer perceptron on the rows of a table, from CSV or parquet (default: breast cancer)",
+            summary="a multilayer perceptron that tells the rows of a table apart (default: breast cancer)",
             source="sklearn://breast_cancer",
+            prepares_data=True,
             metrics=("train_loss", "val_loss", "val_accuracy"),
             default_metric="val_loss",
             model={
-                "target": Key("target"),
                 "layers": Key(2),
                 "width": Key(64),
                 "embedding": Key(8),

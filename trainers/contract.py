@@ -196,9 +196,30 @@ class Done:
     facts: Mapping[str, Any] = field(default_factory=dict)  # kept with the model version, by name: JSON values
 
 
-Message = Hello | PhaseChanged | Step | EpochEnded | Restored | Sealed | Failed | Done
+@dataclass(frozen=True)
+class Preparing:
+    """What is being done to data that are made ready before there is any rank: `done` of `of` pieces of the source."""
+
+    kind: ClassVar[str] = "preparing"
+    words: str
+    done: int = 0
+    of: int = 0
+    on_ray: bool = False  # the pieces are shared out as a Ray Data job, which needs CPUs of Ray's
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data are ready, made now or before."""
+
+    kind: ClassVar[str] = "prepared"
+    directory: str
+    rows: Mapping[str, int] = field(default_factory=dict)  # by part
+
+
+Message = Hello | PhaseChanged | Step | EpochEnded | Restored | Sealed | Failed | Done | Preparing | Prepared
 _BY_KIND: dict[str, type[Any]] = {
-    each.kind: each for each in (Hello, PhaseChanged, Step, EpochEnded, Restored, Sealed, Failed, Done)
+    each.kind: each
+    for each in (Hello, PhaseChanged, Step, EpochEnded, Restored, Sealed, Failed, Done, Preparing, Prepared)
 }
 
 

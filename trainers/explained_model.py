@@ -25,6 +25,7 @@ from trainers.tasks.task import Task
 from trainers.train import enter_code, make_task
 
 _SOURCE = "data.source"
+_OF_THE_DATA = ("prepared", "profile")  # notes that say what a model was trained on, and nothing of its terms
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def _suited(task: Task, notes: Mapping[str, Any], source: str) -> Task:
     if isinstance(task, Classification) and isinstance(notes.get("classes"), int):
         task = _with_classes(task, found.pop("classes", 0), notes["classes"], source)
     for name, value in found.items():
-        if name in notes and notes[name] != value:
+        if name not in _OF_THE_DATA and name in notes and notes[name] != value:
             raise BadConfig(
                 _SOURCE,
                 source,

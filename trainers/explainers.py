@@ -187,8 +187,8 @@ def _forward_embedded(
 
 
 def _columns(notes: Mapping[str, Any], numbers: int, categories: int) -> tuple[str, ...]:
-    encoding = notes.get("encoding") or {}
-    known = (*encoding.get("means", ()), *encoding.get("values", ()))
+    roles = notes.get("preparation", {}).get("roles", {})
+    known = (*roles.get("numbers", ()), *roles.get("categories", ()))
     if len(known) == numbers + categories:
         return known
     return tuple(f"column {index}" for index in range(numbers + categories))
@@ -196,12 +196,13 @@ def _columns(notes: Mapping[str, Any], numbers: int, categories: int) -> tuple[s
 
 def _row(notes: Mapping[str, Any], columns: Sequence[str], numbers: torch.Tensor, ids: torch.Tensor) -> tuple[str, ...]:
     """The values as the table had them, where the notes say how they were encoded."""
-    encoding = notes.get("encoding") or {}
-    means, deviations, values = (encoding.get(name, {}) for name in ("means", "deviations", "values"))
-    shown = [
-        f"{number * deviations.get(name, 1.0) + means.get(name, 0.0):.4g}"
-        for name, number in zip(columns, numbers.tolist(), strict=False)
-    ]
+    preparation = notes.get("preparation", {})
+    scales = {each["name"]: each for each in preparation.get("scales", ())}
+    values = preparation.get("categories", {})
+    shown = []
+    for name, number in zip(columns, numbers.tolist(), strict=False):
+        scale = scales.get(name, {"scale": 1.0, "shift": 0.0})
+        shown.append(f"{number * scale['scale'] + scale['shift']:.4g}")
     for name, place in zip(columns[len(numbers) :], ids.tolist(), strict=True):
         known = values.get(name, ())
         shown.append(known[place - 1] if 0 < place <= len(known) else f"value {place}")

@@ -26,6 +26,7 @@ from trainers.contract import (
     Message,
     Phase,
     PhaseChanged,
+    Prepared,
     Restored,
     Sealed,
     Step,
@@ -38,7 +39,7 @@ SIGN_INTERVAL_S = 1.0  # between two signs of life
 CLOSE_S = 2.0  # how long an ending rank waits for its host to take the last messages
 _RECONNECT_S = 0.5
 _QUEUE_LIMIT = 1000
-_NEVER_DROPPED = (Failed, Done, Sealed)
+_NEVER_DROPPED = (Failed, Done, Sealed, Prepared)
 _MILESTONES = (Restored, EpochEnded, Sealed, Done)  # what a log is read for; never steps, which are too many
 
 

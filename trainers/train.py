@@ -38,6 +38,7 @@ from trainers.exchange import Exchange
 from trainers.layout import problems
 from trainers.loop import Loop
 from trainers.parallel import Place
+from trainers.predictions import finished_profile
 from trainers.progress import Progress, open_progress
 from trainers.recipes import MAKERS
 from trainers.stopping import StopRequest
@@ -105,24 +106,27 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
     chosen, note = take_best(loop, checkpoints, place.exchange)
     with loop.averaged():
         tested = evaluate(place, engine, task, loader, task.splits.test, "test_", progress.alive)
+        profile = finished_profile(place, engine, task, loader, progress.alive)
     if world.rank == 0:
-        progress.send(result(loop, tested, chosen, note))
+        progress.send(result(loop, tested, profile, chosen, note))
 
 
-def result(loop: Loop, tested: Mapping[str, float], chosen: str | None, note: str | None) -> Done:
+def result(
+    loop: Loop, tested: Mapping[str, float], profile: Mapping[str, Any] | None, chosen: str | None, note: str | None
+) -> Done:
     """What rank 0 tells of a finished run."""
-    facts, left_out = facts_of(loop.task.notes)
+    facts, left_out = facts_of(profile)
     notes = "; ".join(each for each in (note, left_out) if each) or None
     metrics = {**loop.metrics, **tested}
     return Done(loop.step, metrics, chosen, loop.judgement.stop_reason, notes, facts)
 
 
-def facts_of(notes: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """What of a task's notes is kept with the model version, the profile of its data, and what is said when a message
-    cannot carry it."""
-    if "profile" not in notes:
+def facts_of(profile: Mapping[str, Any] | None) -> tuple[dict[str, Any], str | None]:
+    """What is kept with the model version, the profile of its data and predictions, and what is said when a message cannot
+    carry it."""
+    if profile is None:
         return {}, None
-    facts = {"profile": notes["profile"]}
+    facts = {"profile": profile}
     if (size := len(json.dumps(facts))) <= FACTS_BYTES:
         return facts, None
     return {}, f"the profile of its data is in its checkpoint alone: {size} bytes of JSON, more than {FACTS_BYTES}"

@@ -311,6 +311,8 @@ def event_line(event: Event) -> Text:
 
 def progress_line(progress: Progress, now: float) -> str:
     """Phase, epoch, step, samples/s, loss, the last epoch's validation, ETA."""
+    if not progress.incarnation:  # before there is any rank
+        return progress.phase
     epoch = f"epoch {progress.epoch + 1}" + (f"/{progress.total_epochs}" if progress.total_epochs else "")
     step = f"step {progress.step}" + (f"/{progress.total_steps}" if progress.total_steps else "")
     parts = [progress.phase, epoch, step, f"{progress.samples_per_s:.0f} samples/s"]

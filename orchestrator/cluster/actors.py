@@ -37,9 +37,11 @@ from orchestrator.cluster.local_dirs import NodeDirs
 from orchestrator.cluster.node_epoch import NodeEpoch
 from orchestrator.cluster.orphans import adopt_orphans
 from orchestrator.cluster.outbox import Outbox
+from orchestrator.cluster.preparation import PreparationReport, Preparations
 from orchestrator.cluster.rank_env import Accelerator, accelerator_of
 from orchestrator.cluster.ray_train import RayTrainRanks, uses_ray_train
 from orchestrator.core.observations import Placed
+from orchestrator.core.orders import AttemptOrder
 from orchestrator.core.records import LogLine
 from orchestrator.core.runs import NodeShare, StopOrder
 
@@ -103,7 +105,12 @@ class KeeperActor:
         logging.basicConfig(level=logging.INFO)
         take_priority(0)  # zygotes, and ranks by them, inherit it
         adopt_orphans()
-        self._keeper = Keeper(NodeDirs(local_root, ray.get_runtime_context().get_node_id()), os.getppid())
+        context = ray.get_runtime_context()
+        dirs = NodeDirs(local_root, context.get_node_id())
+        self._keeper = Keeper(dirs, os.getppid())
+        self._preparations = Preparations(
+            dirs, context.get_node_id(), self._keeper.zygote, ray_environment(context.gcs_address)
+        )
         self._retiring: asyncio.Task[None] | None = None
         self._warming: asyncio.Task[None] | None = None
 
@@ -137,7 +144,18 @@ class KeeperActor:
 
     async def sweep(self, epoch: int, attempts: Collection[tuple[str, int]], owners: Collection[str]) -> None:
         self._keeper.claim(epoch)
+        await self._preparations.sweep(attempts)
         await self._keeper.sweep(attempts, owners)
+
+    async def prepare(self, epoch: int, order: AttemptOrder, after: int, timeout_s: float) -> PreparationReport:
+        """Have the attempt's data prepared here, and wait for a word above `after`. May be called again."""
+        self._keeper.claim(epoch)
+        return await self._preparations.report(order, after, timeout_s)
+
+    async def forget_preparation(self, epoch: int, run_id: str, attempt: int) -> None:
+        """End it, where there is one. May be called again."""
+        self._keeper.claim(epoch)
+        await self._preparations.forget((run_id, attempt))
 
     async def _warm(self) -> None:
         """Have the zygote ready that the next run here will most likely ask for: GPUs are not bought to lie idle."""
@@ -153,6 +171,12 @@ class KeeperActor:
         while True:
             await asyncio.sleep(_RETIRE_EVERY_S)
             await self._keeper.retire_idle()
+
+
+def ray_environment(gcs_address: str) -> dict[str, str]:
+    """What a driver of its own beside this actor needs to join the cluster."""
+    credentials = {name: value for name, value in os.environ.items() if name.startswith("RAY_AUTH_")}
+    return {**credentials, "RAY_ADDRESS": gcs_address}
 
 
 class RemoteKeeper:

@@ -32,6 +32,7 @@ from orchestrator.cluster.local_dirs import default_root
 from orchestrator.cluster.log_shipping import LogShipper
 from orchestrator.cluster.placing import Placer
 from orchestrator.cluster.pool import Pool
+from orchestrator.cluster.preparing import Preparer
 from orchestrator.cluster.ray_cluster import FoundGang, Gang, RayCluster, Shape
 from orchestrator.cluster.search_attendant import SearchAttendant
 from orchestrator.cluster.sweeping import CALL_S, Living, Sweeper
@@ -69,6 +70,7 @@ class Agent:
             epoch=epoch,
             cluster=self._cluster,
             pool=self._pool,
+            preparer=Preparer(self._cluster, self._pool, epoch),
             placer=Placer(self._cluster, self._pool, epoch, self._line.bundle),
             line=self._line,
             shipper=shipper,

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ray.actor import ActorHandle
@@ -18,6 +18,7 @@ from ray.exceptions import RayActorError
 
 from orchestrator.cluster.actors import fence_of, insist, short
 from orchestrator.cluster.fencing import FENCE_S
+from orchestrator.cluster.gang import deadline_of
 from orchestrator.cluster.gang_messages import Superseded
 from orchestrator.cluster.gang_story import STOP_ENDS, Report
 from orchestrator.cluster.keeper import Leftover
@@ -25,6 +26,7 @@ from orchestrator.cluster.leftovers import Leftovers
 from orchestrator.cluster.log_shipping import BATCH_LINES, LogShipper
 from orchestrator.cluster.placing import Placer, Unplaced
 from orchestrator.cluster.pool import Pool
+from orchestrator.cluster.preparing import NotPrepared, Preparer
 from orchestrator.cluster.ray_cluster import Gang, RayCluster
 from orchestrator.cluster.ray_train import uses_ray_train
 from orchestrator.core.failure import host_lost
@@ -32,7 +34,8 @@ from orchestrator.core.ledger import Ledger
 from orchestrator.core.observations import AttemptEnded, Happening, Observation, Progress, Unplaceable, Waiting
 from orchestrator.core.orders import AttemptOrder
 from orchestrator.core.records import LogLine
-from orchestrator.core.runs import Reason, ReasonCode, StopOrder
+from orchestrator.core.runs import Failure, FailureKind, Reason, ReasonCode, StopOrder
+from orchestrator.spec import prepares_data
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +62,7 @@ class Surroundings:
     epoch: int
     cluster: RayCluster
     pool: Pool
+    preparer: Preparer
     placer: Placer
     line: Line
     shipper: LogShipper
@@ -78,6 +82,8 @@ class Attendant:
         self._over = False  # the coordinator has said so itself
         self._lost_host = False  # ... and that a host of the gang is gone
         self._begun = gang is not None  # there may be lines of it on its nodes
+        self._preparing = False  # a node may be preparing its data
+        self._ordered_s = time.monotonic()  # when `order` came
         self._ended = asyncio.Event()  # ... and the server has every word of it
         self._changed = asyncio.Event()
         self._ledger = Ledger()  # as last heard of
@@ -103,7 +109,7 @@ class Attendant:
 
     def update(self, order: AttemptOrder) -> None:
         """The server's newest word on the attempt."""
-        self.order = order
+        self.order, self._ordered_s = order, time.monotonic()
         self._wake()
 
     def acknowledge(self, seq: int) -> None:
@@ -132,6 +138,8 @@ class Attendant:
             await self._discard(gang)
         if self._begun:
             await self._around.leftovers.ship_all(self.key, self._node_ids)
+        if self._preparing:
+            await self._around.preparer.forget(self.key, self._node_ids)
         self._around.shipper.forget(*self.key)
 
     @property
@@ -166,18 +174,59 @@ class Attendant:
             await self._tell_lost("its coordinator is gone", left)
             return None
         try:
-            gang = await self._around.placer.place(
-                self.order, lambda: self.order.stop is not None, lambda reason: self._tell(Waiting(reason))
-            )
+            gang = await self._place() if await self._prepare() else None
         except Unplaced as error:
             self._tell(Unplaceable(error.reason, error.final))
             return None
+        except NotPrepared as error:
+            self._tell(self._not_prepared(error.failure))
+            return None
         self._begun = gang is not None
         if gang is None:
-            assert self.order.stop is not None
-            self._tell(self._never_started(self.order.stop))
+            self._tell(self._never_started(self.order.stop or deadline_of(self.order)))
             return None
         return gang
+
+    async def _place(self) -> Gang | None:
+        """None when it was stopped before. Raises Unplaced."""
+        return await self._around.placer.place(
+            self._order_now(), lambda: self.order.stop is not None, lambda reason: self._tell(Waiting(reason))
+        )
+
+    async def _prepare(self) -> bool:
+        """Have its data ready, for which it holds nothing yet. False when it was stopped, or its time is over, before.
+
+        Raises NotPrepared, Unplaced and Superseded.
+        """
+        if not prepares_data(self.order.spec):
+            return True
+        self._preparing = True
+        preparer, line = self._around.preparer, self._around.line
+        work = asyncio.create_task(
+            preparer.prepare(self.order, lambda reason: self._tell(Waiting(reason)), line.progress)
+        )
+        stopping = asyncio.create_task(self._stop_ordered())
+        try:
+            await asyncio.wait({work, stopping}, timeout=self.order.remaining_s, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                return False
+            work.result()
+            return True
+        finally:
+            stopping.cancel()
+            work.cancel()
+            await asyncio.gather(work, stopping, return_exceptions=True)
+
+    async def _stop_ordered(self) -> None:
+        while self.order.stop is None:
+            await self._changed.wait()
+
+    def _order_now(self) -> AttemptOrder:
+        """The order with what is left of its time by now."""
+        if self.order.remaining_s is None:
+            return self.order
+        passed_s = time.monotonic() - self._ordered_s
+        return replace(self.order, remaining_s=max(0.0, self.order.remaining_s - passed_s))
 
     async def _attend(self, gang: Gang) -> None:
         tasks = [asyncio.create_task(self._ship(gang, index)) for index in range(len(gang.hosts))]
@@ -228,8 +277,7 @@ class Attendant:
         return report
 
     async def _pass_stop_on(self, gang: Gang) -> None:
-        while self.order.stop is None:
-            await self._changed.wait()
+        await self._stop_ordered()
         with contextlib.suppress(RayActorError):  # `_relay` notices by itself
             await insist(lambda: gang.hosts[0].order_stop.remote(self._around.epoch, self.order.stop))
 
@@ -316,6 +364,14 @@ class Attendant:
                 "lost", reason, order.spent, order.furthest_step, self._ledger, failure=failure, fence_s=fence_s
             )
         )
+
+    def _not_prepared(self, failure: Failure) -> Happening:
+        """What can never work ends the run; anything else is a failure like a rank's, within the run's budgets."""
+        if failure.kind == FailureKind.CONFIG:
+            return Unplaceable(Reason(ReasonCode.NOT_RETRIABLE, failure.message), True)
+        order = self.order
+        reason = Reason(ReasonCode.RESCHEDULED, failure.message)
+        return AttemptEnded("lost", reason, order.spent, order.furthest_step, Ledger(), failure=failure)
 
     def _never_started(self, stop: StopOrder) -> AttemptEnded:
         outcome, code = STOP_ENDS[stop.kind]

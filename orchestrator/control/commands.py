@@ -69,7 +69,7 @@ class Commands:
         if len(commands) > MAX_BATCH:
             raise Refused(f"{len(commands)} submissions in one batch: at most {MAX_BATCH}")
         clusters = self._clusters()
-        reviews: dict[tuple[str, str], Review] = {}  # runs of a batch are often alike
+        reviews: dict[tuple[str, bytes], Review] = {}  # runs of a batch are often alike
         submissions = [self._submission(each, clusters, reviews) for each in commands]
         answers = self._store.submit(submissions)
         self._records.announce([each.run for each in answers if each.created])
@@ -129,7 +129,7 @@ class Commands:
         self,
         command: SubmitCommand,
         clusters: Sequence[ClusterView],
-        reviews: dict[tuple[str, str], Review],
+        reviews: dict[tuple[str, bytes], Review],
     ) -> Submission:
         parsed = spec.parse(command.spec_text)
         document = spec.dump(parsed)

@@ -147,12 +147,23 @@ def hung(rank: int, host: str, seconds: float, step: int, stack: str) -> Failure
     return Failure(FailureKind.HUNG, message, rank=rank, host=host, step=step, traceback=stack)
 
 
+def preparation_ended(end: RankExit) -> Failure:
+    """Of data that are prepared before there is a rank: `end` is the preparing process's, rank 0 by name only."""
+    kind, message = _kind_and_message(end, f"The preparation of data on {end.host}")
+    return Failure(kind, message, host=end.host, traceback=end.report.traceback if end.report else "")
+
+
+def preparation_not_started(host: str, why: str, final: bool) -> Failure:
+    kind = FailureKind.CONFIG if final else FailureKind.NEVER_STARTED
+    return Failure(kind, f"The preparation of data on {host} could not be started: {why}", host=host)
+
+
 def _secondary(end: RankExit) -> bool:
     return end.code == ExitCode.LOST_PEER or (end.report is not None and end.report.secondary)
 
 
 def _describe(end: RankExit) -> Failure:
-    kind, message = _kind_and_message(end)
+    kind, message = _kind_and_message(end, f"Rank {end.rank} on {end.host}")
     return Failure(
         kind=kind,
         message=message,
@@ -163,8 +174,7 @@ def _describe(end: RankExit) -> Failure:
     )
 
 
-def _kind_and_message(end: RankExit) -> tuple[FailureKind, str]:
-    who = f"Rank {end.rank} on {end.host}"
+def _kind_and_message(end: RankExit, who: str) -> tuple[FailureKind, str]:
     if end.oom_evidence:
         return (
             FailureKind.OUT_OF_MEMORY,

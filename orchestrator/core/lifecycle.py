@@ -100,8 +100,7 @@ def place(run: Run, cluster: str, shares: tuple[NodeShare, ...], now: float) -> 
     hosts = ", ".join(f"{share.ranks} on {share.host}" for share in shares)
     reason = Reason(ReasonCode.PLACED, f"attempt {number} placed on cluster {cluster}: {hosts}")
     attempt = Attempt(number=number, cluster=cluster, shares=shares, started_at=now)
-    queued_ns = run.queued_ns + _elapsed_ns(run.state_since_at, now)
-    placed = replace(run, attempts=(*run.attempts, attempt), queued_ns=queued_ns)
+    placed = replace(_account_waiting(run, now), attempts=(*run.attempts, attempt))
     return _enter(placed, Starting(reason), now, "placed")
 
 
@@ -202,7 +201,7 @@ def ledger(run: Run, *, workers: int, now: float, live: Ledger | None = None) ->
     attempt on its way to its hosts, an end on its way back) is starting time.
     """
     end = run.ended_at if run.ended_at is not None else now
-    queued_ns = run.queued_ns + (_elapsed_ns(run.state_since_at, now) if isinstance(run.state, Queued) else 0)
+    queued_ns = _account_waiting(run, now).queued_ns
     booked = add([each.ledger for each in run.attempts] + ([live] if live is not None and run.attempt else []))
     booked = booked.plus(TimeClass.QUEUED, queued_ns * workers)
     whole_ns = _elapsed_ns(run.submitted_at, end) * workers
@@ -272,8 +271,13 @@ def _waiting(run: Run, what: seen.Waiting, now: float) -> Transition | Ignored:
     attempt = _current(run)
     if attempt.placed or not isinstance(run.state, Starting) or run.state.reason == what.reason:
         return Ignored("nothing new")
-    event = EventDraft(now, "waiting", what.reason.message)
-    return Transition(replace(run, state=Starting(what.reason)), (event,))
+    if run.stop is not None:
+        return Ignored("it is being stopped")
+    waits = replace(run, state=Starting(what.reason))
+    kind = "preparing" if what.reason.code == ReasonCode.PREPARING_DATA else "waiting"
+    if _needs_no_worker(waits) != _needs_no_worker(run):
+        return _enter(_account_waiting(run, now), waits.state, now, kind)
+    return Transition(waits, (EventDraft(now, kind, what.reason.message),))
 
 
 def _unplaceable(run: Run, what: seen.Unplaceable, now: float) -> Transition | Ignored:
@@ -293,6 +297,7 @@ def _placed(run: Run, what: seen.Placed, now: float) -> Transition | Ignored:
     attempt = _current(run)
     if attempt.placed:
         return Ignored("it has been placed before")
+    run = _account_waiting(run, now, less_ns=round(what.seconds * 1e9))
     run = _with_attempt(run, replace(attempt, placed=True, shares=what.shares))
     pooled = " from the pool" if what.pooled else ""
     reason = Reason(ReasonCode.STARTING_RANKS, f"hosts ready{pooled} after {what.seconds:.2f} s; starting ranks")
@@ -431,17 +436,32 @@ def _enter(run: Run, state: RunState, now: float, kind: str) -> Transition:
 
 
 def _requeue(run: Run, reason: Reason, now: float, not_before_at: float = 0.0) -> Transition:
+    run = _account_waiting(run, now)
     return _enter(replace(run, stop=None), Queued(reason, not_before_at), now, "queued")
 
 
 def _finish(run: Run, state: RunState, now: float) -> Transition:
-    if isinstance(run.state, Queued):
-        run = replace(run, queued_ns=run.queued_ns + _elapsed_ns(run.state_since_at, now))
+    run = _account_waiting(run, now)
     return _enter(replace(run, stop=None, ended_at=now), state, now, "ended")
+
+
+def _needs_no_worker(run: Run) -> bool:
+    """It waits in the queue, or its data are being prepared: whatever it has been promised, nothing of it is used."""
+    return isinstance(run.state, Queued) or (
+        isinstance(run.state, Starting) and run.state.reason.code == ReasonCode.PREPARING_DATA
+    )
+
+
+def _account_waiting(run: Run, now: float, less_ns: int = 0) -> Run:
+    """With the time since it began to need no worker, but for the last `less_ns` of it, which others account for."""
+    if not _needs_no_worker(run):
+        return run
+    return replace(run, queued_ns=run.queued_ns + max(0, _elapsed_ns(run.state_since_at, now) - less_ns))
 
 
 def _order_stop(run: Run, stop: StopOrder, now: float) -> Transition:
     reason = Reason(ReasonCode.STOPPING, f"stopping: {stop.message}")
+    run = _account_waiting(run, now)
     state = run.state
     match state:
         case Starting() | Running() | Recovering():

@@ -17,7 +17,8 @@ from orchestrator.core.runs import Failure, NodeShare, Reason, Result, Spent
 
 @dataclass(frozen=True)
 class Waiting:
-    """The placement group is pending: `reason` says what is missing and who holds it."""
+    """Its data are being prepared, or the placement group is pending: `reason` says what is done, or who holds what is
+    missing."""
 
     reason: Reason
     kind: Literal["waiting"] = "waiting"
@@ -106,8 +107,8 @@ class EpochEnded:
 class AttemptEnded:
     """Nothing of the attempt runs any more.
 
-    `lost`: hosts went away and cannot say how it ended. `fence_s`: how long, from now, ranks that cannot be reached may
-    still be alive; no new attempt may start before.
+    `lost`: hosts went away and cannot say how it ended, or what prepared its data did. `fence_s`: how long, from now, ranks
+    that cannot be reached may still be alive; no new attempt may start before.
     """
 
     outcome: Literal["succeeded", "failed", "cancelled", "preempted", "deadline", "lost"]

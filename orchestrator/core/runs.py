@@ -25,6 +25,7 @@ class ReasonCode(enum.StrEnum):
     WAITING_FOR_CAPACITY = "waiting_for_capacity"
     WAITING_BEHIND = "waiting_behind"
     BACKING_OFF = "backing_off"
+    PREPARING_DATA = "preparing_data"
     PLACED = "placed"
     PLACEMENT_STALE = "placement_stale"
     STARTING_RANKS = "starting_ranks"
@@ -232,7 +233,7 @@ class Run:
     sealed_since_failure: bool = True  # a checkpoint was sealed after `previous_failure`
     furthest_step: int = 0
     stop: StopOrder | None = None
-    queued_ns: int = 0  # total time in QUEUED of the spells that are over
+    queued_ns: int = 0  # total time in QUEUED, or preparing data, of the spells that are over
     state_since_at: float = 0.0
     ended_at: float | None = None
     version: int = 0  # counts changes; compare-and-set key of the store

@@ -6,10 +6,11 @@ line, the API and a run's history carry these words on.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+from pydantic_core import to_json
 
 from orchestrator import spec as run_file
 from orchestrator.core.money import NO_PRICES, Prices
@@ -100,10 +101,10 @@ _SEARCHED = frozenset(
 )  # nothing here depends on them
 
 
-def looked_at(document: Mapping[str, Any]) -> str:
+def looked_at(document: Mapping[str, Any]) -> bytes:
     """All that `review` looks at in a dumped run file: where these are equal, so are problems, warnings and layout."""
     train = {key: value for key, value in document["train"].items() if key not in _SEARCHED}
-    return json.dumps([train, *(document[section] for section in _LOOKED_AT)])
+    return to_json([train, *(document[section] for section in _LOOKED_AT)])
 
 
 def plan(

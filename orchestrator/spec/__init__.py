@@ -11,10 +11,12 @@ from orchestrator.core.runs import Budgets
 from orchestrator.core.scheduling.fit import GangShape
 from orchestrator.errors import InvalidSpec, Problem
 from orchestrator.spec.characters import uncarried
+from orchestrator.spec.data import Data
 from orchestrator.spec.problems import problems_of
 from orchestrator.spec.reading import MAX_TEXT_BYTES, read_mapping, shorten
 from orchestrator.spec.resources import Resources
 from orchestrator.spec.run import BUNDLE_PREFIX, RunSpec
+from trainers.catalogue import RECIPES
 
 __all__ = [
     "BUNDLE_PREFIX",
@@ -26,6 +28,7 @@ __all__ = [
     "json_schema",
     "load",
     "parse",
+    "prepares_data",
     "read_mapping",
     "stored_shape",
 ]
@@ -101,6 +104,15 @@ def _shape(asked: Resources) -> GangShape:
         spread=asked.placement == "spread",
         accelerator=asked.accelerator,
     )
+
+
+def prepares_data(document: Mapping[str, Any]) -> bool:
+    """Whether the run of what `dump` wrote trains on data that are prepared, which needs no worker of its gang."""
+    card = RECIPES.get(str(document.get("recipe")))
+    if card is None or not card.prepares_data:
+        return False
+    data = Data.model_validate(document.get("data") or {})
+    return card.prepares(data.source or card.source, bool(data.preparation))
 
 
 def budgets(spec: RunSpec) -> Budgets:

@@ -99,12 +99,11 @@ def _preparation(spec: RunSpec) -> Iterator[Problem]:
     """An entrypoint's own code may prepare its data; a recipe does so, or does not."""
     if spec.recipe is None or RECIPES[spec.recipe].prepares_data:
         return
-    for key, field in type(spec.data).model_fields.items():
-        if key not in ("source", "split") and getattr(spec.data, key) != field.get_default(call_default_factory=True):
-            able = ", ".join(name for name, card in RECIPES.items() if card.prepares_data)
-            yield Problem(
-                f"data.{key}", "a value", f"{spec.recipe} takes its data as they are; recipes that do not: {able}"
-            )
+    able = ", ".join(name for name, card in RECIPES.items() if card.prepares_data)
+    for key in spec.data.preparation:
+        yield Problem(
+            f"data.{key}", "a value", f"{spec.recipe} takes its data as they are; recipes that do not: {able}"
+        )
 
 
 def _model(spec: RunSpec) -> Iterator[Problem]:

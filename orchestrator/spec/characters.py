@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from pydantic_core import PydanticSerializationError, to_json
 
 from orchestrator.errors import Problem
 from orchestrator.spec.problems import path_text
@@ -13,17 +14,19 @@ from orchestrator.spec.reading import shorten
 
 _HALF = re.compile("[\ud800-\udfff]")
 _NUL = "\0"
-_SUSPICIOUS = re.compile(r"\\u(?:0000|d[89a-f])")
+_NUL_IN_JSON = b"\\u0000"
 
 
 def uncarried(document: Mapping[str, Any]) -> list[Problem]:
     """Every key and value with half of a surrogate pair, which UTF-8 cannot write, or with a NUL, at which arguments,
     environments and paths end.
     """
-    # Nearly no run file holds one, and the encoder, which spells both by escapes, is five times as fast as the walk.
-    if not _SUSPICIOUS.search(json.dumps(document, skipkeys=True, default=str)):
-        return []
-    return list(_look(document, ()))
+    # Nearly no run file holds one, and the encoder, which escapes a NUL and refuses halves, is many times as fast.
+    try:
+        clean = _NUL_IN_JSON not in to_json(document)
+    except PydanticSerializationError:
+        clean = False
+    return [] if clean else list(_look(document, ()))
 
 
 def _look(value: Any, place: tuple[str | int, ...]) -> Iterator[Problem]:

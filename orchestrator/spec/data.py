@@ -154,3 +154,10 @@ class Data(Section):
         AfterValidator(lambda path: path if path is None else without_credentials("data.prepared", path)),
         Field(description="Directory of prepared data, on every node the same; later runs use it again."),
     ] = None
+
+    @property
+    def preparation(self) -> list[str]:
+        """The keys that say something which only preparing can do."""
+        fields = type(self).model_fields.items()
+        said = [key for key, each in fields if getattr(self, key) != each.get_default(call_default_factory=True)]
+        return [key for key in said if key not in ("source", "split")]

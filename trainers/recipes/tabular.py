@@ -1,17 +1,19 @@
-"""A multilayer perceptron on the rows of a table: tumours, wines, flights, or a user's own CSV or parquet file."""
+"""A multilayer perceptron on the rows of a table: tumours, wines, flights, or a user's own files of any kind."""
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
+
 from trainers.config import Settings, section
-from trainers.data.checks import check_classes, check_parts
 from trainers.data.loader import Splits
-from trainers.data.sources import split_indices
-from trainers.data.tables import Encoding, check_table, read_table
+from trainers.data.prepare import prepare
+from trainers.data.prepared import Columns, Prepared
+from trainers.data.preparing.splitting import PARTS
+from trainers.errors import BadConfig
 from trainers.models.tabular import TabularMlp
 from trainers.tasks.classification import Classification
 
@@ -20,7 +22,6 @@ from trainers.tasks.classification import Classification
 class Model:
     """`model:` of the run file."""
 
-    target: str = "target"  # in a file: the column to predict
     layers: int = 2
     width: int = 64
     embedding: int = 8  # numbers in the vector of a category's value
@@ -28,26 +29,50 @@ class Model:
 
 
 def tabular(settings: Settings) -> Classification:
-    """Raises BadConfig when a number is none, or there is nothing to tell apart."""
+    """Raises BadData with the rows that cannot be learned from, and BadConfig where no table of classes is meant."""
     model = section(Model, settings.model, "model")
-    table = read_table(settings.data.source, model.target)
-    parts = split_indices(len(table), settings.data.split)
-    check_parts(parts, settings.data)
-    check_table(table, settings.data)
-    check_classes(table.targets, parts, settings.data)
-    encoding = Encoding.fit(table, parts[0])
+    prepared = prepare(settings.data)
+    classes = _classes(prepared, settings.data.source)
+    fitted = prepared.fitted
     network: dict[str, Any] = {
-        "numbers": len(encoding.means),
-        "sizes": encoding.sizes,
-        "classes": len(table.labels),
+        "numbers": len(fitted.roles.numbers),
+        "sizes": [1 + len(fitted.categories[name]) for name in fitted.roles.categories],
+        "classes": len(classes),
         "width": model.width,
         "layers": model.layers,
         "embedding": model.embedding,
         "dropout": model.dropout,
     }
     return Classification(
-        splits=Splits(*(encoding.encode(table, part) for part in parts)),
+        splits=Splits(*(_columns(prepared.part(name)) for name in PARTS)),
         build=partial(TabularMlp, **network),
         inputs=("numbers", "categories"),
-        notes={"labels": list(table.labels), "encoding": dataclasses.asdict(encoding), "network": network},
+        notes={"labels": list(classes), "network": network, **prepared.notes},
+        classes=classes,
     )
+
+
+def _classes(prepared: Prepared, source: str) -> tuple[str, ...]:
+    """What a row may be, as text. Raises BadConfig when the data are no rows of numbers and categories, each of a class."""
+    fitted = prepared.fitted
+    label = fitted.roles.label
+    if label is None:
+        raise BadConfig("data.label", None, f"must name the column of {source} to predict")
+    if fitted.classes is None:
+        raise BadConfig(
+            "data.label",
+            label,
+            f"holds numbers of floating point, and this recipe tells classes apart: where they are its classes, say so "
+            f"by data.columns: {{{label}: {{type: integer}}}}",
+        )
+    if not fitted.roles.numbers and not fitted.roles.categories:
+        raise BadConfig("data.source", source, f"must hold numbers or categories, not {fitted.roles.features[0]}")
+    return tuple(map(str, fitted.classes))
+
+
+def _columns(part: Columns) -> Columns:
+    """With both kinds of inputs, of which there may be no column: `numbers` [n, numbers], `categories` [n, categories]."""
+    none = torch.empty(part.rows, 0)
+    found = part.columns
+    inputs = {"numbers": found.get("inputs", none), "categories": found.get("categories", none.int())}
+    return Columns({**inputs, "targets": found["targets"]}, part.rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ class Classification:
     judged_mode: Literal["min", "max"] = "min"
     label_smoothing: float = 0.0  # in training
     inputs: tuple[str, ...] = ("inputs",)
+    classes: Sequence[str] = ()  # by number, in the words of the data, where those are known
 
     def model(self) -> nn.Module:
         return self.build()
@@ -39,6 +40,9 @@ class Classification:
             "loss": functional.cross_entropy(logits, batch["targets"], reduction="none"),
             "accuracy": (logits.argmax(dim=-1) == batch["targets"]).float(),
         }
+
+    def predict(self, model: Model, batch: Batch) -> torch.Tensor:
+        return self._logits(model, batch).softmax(dim=-1)
 
     def _logits(self, model: Model, batch: Batch) -> torch.Tensor:
         return model(*(batch[name] for name in self.inputs), batch["keys"]).float()

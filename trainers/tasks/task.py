@@ -6,7 +6,7 @@ model is on its device. It must do the same on every rank.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -88,6 +88,19 @@ class KeepsState(Protocol):
     def load_state(self, parts: Iterable[tuple[int, Mapping[str, Any]]], world_size: int) -> None:
         """Take up what `state` returned. `parts`: the rank that kept it, and what it kept, this rank's alone when the world
         size is still the same, else those of all `world_size` ranks of then, one after another."""
+        ...
+
+
+@runtime_checkable
+class Predicts(Protocol):
+    """Beside the above: a task whose predictions are classes. How often it predicts which is kept with the model version,
+    where the profile of its data is."""
+
+    splits: Splits
+    classes: Sequence[str]  # by number, in the words of the data; empty: they are called by their numbers
+
+    def predict(self, model: Model, batch: Batch) -> torch.Tensor:
+        """Probabilities [batch, classes]."""
         ...
 
 

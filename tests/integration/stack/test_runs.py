@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from orchestrator.errors import Conflict, Refused
@@ -140,6 +141,23 @@ def test_a_data_path_that_does_not_exist_is_named_and_not_retried(stack: Stack) 
     assert "data.source" in run.failure.message
     assert "/no/such/file.npz" in run.failure.message
     assert len(run.attempts[0].incarnations) == 1
+
+
+def test_data_that_fail_a_check_end_the_run_with_the_rows_before_anything_is_placed(
+    stack: Stack, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "images.npz", x=np.zeros((40, 8, 8), np.float32), y=np.arange(40) % 4)
+    data = {"source": str(tmp_path / "images.npz"), "prepared": str(tmp_path / "out"), "columns": {"y": {"max": 2}}}
+    run = stack.client.submit(digits("bad-rows", data=data))
+    ended = stack.client.wait(run.id)
+    assert (ended.state, ended.reason.code) == ("FAILED", "not_retriable"), ended.reason
+    assert "data.columns.y.max: y must be at most 2: 10 rows, the first 3" in ended.reason.message
+    assert "images.npz rows 3, 7, 11, 15, 19" in ended.reason.message
+    (attempt,) = ended.attempts
+    assert (attempt.placed, attempt.incarnations, attempt.ledger.total_ns) == (False, (), 0)
+    told = [event.message for event in stack.client.events(run.id) if event.kind == "preparing"]
+    assert any("checking every row" in each for each in told)
+    assert "rows 3, 7, 11" in stack.evertrain("describe", run.id).stdout
 
 
 def test_a_gang_larger_than_the_cluster_is_refused_at_submit(stack: Stack) -> None:

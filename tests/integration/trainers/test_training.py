@@ -7,11 +7,13 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.integration.trainers.gangs import Gang, digits_launch, run_gang
 from trainers.contract import Done, EpochEnded, ExitCode, Failed, Message, PhaseChanged, Sealed, Step
 from trainers.data import audit
+from trainers.data.preparing.sketch import Sketch
 
 STEPS = {"steps": 6, "epochs": None}
 
@@ -228,7 +230,18 @@ def test_a_wrong_entrypoint_is_a_bad_config(target: str, words: str, tmp_path: P
 
 def test_the_profile_of_prepared_data_is_told_with_the_result(tmp_path: Path) -> None:
     data = {"source": "sklearn://digits", "steps": {"normalize": "standard"}, "prepared": str(tmp_path / "prepared")}
-    done = run_gang(digits_launch(tmp_path, data=data, train=STEPS), world_size=1).one(Done)
+    done = run_gang(digits_launch(tmp_path, data=data, train=STEPS), world_size=2).one(Done)
     assert done.note is None
-    assert done.facts["profile"]["rows"] == pytest.approx(0.7 * 1797, abs=60)
-    assert sum(done.facts["profile"]["label"]["values"].values()) == done.facts["profile"]["rows"]
+    profile = done.facts["profile"]
+    assert profile["rows"] == pytest.approx(0.7 * 1797, abs=60)
+    assert sum(profile["label"]["values"].values()) == profile["rows"]
+    told = profile["predictions"]
+    assert told["part"] == "test"
+    assert told["rows"] == told["label"]["count"] == told["confidence"]["count"] == pytest.approx(0.15 * 1797, abs=60)
+    assert sum(told["label"]["values"].values()) == told["rows"]
+    assert set(told["label"]["values"]) <= set(profile["label"]["values"])
+    sketch = Sketch.from_text(told["confidence"]["sketch"])
+    assert sketch.count == told["rows"]
+    low, high = sketch.quantiles(np.array([0.0, 1.0]))
+    assert (low, high) == (told["confidence"]["min"], told["confidence"]["max"])
+    assert 0.1 <= low <= told["confidence"]["mean"] <= high <= 1

@@ -85,6 +85,11 @@ def test_silence_is_said() -> None:
     assert render.progress_line(progress(silent_s=95.0), NOW).endswith("no progress for 1m35s")
 
 
+def test_before_there_is_a_rank_progress_is_what_is_done_for_it() -> None:
+    phase = "preparing data: checking every row, 3 of 12 pieces"
+    assert render.progress_line(progress(incarnation=0, phase=phase), NOW) == phase
+
+
 def test_the_goodput_line_accounts_for_all_worker_time() -> None:
     ledger = Ledger({TimeClass.TRAINING: 75 * 10**9, TimeClass.STARTING: 20 * 10**9, TimeClass.IDLE: 5 * 10**9})
     assert str(render.goodput_line(ledger)) == (

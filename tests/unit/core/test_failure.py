@@ -3,7 +3,15 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.failure import GiveUp, RankExit, Restart, decide, first_cause
+from orchestrator.core.failure import (
+    GiveUp,
+    RankExit,
+    Restart,
+    decide,
+    first_cause,
+    preparation_ended,
+    preparation_not_started,
+)
 from orchestrator.core.runs import Budgets, FailureKind, ReasonCode, Spent
 from tests.builders import BUDGETS, failure
 from trainers.contract import ExitCode, Failed
@@ -45,6 +53,17 @@ def test_an_exit_is_named_for_what_it_was(end, kind, words):
     assert cause.kind == kind
     assert words in cause.message
     assert (cause.rank, cause.host) == (0, "host-0")
+
+
+def test_the_end_of_a_preparation_is_named_for_what_it_was_and_blames_no_rank():
+    bad = Failed(code=ExitCode.BAD_CONFIG, message="data.columns.x.max: 3 rows")
+    refused = preparation_ended(exit_of(0, code=ExitCode.BAD_CONFIG, report=bad))
+    assert (refused.kind, refused.rank) == (FailureKind.CONFIG, None)
+    assert refused.message == "The preparation of data on host-0 failed: data.columns.x.max: 3 rows"
+    killed = preparation_ended(exit_of(0, signal=signal.SIGKILL))
+    assert killed.kind == FailureKind.KILLED
+    assert preparation_not_started("alpha", "no such Python", True).kind == FailureKind.CONFIG
+    assert preparation_not_started("alpha", "no zygote", False).kind == FailureKind.NEVER_STARTED
 
 
 def test_the_first_primary_exit_is_the_cause_even_when_communication_errors_arrive_before_it():

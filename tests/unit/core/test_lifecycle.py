@@ -193,3 +193,35 @@ def test_the_runs_ledger_adds_up_to_all_its_time_even_when_the_wall_clock_jumps(
     queued = max(0, round((placed_at - 1000.0) * 1e9)) * 2
     assert total.total_ns == max(whole, queued + trained_ns)
     assert all(part >= 0 for part in total.ns.values())
+
+
+def preparing(words: str = "checking every row") -> seen.Waiting:
+    return seen.Waiting(Reason(ReasonCode.PREPARING_DATA, f"preparing data on alpha: {words}"))
+
+
+def seconds(run: lifecycle.Run, now: float, time_class: TimeClass) -> float:
+    return lifecycle.ledger(run, workers=2, now=now).seconds(time_class)
+
+
+def test_time_spent_preparing_data_uses_no_worker_and_counts_as_queued():
+    run = hear(placed_run(1010.0), preparing(), now=1012.0)  # submitted at 1000
+    assert run.state.kind == "STARTING"
+    assert seconds(run, 1020.0, TimeClass.QUEUED) == 2 * (10 + 8)
+    run = hear(run, preparing("writing the arrays"), now=1021.0)
+    assert seconds(run, 1030.0, TimeClass.QUEUED) == 2 * (10 + 18)
+    run = hear(run, seen.Placed(SHARES, 3.0), now=1042.0)  # its hosts have booked the last three seconds
+    assert seconds(run, 1050.0, TimeClass.QUEUED) == 2 * (10 + 27)
+    assert seconds(run, 1050.0, TimeClass.STARTING) == 2 * (50 - 37)
+
+
+def test_preparing_ends_with_whatever_comes_next():
+    run = hear(placed_run(1010.0), preparing(), now=1012.0)
+    waiting = hear(run, seen.Waiting(Reason(ReasonCode.WAITING_FOR_CAPACITY, "others hold 2 CPU")), now=1022.0)
+    stopped = changed(lifecycle.cancel(run, by="ada", message="", now=1022.0))
+    refused = hear(run, seen.Unplaceable(Reason(ReasonCode.NOT_RETRIABLE, "bad rows"), True), now=1022.0)
+    for each in (waiting, stopped, refused):
+        assert seconds(each, 1022.0, TimeClass.QUEUED) == 2 * (10 + 10)
+    assert seconds(waiting, 1030.0, TimeClass.STARTING) == 2 * (2 + 8)
+    assert refused.state.kind == "FAILED"
+    assert isinstance(observe(stopped, preparing("writing the arrays"), now=1023.0), Ignored)
+    assert stopped.state.reason.code == ReasonCode.STOPPING

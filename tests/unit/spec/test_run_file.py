@@ -467,3 +467,18 @@ def test_editors_are_told_that_auto_is_a_layout() -> None:
     assert {"const": "auto"} in layout["anyOf"]
     assert "zero" in layout["anyOf"][0]["properties"]
     assert "auto" not in layout["anyOf"][0]["properties"]
+
+
+@pytest.mark.parametrize(
+    ("document", "prepares"),
+    [
+        ({**LEAST, "recipe": "digits_cnn"}, False),
+        ({**LEAST, "recipe": "digits_cnn", "data": {"split": [0.8, 0.1, 0.1]}}, False),
+        ({**LEAST, "recipe": "digits_cnn", "data": {"checks": {"rows": 10}}}, True),
+        ({**LEAST, "recipe": "digits_cnn", "data": {"source": "/images/*.png"}}, True),
+        ({**LEAST, "recipe": "text_rnn"}, False),
+        (SCRIPT, False),
+    ],
+)
+def test_data_are_prepared_before_placement_where_the_recipe_would(document: dict[str, object], prepares: bool) -> None:
+    assert spec.prepares_data(spec.dump(spec.load(document))) is prepares

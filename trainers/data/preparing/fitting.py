@@ -23,6 +23,7 @@ from trainers.data.preparing import checks, survey
 from trainers.data.preparing.hashing import hash_rows
 from trainers.data.preparing.images import pixels
 from trainers.data.preparing.roles import Roles
+from trainers.data.preparing.sketch import Sketch, k_of
 from trainers.data.preparing.splitting import DROPPED, Parts
 from trainers.data.preparing.tokens import units_of
 from trainers.data.reading.formats import Fragment
@@ -82,6 +83,7 @@ class Statistics:
     labels: dict[int, Counter[Any]] = field(default_factory=dict)  # by part
     label_moments: Moments | None = None  # of a label that is a number
     nulls: Counter[str] = field(default_factory=Counter)
+    sketches: dict[str, Sketch] = field(default_factory=dict)  # of number columns, and of a label that is a number
     sample: pa.Table | None = None  # plain columns of the rows with the lowest hashes
     sample_keys: Unsigned = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
 
@@ -109,6 +111,11 @@ def merged(one: Statistics, other: Statistics) -> Statistics:
         one.labels.setdefault(part, Counter()).update(counts)
     for name, values in other.categories.items():
         one.categories.setdefault(name, Counter()).update(values)
+    for name, sketch in other.sketches.items():
+        if name in one.sketches:
+            one.sketches[name].merge(sketch)
+        else:
+            one.sketches[name] = sketch
     one.rows += other.rows
     one.units.update(other.units)
     one.nulls.update(other.nulls)
@@ -143,6 +150,7 @@ def _of_table(table: pa.Table, roles: Roles, data: Data, grey: bool) -> Statisti
     keys = hash_rows(table, roles.content)
     sample, keys = _lowest([table.select(plain)], keys)
     total = Statistics(rows=table.num_rows, sample=sample, sample_keys=keys)
+    total.sketches = _sketches(table, roles)
     if roles.numbers:
         total.numbers = Moments.of(numbers(table, roles.numbers))
     elif roles.tensor is not None or roles.image is not None:
@@ -157,6 +165,14 @@ def _of_table(table: pa.Table, roles: Roles, data: Data, grey: bool) -> Statisti
         total.label_moments = Moments.of(numbers(table, [roles.label]))
     total.nulls.update({name: int(mask.sum()) for name, mask in checks.missing(table, roles.content).items()})
     return total
+
+
+def _sketches(table: pa.Table, roles: Roles) -> dict[str, Sketch]:
+    names = [*roles.numbers, *((roles.label,) if roles.label and not roles.classes else ())]
+    sketches = {name: Sketch(k_of(len(names))) for name in names}
+    for name, sketch in sketches.items():
+        sketch.update(numbers(table, [name])[:, 0])
+    return sketches
 
 
 def numbers(table: pa.Table, columns: Sequence[str]) -> Floats:

@@ -1,43 +1,59 @@
-"""What the training part looks like, small enough to be kept with a model version: drift is judged against it.
+"""What a model was trained on and what it then predicted, small enough to be kept with a model version: drift is judged
+against it.
 
-    {"format": 1, "rows": 1258,
-     "numbers": {"dep_delay": {"count", "missing", "mean", "deviation", "min", "max", "quantiles": [101 values]}},
-     "categories": {"carrier": {"count", "missing", "values": {"UA": 411, ...}, "other": 3}},
-     "label": {"name", and as above, of a number or of a category},
-     "channels": [{"count", "mean", "deviation", "min", "max"}]}
+The fact `profile` of a model version is this JSON object:
 
-`quantiles` are those at 0, 0.01, ... 1 of the raw values, from `trainers.data.preparing.fitting.SAMPLE_ROWS` rows at most:
-their ranks are off by 0.002 (standard deviation at the median) then, and exact where there are fewer.
+    {"format": 2,
+     "rows": 1258,                                          of the training part
+     "numbers": {"dep_delay": NUMBER, ...},                 columns of numbers, raw values
+     "categories": {"carrier": CATEGORY, ...},
+     "label": {"name": "delayed", ...NUMBER or CATEGORY},   absent where there is no label
+     "channels": [MOMENTS, ...],                            of images and arrays, in place of `numbers`
+     "predictions": {"part": "test", "rows": 270, "label": CATEGORY, "confidence": NUMBER}}
+
+    MOMENTS   {"count": 1250, "mean": 8.1, "deviation": 36.2, "min": -21.0, "max": 1301.0}     of finite values
+    NUMBER    MOMENTS and {"missing": 8, "sketch": "BQEP..."}
+    CATEGORY  {"count": 1258, "missing": 0, "values": {"UA": 411, ...}, "other": 3}
+
+`sketch` is base64 of what datasketches' `kll_doubles_sketch.serialize()` gives (`trainers.data.preparing.sketch`): it
+holds `count` values, merges with any other KLL sketch of doubles, and answers quantiles and CDFs. Its k is 800 (rank error
+0.0035) for up to 10 numbers and less for more, so that a profile stays below half of what a result may carry.
+`values` are the 100 most frequent ones as text, and their counts; `other` counts the rows of all others.
+
+`predictions` is what the final weights made of the test part (the validation part where there is none): how often
+each class was predicted, in the words of `label`, and with which probability. `trainers.predictions` adds it at the end
+of a run; prepared data do not have it, nor do tasks that predict no class.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from trainers.data.preparing.fitting import Moments, Statistics, numbers
+from trainers.data.preparing.sketch import Floats, Sketch
 from trainers.data.preparing.transform import Fitted
 
-FORMAT = 1
-QUANTILES = 101
+FORMAT = 2
 _VALUES = 100
 """A category's most frequent values are counted one by one."""
 
 
 def profile_of(statistics: Statistics, fitted: Fitted) -> dict[str, Any]:
-    """The profile as JSON holds it."""
+    """The profile of the training part, without predictions, as JSON holds it."""
     roles = fitted.roles
     profile: dict[str, Any] = {"format": FORMAT, "rows": statistics.rows, "numbers": {}, "categories": {}}
     for place, name in enumerate(roles.numbers):
         profile["numbers"][name] = _number(statistics, name, statistics.numbers, place)
     for name in roles.categories:
-        profile["categories"][name] = _category(statistics.categories[name], statistics.nulls[name])
+        profile["categories"][name] = category(statistics.categories[name], statistics.nulls[name])
     if roles.label is not None:
         label = (
-            _category(statistics.labels[0], 0)
+            category(statistics.labels[0], 0)
             if roles.classes
             else _number(statistics, roles.label, statistics.label_moments, 0)
         )
@@ -47,19 +63,42 @@ def profile_of(statistics: Statistics, fitted: Fitted) -> dict[str, Any]:
     return profile
 
 
-def _number(statistics: Statistics, name: str, moments: Moments | None, place: int) -> dict[str, Any]:
-    assert moments is not None  # of columns that are there
-    values = known_values(statistics, name)
-    quantiles = (
-        [float(f"{each:.6g}") for each in np.quantile(values, np.linspace(0, 1, QUANTILES))] if len(values) else []
-    )
-    return {**_moments(moments, place), "missing": statistics.nulls[name], "quantiles": quantiles}
+def quantiles(number: Mapping[str, Any], shares: Floats) -> Floats:
+    """Of a NUMBER of a profile: the values below which such shares of it lie. Raises ValueError."""
+    return Sketch.from_text(number["sketch"]).quantiles(shares)
+
+
+def number(values: Floats, k: int) -> dict[str, Any]:
+    """A NUMBER of values [n], all at once; NaN is missing."""
+    sketch, moments = Sketch(k), Moments.of(values[:, None])
+    sketch.update(values)
+    return _joined(moments, 0, int(np.isnan(values).sum()), sketch)
+
+
+def category(counts: Counter[Any], missing: int) -> dict[str, Any]:
+    """A CATEGORY of how often each value is there."""
+    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], str(pair[0])))
+    return {
+        "count": sum(counts.values()),
+        "missing": missing,
+        "values": {str(value): count for value, count in ordered[:_VALUES]},
+        "other": sum(count for _, count in ordered[_VALUES:]),
+    }
 
 
 def known_values(statistics: Statistics, name: str) -> npt.NDArray[np.float64]:
     """The finite values of a number among the sampled rows."""
     values = numbers(statistics.sample, [name])[:, 0]
     return values[np.isfinite(values)]
+
+
+def _number(statistics: Statistics, name: str, moments: Moments | None, place: int) -> dict[str, Any]:
+    assert moments is not None  # of columns that are there
+    return _joined(moments, place, statistics.nulls[name], statistics.sketches[name])
+
+
+def _joined(moments: Moments, place: int, missing: int, sketch: Sketch) -> dict[str, Any]:
+    return {**_moments(moments, place), "missing": missing, "sketch": sketch.to_text()}
 
 
 def _moments(moments: Moments, place: int) -> dict[str, Any]:
@@ -69,14 +108,4 @@ def _moments(moments: Moments, place: int) -> dict[str, Any]:
         "deviation": float(moments.deviation[place]),
         "min": float(moments.low[place]),
         "max": float(moments.high[place]),
-    }
-
-
-def _category(counts: Counter[Any], missing: int) -> dict[str, Any]:
-    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], str(pair[0])))
-    return {
-        "count": sum(counts.values()),
-        "missing": missing,
-        "values": {str(value): count for value, count in ordered[:_VALUES]},
-        "other": sum(count for _, count in ordered[_VALUES:]),
     }

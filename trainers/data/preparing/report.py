@@ -16,7 +16,7 @@ from PIL import Image
 
 from trainers.config import Data
 from trainers.data.preparing.fitting import Statistics, numbers
-from trainers.data.preparing.profile import known_values
+from trainers.data.preparing.profile import known_values, quantiles
 from trainers.data.preparing.transform import Fitted
 
 _BINS = 30
@@ -101,14 +101,14 @@ def _number_cards(statistics: Statistics, profile: Mapping[str, Any]) -> list[di
     cards = []
     for name, facts in profile["numbers"].items():
         values = known_values(statistics, name)
-        first, third = facts["quantiles"][25], facts["quantiles"][75]
+        first, median, third = quantiles(facts, np.array([0.25, 0.5, 0.75])).tolist()
         outside = (values < first - 1.5 * (third - first)) | (values > third + 1.5 * (third - first))
         cards.append(
             {
                 "name": name,
                 "picture": histogram(values),
                 "words": f"mean {facts['mean']:.4g}, deviation {facts['deviation']:.4g}, "
-                f"median {facts['quantiles'][50]:.4g}, from {facts['min']:.4g} to {facts['max']:.4g}",
+                f"median {median:.4g}, from {facts['min']:.4g} to {facts['max']:.4g}",
                 "missing": _share(facts["missing"], profile["rows"]),
                 "outliers": _share(int(outside.sum()), len(values)),
             }

@@ -16,6 +16,7 @@ import pyarrow.json
 import pyarrow.parquet
 from safetensors import SafetensorError, safe_open
 
+from trainers.data.flights import read_flights
 from trainers.data.reading.files import SOURCE, File, opened, told
 from trainers.errors import BadConfig
 
@@ -244,6 +245,10 @@ def _sklearn(piece: Fragment) -> Iterator[pa.Table]:
     yield arrow_table({**features, "target": bunch.target})
 
 
+def _flights(piece: Fragment) -> Iterator[pa.Table]:
+    yield pa.Table.from_pandas(read_flights(piece.file.url), preserve_index=False)
+
+
 READERS: Mapping[str, Callable[[Fragment], Iterator[pa.Table]]] = {
     "parquet": _parquet,
     "csv": _typed,
@@ -254,5 +259,6 @@ READERS: Mapping[str, Callable[[Fragment], Iterator[pa.Table]]] = {
     "arrow": _arrow,
     "image": _images,
     "sklearn": _sklearn,
+    "flights": _flights,
 }
 """From the kind of a fragment to what reads it."""

@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from trainers.data.flights import FLIGHTS
 from trainers.data.reading import formats
 from trainers.data.reading.files import SOURCE, File, expand, is_directory, told
 from trainers.data.reading.formats import Fragment
 from trainers.errors import BadConfig
 
-SKLEARN = "sklearn://"
+PACKAGED: Mapping[str, str] = {"sklearn": "sklearn://", "flights": FLIGHTS}
+"""Kinds of sources that packages bring, and what their names begin with."""
 TYPES: Mapping[str, pa.DataType] = {
     "number": pa.float64(),
     "integer": pa.int64(),
@@ -37,8 +39,9 @@ def fragments(source: str, types: Mapping[str, str] | None = None) -> list[Fragm
     Raises BadConfig on what is missing, unknown, or not what its name says.
     """
     wanted = {name: TYPES[each] for name, each in (types or {}).items()}
-    if source.startswith(SKLEARN):
-        return [Fragment(File(source, 0), "sklearn")]
+    for packaged, beginning in PACKAGED.items():
+        if source.startswith(beginning):
+            return [Fragment(File(source, 0), packaged)]
     if "://" not in source.removeprefix("file://") and is_directory(source):
         if (Path(source.removeprefix("file://")) / "dataset_dict.json").is_file():
             raise BadConfig(
