@@ -40,12 +40,23 @@ def list_sweeps(
 
 
 @app.command()
-def describe(sweep: SweepName, output: Output = None) -> None:
+def describe(
+    sweep: SweepName,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a page with pictures to this file instead.")
+    ] = None,
+    against: Annotated[
+        str, typer.Option(metavar="METRIC[:min|max]", help="Of the page: the Pareto front's second metric.")
+    ] = "",
+    output: Output = None,
+) -> None:
     """What is searched, how far it is, what was best, and what became of each trial."""
     from orchestrator.cli import sweep_tables
 
     found = _sweep(sweep)
-    show(found, lambda: sweep_tables.description(found, time.time()))
+    if html is not None:
+        return _write_page(found, html, against)
+    return show(found, lambda: sweep_tables.description(found, time.time()))
 
 
 @app.command()
@@ -104,6 +115,17 @@ def export(
     from orchestrator.cli.sweep_tables import rows
 
     _write(to, rows(_sweep(sweep)))
+    typer.echo(str(to))
+
+
+def _write_page(sweep: Sweep, to: Path, against: str) -> None:
+    from orchestrator.cli.sweep_page import Against, page
+
+    name, _, mode = against.partition(":")
+    if mode not in ("", "min", "max"):
+        raise typer.BadParameter(f"must be METRIC, METRIC:min or METRIC:max, got {against}", param_hint="--against")
+    second = Against(name, "max" if mode == "max" else "min") if name else None
+    to.write_text(page(sweep, second))
     typer.echo(str(to))
 
 
