@@ -18,35 +18,41 @@ LIVES_S = 24 * 3600.0
 
 
 class DriverTokens:
-    """One token for each living sweep, renewed at half its life, revoked at the sweep's end. Safe from several threads.
+    """One token for each living sweep, renewed at half its life; all are revoked at the sweep's end.
 
-    The secret is in memory only: a server that was started again gives another one, and the one before it expires.
+    The secret is in memory only: a server that was started again gives another one. Safe from several threads.
     """
 
     def __init__(self, store: Store, clock: Clock, forget: Callable[[], None]) -> None:
         self._store, self._clock, self._forget = store, clock, forget
         self._lock = threading.Lock()
-        self._given: dict[str, tuple[str, str, str, float]] = {}  # sweep: project, token id, secret, expires at
+        self._given: dict[str, tuple[str, str, float]] = {}  # sweep: project, secret, expires at
 
     def of(self, run: Run) -> str:
         """The secret for the sweep's driver; the same as before while it holds. Blocks."""
         now = self._clock.now()
         with self._lock:
             given = self._given.get(run.id)
-            if given is None or given[3] - now < LIVES_S / 2:
-                secret, token = make_token(f"driver-of-{run.id}", run.project, Role.USER, now, LIVES_S)
+            if given is None or given[2] - now < LIVES_S / 2:
+                secret, token = make_token(_name(run.id), run.project, Role.USER, now, LIVES_S)
                 self._store.add_token(token)
-                given = self._given[run.id] = (run.project, token.id, secret, now + LIVES_S)
-            return given[2]
+                given = self._given[run.id] = (run.project, secret, now + LIVES_S)
+            return given[1]
 
     def retire(self, run_id: str) -> None:
-        """The run has ended: its token, if it had one, lets nobody in any more."""
+        """The run has ended: its tokens, if it had any, let nobody in any more."""
         with self._lock:
             given = self._given.pop(run_id, None)
         if given is None:
             return
         try:
-            self._store.revoke_token(given[0], given[1], self._clock.now())
+            for token in self._store.tokens(given[0]):
+                if token.name == _name(run_id) and token.revoked_at is None:
+                    self._store.revoke_token(given[0], token.id, self._clock.now())
         except EvertrainError as error:
             log.warning("the token of sweep %s was not revoked, and expires by itself: %s", run_id, error)
         self._forget()
+
+
+def _name(run_id: str) -> str:
+    return f"driver-of-{run_id}"

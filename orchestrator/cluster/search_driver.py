@@ -35,6 +35,7 @@ from orchestrator.spec.search import Search
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 1.0
+BREATH = 10  # times as long as a look took: a sweep of very many trials is looked at less often
 _PIN = 0.001  # of the node's own resource
 EXIT_TOKEN = 4  # the token has expired: the agent has, or gets, another
 _QUIET = {
@@ -94,28 +95,38 @@ class Watch:
                 return
             self._over = why
         log.info("the sweep ends: %s", why.message)
-        for trial in self._line.sweep().trials:
-            if trial.live:
-                self._line.cancel(trial.run_id, f"the sweep ended: {why.message}")
+        self._cancel_living(self._line.sweep(), why)
 
     def finish(self) -> None:
         self._stopped.set()
         self._thread.join()
 
     def _look(self) -> None:
-        while not self._stopped.wait(LOOK_EVERY_S):
+        pause_s = LOOK_EVERY_S
+        while not self._stopped.wait(pause_s):
             try:
+                looked_s = time.monotonic()
                 self.sweep = self._line.sweep()
+                pause_s = max(LOOK_EVERY_S, BREATH * (time.monotonic() - looked_s))
                 self._tell()
-                if self._over is None:
-                    over = verdict(self.goal, self.sweep.trials, elapsed_s=time.monotonic() - self._began_s)
-                    if over is not None:
-                        self.end(over)
+                self._judge()
             except Unauthenticated:
                 log.warning("the token has expired")
                 os._exit(EXIT_TOKEN)
             except EvertrainError as error:
                 log.warning("the sweep cannot be looked at: %s", error)
+
+    def _judge(self) -> None:
+        over = self._over
+        if over is not None:
+            self._cancel_living(self.sweep, over)  # one may have begun while the others were cancelled
+        elif (over := verdict(self.goal, self.sweep.trials, elapsed_s=time.monotonic() - self._began_s)) is not None:
+            self.end(over)
+
+    def _cancel_living(self, sweep: Sweep, why: Verdict) -> None:
+        for trial in sweep.trials:
+            if trial.live:
+                self._line.cancel(trial.run_id, f"the sweep ended: {why.message}")
 
     def _tell(self) -> None:
         sweep = self.sweep

@@ -71,13 +71,16 @@ def trial_of(stretches: Sequence[Stretch], metric: str, mode: Mode) -> Trial:
         for report, metrics in sorted(reports.items())
         if metric in metrics and math.isfinite(metrics[metric])
     )
+    state = _STATES[newest.run.state.kind]
+    if state is TrialState.STOPPED and reports and not math.isfinite(reports[max(reports)].get(metric, 0.0)):
+        state = TrialState.INFEASIBLE  # it was ended for that
     costs = [each.cost for each in ordered if each.cost is not None]
     ledger = add(each.ledger for each in ordered)
     started = [each.story.started_at for each in ordered if each.story.started_at is not None]
     return Trial(
         number=lineage.trial,
         point=lineage.point,
-        state=_STATES[newest.run.state.kind],
+        state=state,
         run_id=newest.run.id,
         generation=lineage.generation,
         curve=curve,

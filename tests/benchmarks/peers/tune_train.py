@@ -84,8 +84,9 @@ def main(given: dict[str, Any]) -> None:
     ray.init(runtime_env={"env_vars": env_vars}, log_to_driver=False)
     marks = Path(given["marks"])
     digits.tell(marks, begun=True)
+    nearly_nothing = {f"node:{ray.util.get_node_ip_address()}": 0.001}  # of the function: its workers hold the CPUs
     results = tune.Tuner(
-        tune.with_resources(tune.with_parameters(trial, given=given), {"CPU": 0}),
+        tune.with_resources(tune.with_parameters(trial, given=given), nearly_nothing),
         tune_config=tune.TuneConfig(
             num_samples=search.wanted,
             search_alg=Points(search, room=lambda: int(given["slots"])),

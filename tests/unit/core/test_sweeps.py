@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from orchestrator.core.ledger import Ledger, TimeClass
-from orchestrator.core.runs import Event, Lineage, Run
+from orchestrator.core.runs import Cancelled, Event, Lineage, Run
 from orchestrator.core.sweeps import FIRST_FAILURES, Goal, Trial, TrialState, best, ending, replayed, verdict
 from orchestrator.core.trials import Story, Stretch, trial_of
 from tests.builders import queued_run
@@ -120,3 +121,12 @@ def test_a_trial_is_what_its_runs_reported_together() -> None:
     assert (found.cost, found.seconds["training"], found.checkpoint) == (1.5, 6.0, "a")
     assert found.start_s == 5.0
     assert found.state is TrialState.WAITING
+
+
+def test_a_trial_that_was_ended_over_a_metric_that_is_no_number_is_infeasible() -> None:
+    told = stretch(0, {1: 0.5, 2: math.nan}, 1)
+    ended = replace(told.run, state=Cancelled(told.run.state.reason))
+    assert trial_of([replace(told, run=ended)], "val_accuracy", "max").state is TrialState.INFEASIBLE
+    assert trial_of([replace(told, run=ended)], "val_loss", "min").state is TrialState.INFEASIBLE
+    fine = stretch(0, {1: 0.5}, 1)
+    assert trial_of([replace(fine, run=ended)], "val_accuracy", "max").state is TrialState.STOPPED
