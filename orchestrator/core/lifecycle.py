@@ -300,7 +300,8 @@ def _placed(run: Run, what: seen.Placed, now: float) -> Transition | Ignored:
     run = _account_waiting(run, now, less_ns=round(what.seconds * 1e9))
     run = _with_attempt(run, replace(attempt, placed=True, shares=what.shares))
     pooled = " from the pool" if what.pooled else ""
-    reason = Reason(ReasonCode.STARTING_RANKS, f"hosts ready{pooled} after {what.seconds:.2f} s; starting ranks")
+    words = f"hosts ready{pooled} after {what.seconds:.2f} s; starting ranks"
+    reason = Reason(ReasonCode.STARTING_RANKS, "its driver is started" if run.kind == "sweep" else words)
     if run.stop is not None:
         return Transition(run, (EventDraft(now, "hosts_ready", reason.message),))
     return _enter(run, Starting(reason), now, "hosts_ready")
