@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.planning.incompatibilities import IGNORED, REFUSED, REMOVED, REMOVED_ZERO, Request
-from orchestrator.planning.layout import Layout
+from trainers.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Example:
     clip: float | None = None
 
     def request(self) -> Request:
-        layout = Layout(2, zero=self.zero, pipeline=2 if self.model == "pipeline" else 1)
+        layout = Layout(workers=2, zero=self.zero, pipeline=2 if self.model == "pipeline" else 1)
         return Request(self.passed, layout, self.precision, self.clip, self.model == "experts")
 
 
@@ -34,9 +34,6 @@ def _zero(**keys: Any) -> dict[str, Any]:
 
 
 _BY_RULE = (
-    Example("pipeline with ZeRO 2 or 3", zero=2, model="pipeline"),
-    Example("pipeline with ZeRO 2 or 3", zero=3, model="pipeline"),
-    Example("experts with ZeRO 3", zero=3, model="experts"),
     Example("experts without reduce_scatter", _zero(reduce_scatter=False), zero=2, model="experts"),
     Example("experts with scattered gradients", _zero(contiguous_gradients=False), zero=2, model="experts"),
     Example("partial offload below ZeRO 3", _zero(offload_optimizer={"device": "cpu", "ratio": 0.5}), zero=2),
@@ -114,6 +111,12 @@ REFUSALS = (
     *(Example(f"removed: {key}", {key: {}}) for key in REMOVED),
     *(Example(f"removed: {key}", _zero(**{key: 2}), zero=3) for key in REMOVED_ZERO),
     Example("unknown: reduce_buckets", _zero(reduce_buckets=1000), zero=2),
+)
+
+REFUSED_OF_A_LAYOUT = (  # known to `trainers.layout`: whatever keys are passed
+    Example("pipeline with ZeRO 2 or 3", zero=2, model="pipeline"),
+    Example("pipeline with ZeRO 2 or 3", zero=3, model="pipeline"),
+    Example("experts with ZeRO 3", zero=3, model="experts"),
 )
 
 REFUSED_BY_THE_RUN_FILE = (

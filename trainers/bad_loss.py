@@ -13,10 +13,10 @@ from typing import Any
 import torch
 import torch.distributed
 
-from trainers.config import BatchPlan
 from trainers.data.sampler import Indices, Sampler
 from trainers.engine import Engine
 from trainers.errors import BadLoss
+from trainers.layout import BatchPlan
 from trainers.parallel import Place
 
 _IDS_TOLD = 100  # in the message; all of them go to rank 0's log
@@ -67,7 +67,7 @@ class RecentLosses:
 
     def _bad_samples(self, first: dict[str, Any], sampler: Sampler, plan: BatchPlan, place: Place) -> list[int]:
         losses = next(each.losses for each in self._kept if each.step == first["step"])
-        share = plan.global_batch // plan.world_size
+        share = plan.global_batch // plan.data
         mine = sampler.batch(first["consumed"])[place.at.data * share : (place.at.data + 1) * share]
         each_of = share // len(losses)
         bad = [index for index, value in enumerate(torch.stack(losses).tolist()) if not math.isfinite(value)]

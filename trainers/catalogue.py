@@ -1,19 +1,35 @@
 """The recipes that are known by name, with all that may be said about them without importing torch.
 
 The server checks run files by it and plans by it, so it holds nothing but the standard library. What a card says is held
-to the recipe's code by `tests/unit/trainers/test_models.py`.
+to the recipe's code by `tests/unit/trainers/test_models.py` and `test_shapes.py`.
 """
 
 from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, TypeGuard
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeGuard
 
-from trainers import shapes
-from trainers.shapes import KNOWN_SOURCES, Examples, Facts, ModelShape, Shape, Value
+from trainers import recipe_shapes
+from trainers.facts import (
+    CHARACTERS,
+    ENVIRONMENTS,
+    IMAGES,
+    RATINGS,
+    TABLES,
+    TEXTS,
+    Sources,
+    prepared,
+    pretrained,
+    samples,
+    transitions,
+    windows,
+)
+from trainers.pretrained_shapes import hf_causal_lm
+from trainers.shapes import NOTHING, Examples, Facts, ModelShape, Shape, Unknown, Value
 
 
 @dataclass(frozen=True)
@@ -68,7 +84,7 @@ CELL = Key("lstm", choices=("lstm", "gru"))
 Degree = Literal["tensor", "pipeline", "sequence", "expert"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RecipeCard:
     """What the run file may say about a recipe."""
 
@@ -81,8 +97,12 @@ class RecipeCard:
     prepares_data: bool = False  # acts on `data.columns`, `clean`, `steps` and the like, and reads every kind of source
     raw_sources: tuple[str, ...] = ()  # patterns of those that it reads itself where nothing asks for preparation
     degrees: frozenset[Degree] = frozenset()  # of parallelism that its model can be divided by, beside data and ZeRO
-    shape: Shape | None = None  # of its model; None: not known without building it
+    most_zero: int = 3  # the highest ZeRO stage that it works with, and why not a higher one
+    why_not_more: str = ""
+    shape: Shape  # of its model
+    sources: Sources = field(default_factory=dict)  # of which something is known before they are read
     examples: Examples | None = None  # how many there are to train on; None: not known without reading the data
+    look: Callable[[Mapping[str, Value], Mapping[str, Any]], Facts] | None = None  # at files here, for more facts
 
     def prepares(self, source: str, asked: bool) -> bool:
         """Whether it trains on prepared data. `asked`: the run file says more of `data` than `source` and `split`."""
@@ -91,23 +111,35 @@ class RecipeCard:
 
     def facts(self, source: str) -> Facts | None:
         """What is known of the data of `source`; None: nothing."""
-        known = KNOWN_SOURCES.get(source)
+        known = self.sources.get(source)
         return known() if known is not None else None
 
-    def shape_of(self, model: Mapping[str, Value], source: str) -> ModelShape | None:
-        """Its model's shape under the keys of a run file. For data that nothing is known of, the default source's facts
-        are taken. None where the recipe's shape is not known."""
-        facts = self.facts(source) or self.facts(self.source)
-        if self.shape is None or facts is None:
-            return None
-        return self.shape(self._keys(model), facts)
+    def found_here(self, model: Mapping[str, Value], data: Mapping[str, Any]) -> Facts:
+        """Reads: facts of files on this machine that the sections `model:` and `data:` name, none of which need be there."""
+        return self.look(model, data) if self.look is not None else NOTHING
 
-    def training_examples(self, model: Mapping[str, Value], source: str, share: float) -> int | None:
+    def shape_of(self, model: Mapping[str, Value], source: str, found: Facts = NOTHING) -> ModelShape | Unknown:
+        """Its model's shape under the keys of a run file. `found`: facts that go before those of the source. For data that
+        nothing is known of, the default source's facts are taken."""
+        if not found:
+            return _shape_of(self.name, source, tuple(model.items()))
+        return self.shape(self.keys(model), {**self.assumed(source), **found})
+
+    def training_examples(
+        self, model: Mapping[str, Value], source: str, share: float, found: Facts = NOTHING
+    ) -> int | None:
         """How many examples the training share of `source` makes. None where nothing is known of the source."""
-        facts = self.facts(source)
-        return self.examples(self._keys(model), facts, share) if self.examples is not None and facts else None
+        known = self.facts(source)
+        if self.examples is None or (known is None and "training" not in found):
+            return None
+        return self.examples(self.keys(model), {**(known or {}), **found}, share)
 
-    def _keys(self, model: Mapping[str, Value]) -> Mapping[str, Value]:
+    def assumed(self, source: str) -> Facts:
+        """What is known of the data of `source`, else of the recipe's own."""
+        return self.facts(source) or self.facts(self.source) or NOTHING
+
+    def keys(self, model: Mapping[str, Value]) -> Mapping[str, Value]:
+        """All that stands under `model:`, with the defaults of what the run file does not say."""
         return {**{name: key.default for name, key in self.model.items()}, **model}
 
 
@@ -128,8 +160,10 @@ RECIPES: Mapping[str, RecipeCard] = {
                 "norm": Key("layer", choices=("layer", "batch", "none")),
                 "dropout": DROPOUT,
             },
-            shape=shapes.digits_cnn,
-            examples=shapes.labelled_examples,
+            shape=recipe_shapes.digits_cnn,
+            sources=IMAGES,
+            examples=samples,
+            look=prepared,
         ),
         RecipeCard(
             name="text_transformer",
@@ -145,8 +179,9 @@ RECIPES: Mapping[str, RecipeCard] = {
                 "dropout": DROPOUT,
                 "experts": Key(0, low=0, high=1024),
             },
-            shape=shapes.text_transformer,
-            examples=shapes.window_examples,
+            shape=recipe_shapes.text_transformer,
+            sources=CHARACTERS,
+            examples=windows,
             degrees=frozenset(("tensor", "pipeline", "sequence", "expert")),
         ),
         RecipeCard(
@@ -164,6 +199,9 @@ RECIPES: Mapping[str, RecipeCard] = {
                 "liked": Key(4.0, low=-1e9, high=1e9),
                 "table_lr_factor": Key(50.0, low=0, high=1e6),
             },
+            shape=recipe_shapes.recommender,
+            sources=RATINGS,
+            examples=samples,
         ),
         RecipeCard(
             name="digits_gan",
@@ -172,6 +210,9 @@ RECIPES: Mapping[str, RecipeCard] = {
             metrics=("train_loss", "val_energy"),
             default_metric="val_energy",
             model={"width": Key(256), "noise": Key(32), "flatness": Key(0.1, low=0, high=1000)},
+            shape=recipe_shapes.digits_gan,
+            sources=IMAGES,
+            examples=samples,
         ),
         RecipeCard(
             name="cartpole_ppo",
@@ -191,6 +232,11 @@ RECIPES: Mapping[str, RecipeCard] = {
                 "value": Key(0.5, low=0, high=100),
                 "episodes": Key(50),
             },
+            most_zero=2,
+            why_not_more="the ranks' episodes differ in length, and ZeRO 3 needs all ranks at every step",
+            shape=recipe_shapes.cartpole_ppo,
+            sources=ENVIRONMENTS,
+            examples=transitions,
         ),
         RecipeCard(
             name="hf_causal_lm",
@@ -199,6 +245,8 @@ RECIPES: Mapping[str, RecipeCard] = {
             metrics=("train_loss", "val_loss"),
             default_metric="val_loss",
             model={"config": Key(""), "weights": Key(""), "tokenizer": Key(""), "context": Key(128)},
+            shape=hf_causal_lm,
+            look=pretrained,
         ),
         RecipeCard(
             name="text_rnn",
@@ -213,6 +261,9 @@ RECIPES: Mapping[str, RecipeCard] = {
                 "context": Key(64),
                 "dropout": DROPOUT,
             },
+            shape=recipe_shapes.text_rnn,
+            sources=CHARACTERS,
+            examples=windows,
         ),
         RecipeCard(
             name="text_classification",
@@ -230,6 +281,9 @@ RECIPES: Mapping[str, RecipeCard] = {
                 "truncate": Key(False),
                 "dropout": Key(0.2, low=0, below=1),
             },
+            shape=recipe_shapes.text_classification,
+            sources=TEXTS,
+            examples=samples,
         ),
         RecipeCard(
             name="tabular",
@@ -244,6 +298,16 @@ RECIPES: Mapping[str, RecipeCard] = {
                 "embedding": Key(8),
                 "dropout": DROPOUT,
             },
+            shape=recipe_shapes.tabular,
+            sources=TABLES,
+            examples=samples,
         ),
     )
 }
+
+
+@functools.lru_cache(maxsize=1024)
+def _shape_of(recipe: str, source: str, model: tuple[tuple[str, Value], ...]) -> ModelShape | Unknown:
+    """Runs that are alike are submitted by the hundred, and plans try many layouts of one shape."""
+    card = RECIPES[recipe]
+    return card.shape(card.keys(dict(model)), card.assumed(source))

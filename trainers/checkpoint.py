@@ -61,6 +61,14 @@ class Resume:
     skipped: tuple[Skipped, ...] = ()  # newer ones that were not taken, and why
 
 
+@dataclass(frozen=True)
+class LoadedWeights:
+    """Of one seal: what was measured when it was sealed, or what is wrong with it."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    problem: str | None = None
+
+
 class Companion(Protocol):
     """What is kept beside the weights, in DeepSpeed's file of the model: tensors and plain values."""
 
@@ -190,24 +198,24 @@ class Checkpoints:
         self._archive.prune()
         return _account(self._storage.url(path), manifest, seconds, stall_s=time.monotonic() - started_s)
 
-    def load_weights(self, engine: DeepSpeedEngine, checkpoint: str) -> str | None:
+    def load_weights(self, engine: DeepSpeedEngine, checkpoint: str) -> LoadedWeights:
         """Put the weights of one seal of this run, by its URL, into the engine; random state and schedule stay.
 
-        Returns what is wrong with the seal, the same on every rank; then the engine is as it was. Raises StorageError
-        when the storage cannot be read and BadConfig when the seal was made for another layout.
+        Answers the same on every rank; with a problem, the engine is as it was. Raises StorageError when the storage
+        cannot be read and BadConfig when the seal was made for another layout.
         """
         self._adopt(engine)
         path = checkpoint.removeprefix(self._storage.url("")).strip("/")
         found = self._exchange.decided(lambda: self._described(path))
         if found["problem"] is not None:
-            return str(found["problem"])
+            return LoadedWeights(problem=str(found["problem"]))
         manifest = Manifest.from_json(found["manifest"])
         self._insist_on_layout(path, manifest, engine)
         directory, problem = self._fetch(path, manifest)
         if problem is None:
             self._load(engine, directory, manifest, restart=False)
         self._give_back()
-        return problem
+        return LoadedWeights(manifest.metrics, problem)
 
     def _adopt(self, engine: DeepSpeedEngine) -> WeightsOnlyEngine:
         """The engine's own reader and writer of files gives way to one that runs nothing."""

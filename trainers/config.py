@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from trainers.contract import Launch
 from trainers.errors import BadConfig
-from trainers.layout import DEGREES, Degrees
+from trainers.layout import DEGREES, BatchPlan, Degrees, share_batch
 
 T = TypeVar("T")
 
@@ -141,7 +141,9 @@ class Train:
     betas: tuple[float, float] = (0.9, 0.999)
     schedule: Schedule = field(default_factory=Schedule)
     clip: float | None = None  # largest norm of the whole gradient
-    precision: Literal["fp32", "bf16", "fp16"] | None = None  # None: bf16 on a GPU, fp32 on a CPU
+    precision: Literal["fp32", "bf16", "fp16"] | None = (
+        None  # None, where no run file says: bf16 on a GPU, fp32 on a CPU
+    )
     loss_scale: float | Literal["dynamic"] = "dynamic"  # of fp16
     label_smoothing: float = 0.0
     ema: float | None = None  # decay of the averaged weights that are evaluated and kept
@@ -188,6 +190,12 @@ class InitFrom:
     freeze: tuple[str, ...] = ()  # patterns of parameters that do not learn
     groups: tuple[Group, ...] = ()  # the first that matches holds
 
+    @property
+    def named(self) -> tuple[str, str]:
+        """Where the run file names the source, and how."""
+        key = "model" if self.model else "checkpoint" if self.checkpoint else "file"
+        return f"init_from.{key}", str(getattr(self, key))
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -202,16 +210,6 @@ class Settings:
     init_from: InitFrom | None = None
 
 
-@dataclass(frozen=True)
-class BatchPlan:
-    """global_batch = micro_batch x accumulation x world_size."""
-
-    global_batch: int
-    micro_batch: int
-    accumulation: int
-    world_size: int  # ranks that see different samples: the data-parallel size
-
-
 def read_settings(launch: Launch) -> Settings:
     """Raises BadConfig with the path in the run file of the first thing that cannot work."""
     raw = dict(launch.config)
@@ -222,25 +220,15 @@ def read_settings(launch: Launch) -> Settings:
     return settings
 
 
-def plan_batch(train: Train, world_size: int, stages: int = 1) -> BatchPlan:
-    """How `world_size` data-parallel ranks share the global batch.
-
-    `micro_batch` is an upper bound, so that a run keeps its global batch when it gets more or fewer ranks: the largest
-    divisor of a rank's share within the bound is taken. `auto`, before it was found, is no bound. Without one a pipeline
-    gets as many micro-batches as it has stages, or some of them would idle. Raises BadConfig when the ranks cannot share
-    the batch evenly.
-    """
-    if train.global_batch % world_size:
-        raise BadConfig(
-            "train.global_batch",
-            train.global_batch,
-            f"must be a multiple of the number of ranks that share it, here {world_size}",
-        )
-    share = train.global_batch // world_size
-    asked = train.micro_batch if isinstance(train.micro_batch, int) else max(1, share // stages)
-    bound = min(asked, share)
-    micro_batch = next(size for size in range(bound, 0, -1) if share % size == 0)
-    return BatchPlan(train.global_batch, micro_batch, share // micro_batch, world_size)
+def plan_batch(train: Train, data: int, stages: int = 1) -> BatchPlan:
+    """How `data` data-parallel ranks of a pipeline of `stages` share the global batch. `micro_batch: auto`, before it was
+    found, is no bound. Raises BadConfig when the ranks cannot share the batch evenly."""
+    asked = train.micro_batch if isinstance(train.micro_batch, int) else None
+    plan = share_batch(train.global_batch, asked, data, stages)
+    if plan is None:
+        words = f"must be a multiple of the number of ranks that share it, here {data}"
+        raise BadConfig("train.global_batch", train.global_batch, words)
+    return plan
 
 
 def section(cls: type[T], raw: Any, path: str) -> T:

@@ -155,6 +155,7 @@ class Restored:
     step: int
     checkpoint: str | None
     skipped: tuple[Skipped, ...] = ()
+    weights: str | None = None  # what `init_from` names: what a fresh start began with, in place of random numbers
 
 
 @dataclass(frozen=True)

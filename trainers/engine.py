@@ -14,10 +14,11 @@ from deepspeed.accelerator.real_accelerator import get_accelerator
 from deepspeed.runtime.engine import DeepSpeedEngine
 from torch import nn
 
-from trainers.config import BatchPlan, Parallelism, Schedule, Settings, Train
+from trainers.config import Parallelism, Schedule, Settings, Train
 from trainers.distributed import World
 from trainers.errors import BadConfig
 from trainers.init_from import load_first_weights
+from trainers.layout import BatchPlan
 from trainers.optimizers import client_optimizer, deepspeed_optimizer, freeze, parameter_groups
 from trainers.parallel import Place
 from trainers.recomputation import recompute_blocks

@@ -62,6 +62,8 @@ def export(checkpoint: str, to: Path) -> Path:
                 pretrained.save_pretrained(weights, foreign, str(to))
             name = CONFIG_NAME if foreign is None else CONFIG_BESIDE_NAME
             _replace(to / name, lambda path: path.write_text(config))
+            for each in to.glob("*.safetensors"):  # safetensors makes files that nobody else may read
+                each.chmod((to / name).stat().st_mode)
         except OSError as error:
             raise StorageError(f"cannot write to {to}: {error.strerror or error}") from error
         except SafetensorError as error:  # its own word for a full disk
@@ -77,6 +79,14 @@ def sealed_weights(checkpoint: str) -> Weights:
     with tempfile.TemporaryDirectory(prefix="evertrain-weights-") as scratch:
         manifest, directory = _verified(checkpoint, Path(scratch), _holds_weights)
         return whole_weights(manifest, directory)
+
+
+def sealed_notes(checkpoint: str) -> Mapping[str, Any]:
+    """What its task noted in a sealed checkpoint. Raises StorageError and BadConfig, as `export` does."""
+    with tempfile.TemporaryDirectory(prefix="evertrain-notes-") as scratch:
+        manifest, _ = _verified(checkpoint, Path(scratch), lambda *_: False)
+    notes: Mapping[str, Any] = manifest.extra.get("notes", {})
+    return notes
 
 
 def _holds_weights(name: str, manifest: Manifest) -> bool:

@@ -40,7 +40,7 @@ def load_first_weights(model: nn.Module, init: InitFrom) -> None:
     ]
     if problems:
         more = f"; and {len(problems) - _TOLD} more" if len(problems) > _TOLD else ""
-        raise BadConfig(*_said(init), f"does not fit the model: {'; '.join(problems[:_TOLD])}{more}")
+        raise BadConfig(*init.named, f"does not fit the model: {'; '.join(problems[:_TOLD])}{more}")
     with torch.no_grad():
         for name, tensor in renamed.items():
             if name in into and not _matches(name, init.fresh):
@@ -56,7 +56,7 @@ def read_weights(init: InitFrom) -> Weights:
         try:
             return sealed_weights(init.checkpoint)
         except BadConfig as error:
-            raise BadConfig(*_said(init), f"{error.got} {error.expected}") from error
+            raise BadConfig(*init.named, f"{error.got} {error.expected}") from error
     files = _safetensors_files(init)
     weights: dict[str, torch.Tensor] = {}
     for file in files:
@@ -83,12 +83,6 @@ def _safetensors_files(init: InitFrom) -> list[Path]:
     if path.suffix != ".safetensors":
         raise BadConfig("init_from.file", given, "must be a .safetensors file: what is pickled may run anything")
     return [path]
-
-
-def _said(init: InitFrom) -> tuple[str, str]:
-    """Where the run file names the source, and how."""
-    key = "model" if init.model else "checkpoint" if init.checkpoint else "file"
-    return f"init_from.{key}", str(getattr(init, key))
 
 
 def _renamed(name: str, rename: Mapping[str, str]) -> str:

@@ -1,13 +1,16 @@
-"""How a model is divided over the ranks, as arithmetic: the server asks it at submit, a rank again before it begins.
+"""How a model and a batch are divided over the ranks, as arithmetic: the server asks it at submit, a rank again before it
+begins.
 
 A world holds pipeline x data x sequence x tensor ranks. What the other degrees leave over is data parallelism. Experts
 are spread over ranks that see different samples or different parts of them, so their degree multiplies nothing.
+`global batch = micro-batch x accumulation x data-parallel ranks`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from trainers.catalogue import RECIPES, Degree, RecipeCard
@@ -34,6 +37,40 @@ class Degrees:
     def data_size(self, world_size: int) -> int:
         """Parts into which the global batch is cut."""
         return world_size // self.ranks_per_sample
+
+    def __str__(self) -> str:
+        above = [f"{name} {getattr(self, name)}" for name in DEGREES if getattr(self, name) > 1]
+        return ", ".join([f"ZeRO {self.zero}", *above])
+
+
+@dataclass(frozen=True)
+class Layout(Degrees):
+    """Degrees in a world that they divide."""
+
+    workers: int = field(default=1, kw_only=True)
+
+    @property
+    def data(self) -> int:
+        """Ranks that compute micro-batches of their own."""
+        return max(1, self.data_size(self.workers))
+
+    @property
+    def zero_ranks(self) -> int:
+        """Ranks that hold the same parameters: what ZeRO divides. Sequence-parallel ranks are among them."""
+        return self.data * self.sequence
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """global_batch = micro_batch x accumulation x data."""
+
+    global_batch: int
+    micro_batch: int
+    accumulation: int
+    data: int  # ranks that see different samples
+
+    def __str__(self) -> str:
+        return f"{self.global_batch} = {self.micro_batch} x {self.accumulation} x {self.data}"
 
 
 @dataclass(frozen=True)
@@ -67,6 +104,28 @@ def expert_rank(rank: int, degrees: Degrees) -> int:
     return rank // degrees.tensor % degrees.expert
 
 
+def share_batch(global_batch: int, micro_batch: int | None, data: int, stages: int = 1) -> BatchPlan | None:
+    """How `data` ranks share the global batch; None where they cannot evenly.
+
+    `micro_batch` is an upper bound, so that a run keeps its global batch when it gets more or fewer ranks: the largest
+    divisor of a rank's share within the bound is taken. Without one a pipeline gets as many micro-batches as it has
+    `stages`, or some of them would idle.
+    """
+    if global_batch % data:
+        return None
+    share = global_batch // data
+    micro = _largest_divisor(share, min(micro_batch or max(1, share // stages), share))
+    return BatchPlan(global_batch, micro, share // micro, data)
+
+
+def _largest_divisor(number: int, bound: int) -> int:
+    """Of those within the bound."""
+    if number % bound == 0:
+        return bound
+    low = [each for each in range(1, math.isqrt(number) + 1) if number % each == 0]
+    return max(each for each in (*low, *(number // each for each in low)) if each <= bound)
+
+
 def problems(
     degrees: Degrees, world_size: int, recipe: str | None, model: Mapping[str, Value], *, bf16: bool = False
 ) -> Iterator[Wrong]:
@@ -75,7 +134,7 @@ def problems(
     yield from _of_deepspeed(degrees, bf16)
     if recipe is not None:
         card = RECIPES[recipe]
-        shape = {**{name: key.default for name, key in card.model.items()}, **model}
+        shape = card.keys(model)
         refused = list(_of_the_card(degrees, card))
         sizes = {name: int(each) for name, each in shape.items() if not isinstance(each, str)}
         yield from refused or _of_the_shape(degrees, sizes)
@@ -101,6 +160,8 @@ def _of_deepspeed(degrees: Degrees, bf16: bool) -> Iterator[Wrong]:
 
 
 def _of_the_card(degrees: Degrees, card: RecipeCard) -> Iterator[Wrong]:
+    if degrees.zero > card.most_zero:
+        yield Wrong("parallelism.zero", degrees.zero, f"must be at most {card.most_zero}: {card.why_not_more}")
     for name in DEGREES:
         degree = getattr(degrees, name)
         if degree > 1 and name not in card.degrees:

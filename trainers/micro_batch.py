@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 
-from trainers.config import BatchPlan
 from trainers.contract import ExitCode
 from trainers.data.loader import Loader
 from trainers.data.sampler import Sampler
@@ -23,6 +22,7 @@ from trainers.distributed import World
 from trainers.engine import Engine
 from trainers.errors import exit_code_of
 from trainers.exchange import Exchange
+from trainers.layout import BatchPlan
 from trainers.tasks.task import Task
 
 _USED = 0.9  # of the limit: allocators keep more than they are asked for

@@ -289,7 +289,8 @@ def text_of(message: Message) -> str | None:
             return f"epoch {message.epoch} ended at step {message.step}  {_figures(message.metrics)}"
         case Restored(step=step, checkpoint=checkpoint):
             skipped = "".join(f"\nskipped {each.checkpoint}: {each.why}" for each in message.skipped)
-            return (f"resuming after step {step} from {checkpoint}" if checkpoint else "starting afresh") + skipped
+            afresh = f"starting with the weights of {message.weights}" if message.weights else "starting afresh"
+            return (f"resuming after step {step} from {checkpoint}" if checkpoint else afresh) + skipped
         case Sealed():
             mark = " (best)" if message.best else ""
             return f"sealed {message.checkpoint}{mark}  {message.size_bytes} bytes in {message.seconds:.2f} s"

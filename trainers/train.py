@@ -9,13 +9,13 @@ or alone with no launcher at all:
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from trainers import script
 from trainers.automatic import Automatic
@@ -24,7 +24,7 @@ from trainers.catalogue import RECIPES
 from trainers.checkpoint import Checkpoints
 from trainers.command import read_command
 from trainers.config import Settings, plan_batch, read_settings
-from trainers.contract import FACTS_BYTES, Done, ExitCode, Launch, Restored
+from trainers.contract import ExitCode, Launch, Restored
 from trainers.data.history import History
 from trainers.data.loader import Loader
 from trainers.data.prepare import is_asked_for
@@ -34,13 +34,14 @@ from trainers.ema import ema_of
 from trainers.engine import build_engine, precision_of
 from trainers.errors import BadConfig, account
 from trainers.evaluation import evaluate
-from trainers.exchange import Exchange
 from trainers.layout import problems
 from trainers.loop import Loop
+from trainers.meaning import insist_on_meaning
 from trainers.parallel import Place
 from trainers.predictions import finished_profile
 from trainers.progress import Progress, open_progress
 from trainers.recipes import MAKERS
+from trainers.result import result, take_best
 from trainers.stopping import StopRequest
 from trainers.tasks.task import AnyTask, KeepsState, SteppingTask, Task
 
@@ -67,7 +68,7 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
     sampler = Sampler(len(task.splits.train), plan.global_batch, settings.train.seed)
     loader = Loader(plan, place.at.data, world.device, precision_of(settings.train, world.device))
     total_steps = count_steps(settings, sampler)
-    engine = build_engine(task.model, settings, plan, world, place, total_steps)
+    engine = build_engine(with_meaning(task, settings), settings, plan, world, place, total_steps)
     makers = task.helpers() if isinstance(task, SteppingTask) else {}
     helpers = {name: build_engine(make, settings, plan, world, place, total_steps) for name, make in makers.items()}
     checkpoints.seal_beside(Beside(helpers, task if isinstance(task, KeepsState) else None))
@@ -79,7 +80,8 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
     progress.phase("restoring")
     state = checkpoints.restore(engine)
     if world.rank == 0:
-        progress.send(Restored(state.step, state.checkpoint, state.skipped))
+        weights = settings.init_from.named[1] if settings.init_from is not None else None
+        progress.send(Restored(state.step, state.checkpoint, state.skipped, weights))
 
     loop = Loop(
         place=place,
@@ -103,48 +105,12 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
         loop.run()
 
     progress.phase("evaluating")
-    chosen, note = take_best(loop, checkpoints, place.exchange)
+    chosen = take_best(loop, checkpoints, place.exchange)
     with loop.averaged():
         tested = evaluate(place, engine, task, loader, task.splits.test, "test_", progress.alive)
         profile = finished_profile(place, engine, task, loader, progress.alive)
     if world.rank == 0:
-        progress.send(result(loop, tested, profile, chosen, note))
-
-
-def result(
-    loop: Loop, tested: Mapping[str, float], profile: Mapping[str, Any] | None, chosen: str | None, note: str | None
-) -> Done:
-    """What rank 0 tells of a finished run."""
-    facts, left_out = facts_of(profile)
-    notes = "; ".join(each for each in (note, left_out) if each) or None
-    metrics = {**loop.metrics, **tested}
-    return Done(loop.step, metrics, chosen, loop.judgement.stop_reason, notes, facts)
-
-
-def facts_of(profile: Mapping[str, Any] | None) -> tuple[dict[str, Any], str | None]:
-    """What is kept with the model version, the profile of its data and predictions, and what is said when a message cannot
-    carry it."""
-    if profile is None:
-        return {}, None
-    facts = {"profile": profile}
-    if (size := len(json.dumps(facts))) <= FACTS_BYTES:
-        return facts, None
-    return {}, f"the profile of its data is in its checkpoint alone: {size} bytes of JSON, more than {FACTS_BYTES}"
-
-
-def take_best(loop: Loop, checkpoints: Checkpoints, exchange: Exchange) -> tuple[str | None, str | None]:
-    """Put the best epoch's weights into the engine. Returns the checkpoint that they are of, and what to say of it.
-
-    A best seal that was damaged since cannot come back: the last weights, which are sealed too, are the result then.
-    """
-    judgement = loop.judgement
-    best, last = exchange.decided(lambda: (judgement.best_checkpoint, loop.sealed_checkpoint))  # only rank 0 knows
-    if best is None or judgement.best_step == loop.step:
-        return best, None
-    problem = checkpoints.load_weights(loop.engine, best)
-    if problem is None:
-        return best, None
-    return last, f"the best checkpoint {best} is damaged ({problem}): tested and kept are the last weights, {last}"
+        progress.send(result(loop, tested, profile, chosen))
 
 
 def take_place(launch: Launch, settings: Settings, world: World) -> Place:
@@ -224,6 +190,18 @@ def with_label_smoothing(task: AnyTask, settings: Settings) -> AnyTask:
             raise BadConfig("train.label_smoothing", smoothing, f"is not known to {type(task).__name__}: leave it out")
         setattr(task, "label_smoothing", smoothing)  # noqa: B010 - no part of the protocol
     return task
+
+
+def with_meaning(task: AnyTask, settings: Settings) -> Callable[[], nn.Module]:
+    """Builds the task's model, and refuses weights to begin with that mean something else."""
+
+    def build() -> nn.Module:
+        model = task.model()
+        if settings.init_from is not None:
+            insist_on_meaning(model, task.notes, settings.init_from)
+        return model
+
+    return build
 
 
 def count_steps(settings: Settings, sampler: Sampler) -> int:

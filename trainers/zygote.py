@@ -507,7 +507,8 @@ def _insist_on_environment(accelerator: str) -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **wanted})
 
 
-def _preload() -> None:
+def preload() -> None:
+    """Import all that ranks need, and load what DeepSpeed compiled. Forks of this process then have it for nothing."""
     import trainers
 
     for name in PRELOADED:
@@ -527,6 +528,8 @@ def _preload() -> None:
     why_not = build_ops.preload()
     if why_not is not None:
         print(f"zygote: ranks will load DeepSpeed's communication op themselves: {why_not}", file=sys.stderr)
+    gc.collect()
+    gc.freeze()  # the forks' collections must not copy every page of what was imported
 
 
 def _insist_on_untouched_cuda() -> None:
@@ -565,12 +568,10 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     _clear(options.socket)
     _insist_on_environment(options.accelerator)
-    _preload()
+    preload()
     _insist_on_untouched_cuda()
     insist_on_one_thread()
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    gc.collect()
-    gc.freeze()  # the forks' collections must not copy every page of what was imported
     listener = _listen(options.socket)
     try:
         Zygote(listener, sys.stdin.fileno()).serve()

@@ -1,4 +1,4 @@
-"""checkpoint list, checkpoint verify."""
+"""checkpoint list, checkpoint verify, checkpoint audit."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli.by_trainers import by_trainers
 from orchestrator.cli.session import ExitCode, Output, connected, leave, project, show
 from orchestrator.core.records import Checkpoint
 from orchestrator.errors import NotFound, StorageFailed
@@ -58,6 +59,24 @@ def verify(
     reports = [checkpoints.verify(url) for url in urls]
     show(reports, lambda: render.verified(reports))
     if not all(report.ok for report in reports):
+        leave(ExitCode.ERROR)
+
+
+@app.command()
+def audit(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id or name.")],
+) -> None:
+    """Which samples the weights of each checkpoint of a run saw twice or never, epoch by epoch."""
+    with connected() as client:
+        sealed = client.checkpoints(run, project=project())
+    if not sealed:
+        raise NotFound(f"run {run} has no sealed checkpoint yet")
+    failed = False
+    for root in sorted({each.url.partition("/attempt-")[0] for each in sealed}):
+        done = by_trainers("data.audit", root)
+        typer.echo((done.stdout + done.stderr).rstrip())
+        failed = failed or done.returncode != 0
+    if failed:
         leave(ExitCode.ERROR)
 
 

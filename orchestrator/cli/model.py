@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.cli.by_trainers import by_trainers
 from orchestrator.cli.session import Output, connected, project, show
 from orchestrator.errors import Refused, StorageFailed
 from trainers.contract import ExitCode
@@ -71,8 +69,7 @@ def facts(
 
 @app.command()
 def alias(
-    name: Name,
-    version: Annotated[int, typer.Argument(min=1)],
+    model: Versioned,
     alias: Annotated[str, typer.Argument(help="Such as champion.")],
     output: Output = None,
 ) -> None:
@@ -80,7 +77,8 @@ def alias(
     from orchestrator.cli import render
 
     with connected() as client:
-        found = client.set_alias(name, version, alias, project=project())
+        found = _named(client, model)
+        found = client.set_alias(found.name, found.version, alias, project=project())
     show(found, lambda: render.model(found))
 
 
@@ -123,12 +121,8 @@ def _named(client: Client, model: str) -> ModelVersion:
 
 
 def _by_trainers(verb: str, found: ModelVersion, *options: str) -> None:
-    """Run `python -m trainers.VERB` on a version's checkpoint. Raises Refused and StorageFailed with its last words."""
-    # Weights need torch, which this process never imports: a Python beside it does the work.
-    if importlib.util.find_spec("torch") is None:
-        raise Refused(f"model {verb} needs torch, which is not installed here: pip install 'evertrain[cluster]'")
-    command = [sys.executable, "-m", f"trainers.{verb}", found.checkpoint, *options]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    """`python -m trainers.VERB` on a version's checkpoint. Raises Refused and StorageFailed with its last words."""
+    done = by_trainers(verb, found.checkpoint, *options)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"trainers.{verb} ended with {done.returncode}"]
         error = StorageFailed if done.returncode == ExitCode.STORAGE else Refused

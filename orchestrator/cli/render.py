@@ -21,6 +21,7 @@ from orchestrator.core.ledger import Ledger, TimeClass
 from orchestrator.core.observations import Progress
 from orchestrator.core.records import Checkpoint, LogLine, ModelVersion
 from orchestrator.core.runs import Attempt, Event, Failure
+from orchestrator.core.words import counted
 
 if TYPE_CHECKING:
     from orchestrator.adapters.checkpoints import Report
@@ -528,7 +529,7 @@ def _planned_facts(planned: Plan) -> list[tuple[str, str | Text]]:
     resources = planned.spec["resources"]
     gpu = f", {resources['gpu']} GPU" if resources["gpu"] else ""
     rows: list[tuple[str, str | Text]] = [
-        ("run", f"{planned.spec['name']}: {resources['workers']} workers of {resources['cpu']:g} CPU{gpu}")
+        ("run", f"{planned.spec['name']}: {counted(resources['workers'], 'worker')} of {resources['cpu']:g} CPU{gpu}")
     ]
     if planned.model is not None:
         rows.append(("model", planned.model.words))

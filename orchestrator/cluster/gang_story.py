@@ -133,6 +133,7 @@ class GangStory:
 
     def succeeded(self, done: contract.Done | None) -> None:
         step = done.step if done else self.furthest_step
+        self._reach(step)
         result = Result(step, done.metrics, done.checkpoint, done.stopped_early) if done else Result(step, {}, None)
         why = f", stopped early: {result.stopped_early}" if result.stopped_early else ""
         note = f"; {done.note}" if done and done.note else ""

@@ -26,6 +26,8 @@ from orchestrator.errors import InvalidSpec, NotFound, Refused
 from orchestrator.planning.outlook import Past, past_of
 from orchestrator.planning.plan import Plan, Review, looked_at, plan, review
 from orchestrator.ports import BundleStore, Clock, Store, Submitted
+from trainers.catalogue import RECIPES
+from trainers.shapes import NOTHING, Facts
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +101,7 @@ class Commands:
         parsed = self._with_checkpoint(spec.parse(spec_text), project)
         self._check_cost(parsed)
         mine = [each for each in self._clusters() if each.project in ("*", project)]
-        return plan(parsed, mine, self._pasts(project, parsed), self._prices)
+        return plan(parsed, mine, self._pasts(project, parsed), self._prices, _found_here(spec.dump(parsed)))
 
     def cancel(self, project: str, run: str, *, by: str, message: str = "") -> Run:
         """Idempotent; a run that has ended is answered as it is. Raises NotFound."""
@@ -135,7 +137,9 @@ class Commands:
         document = spec.dump(parsed)
         key = command.project, looked_at(document)
         if key not in reviews:
-            reviews[key] = review(parsed, [each for each in clusters if each.project in ("*", command.project)])
+            mine = [each for each in clusters if each.project in ("*", command.project)]
+            pasts = self._pasts(command.project, parsed) if parsed.parallelism.auto else ()
+            reviews[key] = review(parsed, mine, _found_here(document), pasts)
         reviewed = reviews[key]
         try:
             self._check_cost(parsed)
@@ -244,3 +248,9 @@ class Commands:
 
     def _clusters(self) -> list[ClusterView]:
         return views(self._known.all(), self._board, self._connected)
+
+
+def _found_here(document: Mapping[str, Any]) -> Facts:
+    """What files on the server's machine say of a run's model and data, where they are there."""
+    recipe = document["recipe"]
+    return NOTHING if recipe is None else RECIPES[recipe].found_here(document["model"], document["data"])

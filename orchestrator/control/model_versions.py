@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchestrator.core.records import ModelVersion
+from orchestrator.core.words import in_project
 from orchestrator.errors import NotFound
 
 
 def find_version(versions: Sequence[ModelVersion], project: str, name: str, wanted: str) -> ModelVersion:
     """By number, alias, or, with "", the newest. `versions` are those of the model `name`. Raises NotFound."""
     if not versions:
-        raise NotFound(f"no model {name!r} in project {project}: `evertrain model list` shows those there are")
+        raise NotFound(f"no model {name!r}{in_project(project)}: `evertrain model list` shows those there are")
     newest_first = sorted(versions, key=lambda version: -version.version)
     for each in newest_first:
         if not wanted or wanted in each.aliases or wanted == str(each.version):

@@ -36,7 +36,6 @@ _BUDGET: dict[FailureKind, BudgetName | None] = {
     FailureKind.APPLICATION: "application",
     FailureKind.EXITED_EARLY: "application",
     FailureKind.OUT_OF_MEMORY: "application",
-    FailureKind.BAD_LOSS: "application",
     FailureKind.STORAGE: "infrastructure",
     FailureKind.NEVER_STARTED: "infrastructure",
     FailureKind.HUNG: "infrastructure",
@@ -45,6 +44,7 @@ _BUDGET: dict[FailureKind, BudgetName | None] = {
     FailureKind.COMMUNICATION: "infrastructure",
     FailureKind.CONFIG: None,
     FailureKind.FENCED: None,
+    FailureKind.BAD_LOSS: None,  # the same samples come again in the same order
 }
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
 
@@ -107,7 +107,7 @@ def decide(
     """
     budget = _BUDGET[failure.kind]
     if budget is None:
-        return GiveUp(Reason(ReasonCode.NOT_RETRIABLE, f"{failure.message} Restarting cannot help."))
+        return GiveUp(Reason(ReasonCode.NOT_RETRIABLE, f"restarting cannot help: {failure.message}"))
     if previous is not None and not sealed_since_previous and _same(failure, previous):
         return GiveUp(
             Reason(
@@ -219,4 +219,4 @@ def _same(failure: Failure, previous: Failure) -> bool:
         return False
     if failure.traceback or previous.traceback:
         return _ADDRESS.sub("0x", failure.traceback) == _ADDRESS.sub("0x", previous.traceback)
-    return failure.kind in (FailureKind.BAD_LOSS, FailureKind.OUT_OF_MEMORY, FailureKind.EXITED_EARLY)
+    return failure.kind in (FailureKind.OUT_OF_MEMORY, FailureKind.EXITED_EARLY)

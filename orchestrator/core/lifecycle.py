@@ -42,6 +42,7 @@ from orchestrator.core.runs import (
     StopOrder,
     Succeeded,
 )
+from orchestrator.core.words import counted
 
 STALE_PLACEMENT_PAUSE_S = 1.0
 
@@ -311,7 +312,7 @@ def _incarnation_started(run: Run, what: seen.IncarnationStarted, at: float) -> 
     attempt = _current(run)
     incarnation = Incarnation(number=what.incarnation, world_size=what.world_size, started_at=at)
     run = _with_attempt(run, replace(attempt, placed=True, incarnations=(*attempt.incarnations, incarnation)))
-    message = f"incarnation {what.incarnation} of attempt {attempt.number}: {what.world_size} ranks started"
+    message = f"incarnation {what.incarnation} of attempt {attempt.number}: {counted(what.world_size, 'rank')} started"
     told: dict[str, Any] = {"incarnation": what.incarnation, "pids": list(what.pids)}
     return Transition(run, (EventDraft(at, "ranks_started", message, told),))
 
@@ -322,9 +323,16 @@ def _restored(run: Run, what: seen.RanksRestored, at: float) -> Transition:
         what.incarnation,
         lambda old: replace(old, resumed_from=what.checkpoint, resumed_step=what.step, skipped=what.skipped),
     )
-    start = f"resumed at step {what.step} from {what.checkpoint}" if what.checkpoint else "starting from nothing"
+    start = f"resumed at step {what.step} from {what.checkpoint}" if what.checkpoint else _beginning(run)
     skipped = "".join(f"; skipped {each}" for each in what.skipped)
     return Transition(run, (EventDraft(at, "restored", start + skipped, {"step": what.step}),))
+
+
+def _beginning(run: Run) -> str:
+    """What a run without a checkpoint begins with."""
+    init: Mapping[str, Any] = run.spec.get("init_from") or {}
+    source = next((init[key] for key in ("model", "checkpoint", "file") if init.get(key)), None)
+    return f"starting with the weights of {source}" if source else "starting from nothing"
 
 
 def _first_step(run: Run, what: seen.FirstStep, at: float, now: float) -> Transition:

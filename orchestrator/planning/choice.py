@@ -1,20 +1,20 @@
 """Which layout: all that work, what each costs and holds, the cheapest that fits, and what else would.
 
 Costs are compared, not foretold: the time of a step on nominal hardware, from what is computed, what is sent, and what the
-optimizer reads and writes.
+optimizer reads and writes. Where earlier runs did the same, what a layout took is its cost, and the others' are scaled to it.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.errors import Problem
 from orchestrator.planning.incompatibilities import Request, incompatible
-from orchestrator.planning.layout import Batch, Layout, batch_of, undivided
 from orchestrator.planning.memory import GIB, Memory, Setting, memory_per_rank
-from trainers.layout import DEGREES
+from orchestrator.planning.outlook import Measured
+from trainers.layout import DEGREES, BatchPlan, Layout, problems, share_batch
 from trainers.shapes import ModelShape, Value
 
 _LARGEST_DEGREE = 16  # of tensor, pipeline, sequence and expert parallelism that is tried
@@ -45,6 +45,7 @@ class Question:
     passed: Mapping[str, Any]  # DeepSpeed's own keys
     clip: float | None = None
     limit: Limit | None = None
+    measured: Mapping[Layout, Measured] = field(default_factory=dict)  # by earlier runs that did the same
     allowed: Callable[[Layout], bool] = field(default=lambda _: True)  # by the rest of the run file
 
 
@@ -53,9 +54,10 @@ class Option:
     """A layout that works, whether it fits or not."""
 
     layout: Layout
-    batch: Batch
+    batch: BatchPlan
     memory: Memory
     cost_s: float
+    measured: Measured | None = None
 
     def fits(self, limit: Limit | None) -> bool:
         return limit is None or self.memory.total <= limit.size
@@ -70,37 +72,55 @@ def gib(size: int) -> str:
 
 def option(layout: Layout, question: Question) -> Option | None:
     """None where the layout does not work at all."""
-    request = Request(
-        question.passed, layout, question.setting.precision, question.clip, question.shape.experts is not None
-    )
-    batch = batch_of(question.global_batch, question.micro_batch, layout)
-    if batch is None or not question.allowed(layout) or any(_against(layout, question, request)):
+    bf16 = question.setting.precision == "bf16"
+    if any(True for _ in problems(layout, layout.workers, question.recipe, question.model, bf16=bf16)):
+        return None
+    experts = question.shape.experts is not None
+    request = Request(question.passed, layout, question.setting.precision, question.clip, experts)
+    if any(True for _ in incompatible(request)) or not question.allowed(layout):
+        return None
+    return reckoned(layout, question)
+
+
+def reckoned(layout: Layout, question: Question) -> Option | None:
+    """What a layout that works costs and holds; None where its ranks cannot share the batch."""
+    batch = share_batch(question.global_batch, question.micro_batch, layout.data, layout.pipeline)
+    if batch is None:
         return None
     setting = replace(question.setting, micro_batch=batch.micro_batch, accumulation=batch.accumulation)
     memory = memory_per_rank(question.shape, layout, setting)
     return Option(layout, batch, memory, _cost_s(question.shape, layout, setting, batch))
 
 
-def _against(layout: Layout, question: Question, request: Request) -> Iterator[Problem]:
-    bf16 = question.setting.precision == "bf16"
-    yield from undivided(layout, question.recipe, question.model, question.global_batch, bf16=bf16)
-    yield from incompatible(request)
-
-
 def options(question: Question) -> list[Option]:
     """Every layout that works, the cheapest first."""
     found = [each for layout in _layouts(question) if (each := option(layout, question)) is not None]
-    return sorted(found, key=lambda each: (each.cost_s, each.memory.total, each.layout.zero))
+    weighed = _weighed(found, question.measured)
+    return sorted(weighed, key=lambda each: (each.cost_s, each.memory.total, each.layout.zero))
+
+
+def _weighed(found: list[Option], measured: Mapping[Layout, Measured]) -> list[Option]:
+    """What was measured in place of what was reckoned, and all else in proportion: nominal hardware is nobody's."""
+    known = [each for each in found if each.layout in measured]
+    if not known:
+        return found
+    scale = statistics.median(measured[each.layout].step_s / each.cost_s for each in known)
+    return [
+        replace(each, cost_s=past.step_s, measured=past)
+        if (past := measured.get(each.layout)) is not None
+        else replace(each, cost_s=each.cost_s * scale)
+        for each in found
+    ]
 
 
 def _layouts(question: Question) -> Iterator[Layout]:
-    plain = Layout(question.workers)
+    plain = Layout(workers=question.workers)
     layouts = [plain]
     for name in DEGREES:
         if name in question.degrees:
             layouts = [replace(each, **{name: degree}) for each in layouts for degree in _degrees(question.workers)]
     for each in layouts:
-        if question.workers % each.model == 0:
+        if question.workers % each.ranks_per_sample == 0:
             yield from (replace(each, zero=zero) for zero in range(4))
 
 
@@ -117,15 +137,31 @@ def choose(question: Question) -> tuple[Option | None, str]:
     if not fitting:
         return None, _none_fits(found, question)
     best = fitting[0]
+    basis = _basis(best, found)
     if question.limit is None:
-        return best, f"{best}: the cheapest step of {len(found)} layouts; nothing says how much a rank may hold"
+        return (
+            best,
+            f"{best}: the cheapest step of {len(found)} layouts, {basis}; nothing says how much a rank may hold",
+        )
     among = (
-        "the only layout that fits" if len(fitting) == 1 else f"the cheapest step of {len(fitting)} layouts that fit"
+        "the only layout that fits"
+        if len(fitting) == 1
+        else f"the cheapest step of {len(fitting)} layouts that fit, {basis}"
     )
     why = f"{best}: {among}, as {question.limit.words}"
     if best is not found[0]:
         why += f"; {found[0]} would be cheaper, but does not fit"
     return best, why
+
+
+def _basis(best: Option, found: list[Option]) -> str:
+    """Where the costs are from."""
+    if best.measured is not None:
+        return f"by the {best.cost_s:.3g} s that it took in {', '.join(best.measured.runs)}"
+    runs = [run for each in found if each.measured is not None for run in each.measured.runs]
+    if runs:
+        return f"by costs reckoned in proportion to what other layouts took in {', '.join(runs)}"
+    return "by nominal costs, as no earlier run did the same on as many workers"
 
 
 def would_fit(now: Option, question: Question) -> str:
@@ -171,7 +207,7 @@ def _none_fits(found: list[Option], question: Question) -> str:
 # ---- cost -----------------------------------------------------------------------------------------------------------
 
 
-def _cost_s(shape: ModelShape, layout: Layout, setting: Setting, batch: Batch) -> float:
+def _cost_s(shape: ModelShape, layout: Layout, setting: Setting, batch: BatchPlan) -> float:
     flops_s, link_bytes_s, memory_bytes_s = _NOMINAL[setting.device]
     passes = 8 if setting.activation_checkpointing else 6  # FLOPs of a parameter and token, forth and back
     compute_s = passes * shape.elements * shape.tokens * batch.global_batch / layout.workers / flops_s
@@ -182,7 +218,7 @@ def _cost_s(shape: ModelShape, layout: Layout, setting: Setting, batch: Batch) -
     return compute_s + idle_s + sent / link_bytes_s + touched / memory_bytes_s
 
 
-def _model_bytes(shape: ModelShape, layout: Layout, setting: Setting, batch: Batch) -> float:
+def _model_bytes(shape: ModelShape, layout: Layout, setting: Setting, batch: BatchPlan) -> float:
     """Gradients and parameters that a rank sends in one step. Ring collectives: Rajbhandari et al. 2020, section 7."""
     ranks = layout.zero_ranks
     volume = setting.element * shape.elements / (layout.tensor * layout.pipeline) * (ranks - 1) / ranks
@@ -190,7 +226,7 @@ def _model_bytes(shape: ModelShape, layout: Layout, setting: Setting, batch: Bat
     return passes[layout.zero] * volume
 
 
-def _activation_bytes(shape: ModelShape, layout: Layout, setting: Setting, batch: Batch) -> float:
+def _activation_bytes(shape: ModelShape, layout: Layout, setting: Setting, batch: BatchPlan) -> float:
     """What layers of one model hand around between the ranks that share it."""
     handed = sum(layer.output * layer.count for layer in shape.layers if layer.count == shape.blocks)
     volume = setting.element * handed * batch.micro_batch * batch.accumulation / (layout.sequence * layout.pipeline)

@@ -1,7 +1,8 @@
 """What DeepSpeed 0.19 refuses or silently ignores, known before it is imported.
 
 Each entry was found in DeepSpeed's source, and `tests/integration/trainers/test_incompatibilities.py` shows for each that
-the installed DeepSpeed does what is said here. What a rank would die of after its start is told at submit instead.
+the installed DeepSpeed does what is said here. What a rank would die of after its start is told at submit instead. What
+it refuses of a layout, whatever keys are passed, `trainers.layout` knows.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import Problem
-from orchestrator.planning.layout import Layout
 from orchestrator.spec.reading import shorten
+from trainers.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -209,18 +210,6 @@ def _scatters(request: Request) -> bool:
 
 REFUSED: tuple[Rule, ...] = (
     Rule(
-        "pipeline with ZeRO 2 or 3",
-        "parallelism.zero",
-        lambda r: r.layout.pipeline > 1 and r.layout.zero > 1,
-        "must be 0 or 1 with pipeline stages: they need the gradients of all micro-batches whole",
-    ),
-    Rule(
-        "experts with ZeRO 3",
-        "parallelism.zero",
-        lambda r: r.experts and r.layout.zero == 3,
-        "must be 0, 1 or 2 with a mixture of experts: DeepSpeed does not divide expert parameters",
-    ),
-    Rule(
         "experts without reduce_scatter",
         f"{_ZERO}.reduce_scatter",
         lambda r: r.experts and r.layout.zero in (1, 2) and r.zero.get("reduce_scatter") is False,
@@ -400,7 +389,9 @@ IGNORED: tuple[Rule, ...] = (
 
 
 def incompatible(request: Request) -> Iterator[Problem]:
-    """Everything that DeepSpeed would refuse, or do silently without."""
+    """Everything that DeepSpeed would refuse, or do silently without. Without keys of its own there is nothing."""
+    if not request.passed:
+        return
     for key, advice in REMOVED.items():
         if key in request.passed:
             path = f"deepspeed.{key}"
@@ -419,6 +410,8 @@ def incompatible(request: Request) -> Iterator[Problem]:
 
 def doubtful(request: Request) -> Iterator[str]:
     """Words that DeepSpeed does not know, and old ones that it still takes."""
+    if not request.passed:
+        return
     for key in request.passed:
         if key not in KEYS:
             near = difflib.get_close_matches(key, KEYS, n=1)
@@ -430,8 +423,6 @@ def doubtful(request: Request) -> Iterator[str]:
 
 
 def _got(path: str, request: Request) -> str:
-    if path.startswith("parallelism."):
-        return str(getattr(request.layout, path.removeprefix("parallelism.")))
     value: Any = request.passed
     for part in path.removeprefix("deepspeed.").split("."):
         value = value.get(part) if isinstance(value, Mapping) else None

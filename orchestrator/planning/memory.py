@@ -8,13 +8,16 @@ divides, parameters that it keeps gathered), so does this. Every size is in byte
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
-from orchestrator.planning.layout import Layout
-from trainers.shapes import Layer, ModelShape, Tensor
+from trainers.layout import Layout
+from trainers.shapes import Layer, ModelShape
 
 GIB = 2**30
 _FP32 = 4
@@ -86,7 +89,7 @@ class Memory:
     @property
     def total(self) -> int:
         """On the device that computes."""
-        return sum(getattr(self, each.name) for each in fields(self) if each.name != "host")
+        return self.model_state + self.activations + self.buffers + self.runtime
 
     @property
     def model_state(self) -> int:
@@ -105,26 +108,43 @@ class _Stage:
 
     def __init__(self, layers: Sequence[tuple[Layer, int]], layout: Layout) -> None:
         self.layers = layers
-        held = [_held(each, count, layout) for layer, count in layers for each in layer.parameters]
-        self.whole = sum(count * elements for elements, _, count in held)
-        self.divided = sum(count * math.ceil(elements / ranks) for elements, ranks, count in held)
-        self.largest = max((elements for elements, _, _ in held), default=0)
-        self._spread = [(elements, count) for elements, ranks, count in held if ranks > 1]
+        self._held = _held(layers, layout)
+
+    @cached_property
+    def whole(self) -> int:
+        return sum(count * elements for elements, _, count in self._held)
+
+    @cached_property
+    def divided(self) -> int:
+        """What ZeRO leaves of `whole`."""
+        return sum(count * math.ceil(elements / ranks) for elements, ranks, count in self._held)
+
+    @cached_property
+    def largest(self) -> int:
+        return max((elements for elements, _, _ in self._held), default=0)
 
     def kept_whole(self, threshold: int) -> int:
         """Of small parameters, which ZeRO 3 holds whole on every rank beside its part of them."""
-        return sum(count * elements for elements, count in self._spread if elements <= threshold)
+        return sum(count * each for each, ranks, count in self._held if ranks > 1 and each <= threshold)
 
     def gathered(self, threshold: int) -> int:
         """Of the others, which ZeRO 3 gathers when they are needed."""
-        return sum(count * elements for elements, count in self._spread if elements > threshold)
+        return sum(count * each for each, ranks, count in self._held if ranks > 1 and each > threshold)
 
 
-def _held(tensor: Tensor, layers: int, layout: Layout) -> tuple[int, int, int]:
-    """Elements of one such parameter on a rank, the ranks among which ZeRO divides it, and how many the rank holds."""
-    elements = math.ceil(tensor.elements / (layout.tensor if "tensor" in tensor.by else 1))
-    experts = layout.expert if "expert" in tensor.by else 1
-    return elements, max(1, layout.zero_ranks // experts), layers * math.ceil(tensor.number / experts)
+def _held(layers: Sequence[tuple[Layer, int]], layout: Layout) -> list[tuple[int, int, int]]:
+    """Elements of each parameter on a rank, the ranks among which ZeRO divides it, and how many such the rank holds."""
+    ranks, tensor, expert = layout.zero_ranks, layout.tensor, layout.expert
+    held = []
+    for layer, count in layers:
+        for each in layer.parameters:
+            if not each.by:
+                held.append((each.elements, ranks, count * each.number))
+                continue
+            elements = math.ceil(each.elements / (tensor if "tensor" in each.by else 1))
+            experts = expert if "expert" in each.by else 1
+            held.append((elements, max(1, ranks // experts), count * math.ceil(each.number / experts)))
+    return held
 
 
 def _stages(shape: ModelShape, pipeline: int) -> list[list[tuple[Layer, int]]]:
@@ -153,25 +173,78 @@ def _of_stage(stage: _Stage, shape: ModelShape, layout: Layout, setting: Setting
         host += moved if setting.offloads("offload_param") == "cpu" else 0
     if setting.device == "cpu":  # its host's memory is its own
         optimizer, host = optimizer + host, 0
+    if shape.rows is not None:
+        held = math.ceil(shape.rows.number / layout.workers)
+        parameters, optimizer = parameters + _FP32 * held * shape.rows.width, optimizer + _FP32 * held
     return Memory(parameters, gradients, optimizer, activations, buffers, _RUNTIME[setting.device], host)
 
 
 def _model_state(stage: _Stage, layout: Layout, setting: Setting) -> tuple[int, int, int]:
     """Parameters, gradients at the end of a backward pass, and the optimizer with its fp32 copy of the parameters."""
-    element, states = setting.element, _FP32 * setting.states
-    copy = 0 if setting.precision == "fp32" else _FP32
-    whole, divided = stage.whole, stage.divided
+    element, states, whole = setting.element, _FP32 * setting.states, stage.whole
+    if not layout.zero:
+        copy = 0 if setting.precision == "fp32" else _FP32
+        return element * whole, element * whole, (copy + states) * whole
+    divided = stage.divided
+    optimizer = (_FP32 + states) * divided
     match layout.zero:
-        case 0:
-            return element * whole, element * whole, (copy + states) * whole
         case 1:  # gradients are divided only when all of them are there
-            return element * whole, element * whole, (_FP32 + states) * divided
+            return element * whole, element * whole, optimizer
         case 2:
             windows = 2 if setting.accumulation > 1 else 1  # the sum so far, and what is being added to it
-            return element * whole, windows * element * divided, (_FP32 + states) * divided
+            return element * whole, windows * element * _gradients_of_a_part(stage, layout), optimizer
         case _:
             small = stage.kept_whole(setting.persistence_threshold)
-            return element * (divided + small), element * divided, (_FP32 + states) * divided
+            return element * (divided + small), element * divided, optimizer
+
+
+_EDGES = 64  # between parts that are looked at
+
+
+def _gradients_of_a_part(stage: _Stage, layout: Layout) -> int:
+    """Elements of the gradients that ZeRO 2 keeps for one rank: of a parameter that reaches beyond the rank's part, all. The
+    parts are equal pieces of all parameters in a row; experts are divided among other ranks, and their edges left out."""
+    ranks = layout.zero_ranks
+    if ranks == 1 or layout.expert > 1:
+        return stage.divided
+    row = _Row(stage.layers, layout)
+    size = math.ceil(row.elements / ranks)
+    some = range(0, ranks, math.ceil(ranks / _EDGES))
+    return max(row.end_of((part + 1) * size) - row.start_of(part * size) for part in some)
+
+
+class _Row:
+    """Parameters one behind the other, as a rank holds them: where each begins and ends, in elements."""
+
+    def __init__(self, layers: Sequence[tuple[Layer, int]], layout: Layout) -> None:
+        self._begins: list[int] = []  # of each kind of layer
+        self._ends: list[list[int]] = []  # of the parameters in one of its layers
+        self.elements = 0
+        for layer, count in layers:
+            held = (elements for elements, _, number in _held([(layer, 1)], layout) for _ in range(number))
+            if ends := list(itertools.accumulate(held)):
+                self._begins.append(self.elements)
+                self._ends.append(ends)
+                self.elements += count * ends[-1]
+
+    def start_of(self, place: int) -> int:
+        """Where the parameter at the place begins."""
+        layer, ends, within = self._at(place)
+        index = bisect.bisect_right(ends, within)
+        return layer + (ends[index - 1] if index else 0)
+
+    def end_of(self, place: int) -> int:
+        """Where the parameter before the place ends."""
+        layer, ends, within = self._at(place - 1)
+        return layer + ends[bisect.bisect_right(ends, within)]
+
+    def _at(self, place: int) -> tuple[int, list[int], int]:
+        """Where the layer begins, its parameters' ends, and how far the place is into it."""
+        place = min(place, self.elements - 1)  # the last part is filled up
+        kind = bisect.bisect_right(self._begins, place) - 1
+        ends = self._ends[kind]
+        within = (place - self._begins[kind]) % ends[-1]
+        return place - within, ends, within
 
 
 def _buffers(stage: _Stage, layout: Layout, setting: Setting) -> tuple[int, int]:
@@ -210,13 +283,14 @@ def _activations(stage: _Stage, shape: ModelShape, layout: Layout, setting: Sett
     """Of all micro-batches that are under way at once."""
     under_way = min(layout.pipeline, setting.accumulation)
     share = layout.sequence if shape.context is not None else 1
-    saved = [(_saved(layer, layout, setting), count) for layer, count in stage.layers]
+    once = setting.element * sum(layer.saved_once * count for layer, count in stage.layers)
     if setting.activation_checkpointing:
-        kept = sum(setting.element * layer.output * count for layer, count in stage.layers)
-        per_sample = under_way * kept + max(each for each, _ in saved)
+        kept = sum(layer.output * count for layer, count in stage.layers)
+        recomputed = max(_saved(layer, layout, setting) for layer, _ in stage.layers)
+        per_sample = under_way * setting.element * kept + recomputed
     else:
-        per_sample = under_way * sum(each * count for each, count in saved)
-    return math.ceil(setting.micro_batch * per_sample / share)
+        per_sample = under_way * sum(_saved(layer, layout, setting) * count for layer, count in stage.layers)
+    return math.ceil(setting.micro_batch * per_sample / share + under_way * once)
 
 
 def _saved(layer: Layer, layout: Layout, setting: Setting) -> float:

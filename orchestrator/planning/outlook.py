@@ -15,6 +15,7 @@ from orchestrator.core.ledger import TimeClass, add
 from orchestrator.core.money import Amount, Prices, paid_s, worker_price_s
 from orchestrator.core.runs import Run, Succeeded
 from orchestrator.core.scheduling.fit import GangShape
+from trainers.layout import DEGREES, Layout
 
 MOST_RUNS = 5  # the newest of those that are alike
 
@@ -41,6 +42,14 @@ class Past:
     @property
     def step_s(self) -> float:
         return self.training_worker_s / self.workers / self.steps
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How long a step took, at the median of earlier runs."""
+
+    step_s: float
+    runs: tuple[str, ...]  # their ids
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,30 @@ def outlook(
     return Outlook(step_s, tuple(each.run_id for each in chosen), _words(chosen, bool(exact)), steps, duration_s, cost)
 
 
+def measured(spec: Mapping[str, Any], pasts: Sequence[Past]) -> dict[Layout, Measured]:
+    """By layout, what a step took of runs that did the same with the same workers and batch. Arguments as of `outlook`."""
+    wanted = _kind(spec), _division(spec)[:-1]
+    by_layout: dict[Layout, list[Past]] = {}
+    for each in pasts:
+        if (_kind(each.spec), _division(each.spec)[:-1]) == wanted and (layout := _layout(each)) is not None:
+            by_layout.setdefault(layout, []).append(each)
+    return {
+        layout: Measured(
+            statistics.median(each.step_s for each in those[:MOST_RUNS]),
+            tuple(each.run_id for each in those[:MOST_RUNS]),
+        )
+        for layout, those in by_layout.items()
+    }
+
+
+def _layout(past: Past) -> Layout | None:
+    """None where it is more than degrees."""
+    said = past.spec["parallelism"]
+    if not isinstance(said, Mapping) or said.get("offload") is not None:
+        return None
+    return Layout(workers=past.workers, **{name: int(said[name]) for name in ("zero", *DEGREES)})
+
+
 def _kind(spec: Mapping[str, Any]) -> tuple[Any, ...]:
     """What decides how long one sample takes."""
     resources, train = spec["resources"], spec["train"]
@@ -97,7 +130,7 @@ def _kind(spec: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _division(spec: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What decides how a batch is shared."""
+    """What decides how a batch is shared, the layout last."""
     train = spec["train"]
     return spec["resources"]["workers"], train["global_batch"], train.get("micro_batch"), spec["parallelism"]
 

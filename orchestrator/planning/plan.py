@@ -1,7 +1,7 @@
 """The preflight of a run file: what `plan` answers and what `submit` refuses, from the same functions.
 
-Pure: the clusters as they were seen, earlier runs and prices are arguments. What is said here is said once; the command
-line, the API and a run's history carry these words on.
+Pure: the clusters as they were seen, earlier runs, prices, and facts that were found in files are arguments. What is said
+here is said once; the command line, the API and a run's history carry these words on.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from orchestrator.core.scheduling.admission import ClusterView
 from orchestrator.core.scheduling.fit import GangShape, NeverFits, fit
 from orchestrator.core.scheduling.plan import ClusterFit, cluster_fit
 from orchestrator.errors import Problem
-from orchestrator.planning.choice import Limit, Option, Question, choose, gib, option, would_fit
+from orchestrator.planning.choice import Limit, Option, Question, choose, gib, reckoned, would_fit
 from orchestrator.planning.incompatibilities import Request, doubtful, incompatible
-from orchestrator.planning.layout import Batch, Layout, batch_of, undivided
 from orchestrator.planning.memory import Memory, Setting
-from orchestrator.planning.outlook import Outlook, Past, outlook
+from orchestrator.planning.outlook import Outlook, Past, measured, outlook
 from orchestrator.spec import RunSpec
 from orchestrator.spec.agreement import disagreements
 from orchestrator.spec.parallelism import Parallelism
 from trainers.catalogue import RECIPES, RecipeCard
-from trainers.shapes import ModelShape
+from trainers.layout import DEGREES, BatchPlan, Layout, share_batch
+from trainers.shapes import NOTHING, Facts, ModelShape, Unknown
 
 CERTAINTY = 0.85
 """Estimates are within 15 % of what ranks were measured to hold: what is over a limit even so is refused."""
@@ -67,7 +67,7 @@ class Review:
     warnings: tuple[str, ...] = ()
     layout: Layout | None = None  # None for a script, which divides itself
     reason: str = ""  # why that layout; empty where the run file says which
-    batch: Batch | None = None
+    batch: BatchPlan | None = None
     model: Model | None = None
     memory: Memory | None = None  # None where the model's shape is not known
     limit: Limit | None = None  # what a rank may hold; None: nothing says
@@ -83,7 +83,7 @@ class Plan:
     warnings: tuple[str, ...] = ()
     layout: str = ""
     reason: str = ""
-    batch: Batch | None = None
+    batch: BatchPlan | None = None
     model: Model | None = None
     memory: Memory | None = None
     limit: Limit | None = None
@@ -108,15 +108,20 @@ def looked_at(document: Mapping[str, Any]) -> bytes:
 
 
 def plan(
-    spec: RunSpec, clusters: Sequence[ClusterView], pasts: Sequence[Past] = (), prices: Prices = NO_PRICES
+    spec: RunSpec,
+    clusters: Sequence[ClusterView],
+    pasts: Sequence[Past] = (),
+    prices: Prices = NO_PRICES,
+    found: Facts = NOTHING,
 ) -> Plan:
-    """`clusters`: those that the run may be placed on; `pasts`: earlier runs, newest first."""
-    reviewed = review(spec, clusters)
+    """`clusters`: those that the run may be placed on; `pasts`: earlier runs, newest first; `found`: what files say."""
+    reviewed = review(spec, clusters, found, pasts)
     document = run_file.dump(reviewed.spec)
     shape = run_file.gang_shape(spec)
     expected = None
     if spec.kind != "script" and not reviewed.problems:
-        expected = outlook(document, pasts, examples=_examples(reviewed.spec), shape=shape, prices=prices)
+        examples = _examples(reviewed.spec, found)
+        expected = outlook(document, pasts, examples=examples, shape=shape, prices=prices)
     return Plan(
         document,
         tuple(cluster_fit(shape, each) for each in clusters),
@@ -132,24 +137,28 @@ def plan(
     )
 
 
-def review(spec: RunSpec, clusters: Sequence[ClusterView]) -> Review:
-    """All that can be known without running. `clusters`: those that the run may be placed on."""
+def review(
+    spec: RunSpec, clusters: Sequence[ClusterView], found: Facts = NOTHING, pasts: Sequence[Past] = ()
+) -> Review:
+    """All that can be known without running. `clusters`: those that the run may be placed on; `found`: what files say of its
+    model and data; `pasts`: earlier runs, newest first, which only `parallelism: auto` looks at."""
     if spec.kind == "script":
         return Review(spec)
-    card = RECIPES[spec.recipe] if spec.recipe is not None else None
-    shape, model = _model(spec, card)
-    passed = _Asked(spec, card, shape)
+    asked = _Asked(spec, found)
     if spec.parallelism.auto:
-        return _chosen(passed, clusters, model)
-    return _given(passed, clusters, model)
+        return _chosen(asked, clusters, pasts)
+    return _given(asked, clusters)
 
 
 class _Asked:
     """A run file in the words of the other modules."""
 
-    def __init__(self, spec: RunSpec, card: RecipeCard | None, shape: ModelShape | None) -> None:
+    def __init__(self, spec: RunSpec, found: Facts) -> None:
         train = spec.train
-        self.spec, self.card, self.shape = spec, card, shape
+        self.spec = spec
+        self.card = RECIPES[spec.recipe] if spec.recipe is not None else None
+        self.found = {**_resized(spec, self.card), **found}
+        self.shape, self.model = _model(spec, self.card, self.found)
         self.passed = _passed(spec)
         # Whoever looks for the largest that fits finds one where a single sample does.
         self.micro_batch = 1 if train.micro_batch == "auto" else train.micro_batch
@@ -160,10 +169,10 @@ class _Asked:
             momentum=train.momentum,
             activation_checkpointing=train.activation_checkpointing,
             device="gpu" if spec.resources.gpu else "cpu",
-            zero=Request(self.passed, Layout(1)).zero,
+            zero=Request(self.passed, _ALONE).zero,
         )
 
-    def question(self, shape: ModelShape, limit: Limit | None) -> Question:
+    def question(self, shape: ModelShape, limit: Limit | None, pasts: Sequence[Past] = ()) -> Question:
         return Question(
             recipe=self.spec.target,
             model=self.spec.model,
@@ -176,6 +185,7 @@ class _Asked:
             passed=self.passed,
             clip=self.spec.train.clip,
             limit=limit,
+            measured=measured(run_file.dump(self.spec), pasts) if pasts else {},
             allowed=self._allowed,
         )
 
@@ -185,12 +195,16 @@ class _Asked:
 
     def layout(self) -> Layout:
         said = self.spec.parallelism
-        workers = self.spec.resources.workers
-        return Layout(workers, said.zero, said.tensor, said.pipeline, said.sequence, said.expert)
+        return Layout(
+            said.zero, said.tensor, said.pipeline, said.sequence, said.expert, workers=self.spec.resources.workers
+        )
 
     def request(self, layout: Layout) -> Request:
         experts = self.shape is not None and self.shape.experts is not None
         return Request(self.passed, layout, self.setting.precision, self.spec.train.clip, experts)
+
+
+_ALONE = Layout(workers=1)
 
 
 def _passed(spec: RunSpec) -> Mapping[str, Any]:
@@ -203,35 +217,30 @@ def _passed(spec: RunSpec) -> Mapping[str, Any]:
     return {**spec.deepspeed, "zero_optimization": {**ours, **(theirs if isinstance(theirs, Mapping) else {})}}
 
 
-def _given(asked: _Asked, clusters: Sequence[ClusterView], model: Model) -> Review:
-    """With the layout that the run file says."""
+def _given(asked: _Asked, clusters: Sequence[ClusterView]) -> Review:
+    """With the layout that the run file says, which it was held to when it was read."""
     spec, layout = asked.spec, asked.layout()
     request = asked.request(layout)
-    problems = [
-        *undivided(layout, spec.recipe, spec.model, spec.train.global_batch, bf16=spec.train.precision == "bf16"),
-        *incompatible(request),
-        *_own_problems(asked),
-    ]
+    problems = [*incompatible(request), *_own_problems(asked)]
     warnings = [*_assumed(asked), *doubtful(request)]
-    reviewed = Review(
-        spec, layout=layout, batch=batch_of(spec.train.global_batch, asked.micro_batch, layout), model=model
-    )
+    batch = share_batch(spec.train.global_batch, asked.micro_batch, layout.data, layout.pipeline)
     if asked.shape is None or problems:
-        return replace(reviewed, problems=tuple(problems), warnings=tuple(warnings))
+        return Review(spec, tuple(problems), tuple(warnings), layout, "", batch, asked.model)
     question = asked.question(asked.shape, None)
-    now = option(layout, question)
-    assert now is not None, "what option() refuses was found above"
+    now = reckoned(layout, question)
+    assert now is not None, "a run file whose ranks cannot share its batch is not read"
     limit = _limit(asked, clusters, now.memory.total)
     over = _over(now, replace(question, limit=limit), spec) if limit is not None else None
     if over is not None and CERTAINTY * (now.memory.total - now.memory.runtime) > over[0].size:
         problems.append(over[1])
     elif over is not None:
         warnings.append(f"it may not fit: {over[1].message}")
-    return replace(reviewed, problems=tuple(problems), warnings=tuple(warnings), memory=now.memory, limit=limit)
+    return Review(spec, tuple(problems), tuple(warnings), layout, "", batch, asked.model, now.memory, limit)
 
 
-def _chosen(asked: _Asked, clusters: Sequence[ClusterView], model: Model) -> Review:
+def _chosen(asked: _Asked, clusters: Sequence[ClusterView], pasts: Sequence[Past]) -> Review:
     """With the cheapest layout that fits."""
+    model = asked.model
     own = tuple(_own_problems(asked))
     if asked.shape is None:
         words = f"needs a model whose shape is known, and this one is not ({model.words}): say zero and the degrees"
@@ -239,7 +248,7 @@ def _chosen(asked: _Asked, clusters: Sequence[ClusterView], model: Model) -> Rev
     if own:
         return Review(asked.spec, own, model=model)
     limit = _limit(asked, clusters, None)
-    best, why = choose(asked.question(asked.shape, limit))
+    best, why = choose(asked.question(asked.shape, limit, pasts))
     if best is None:
         return Review(asked.spec, (Problem("parallelism", "auto", why),), model=model, limit=limit)
     resolved = _divided(asked.spec, best.layout)
@@ -250,42 +259,69 @@ def _chosen(asked: _Asked, clusters: Sequence[ClusterView], model: Model) -> Rev
 
 
 def _divided(spec: RunSpec, layout: Layout) -> RunSpec:
-    degrees = {name: getattr(layout, name) for name in ("zero", "tensor", "pipeline", "sequence", "expert")}
+    degrees = {name: getattr(layout, name) for name in ("zero", *DEGREES)}
     return spec.model_copy(update={"parallelism": Parallelism(**degrees)})
 
 
 # ---- the model ------------------------------------------------------------------------------------------------------
 
 
-def _model(spec: RunSpec, card: RecipeCard | None) -> tuple[ModelShape | None, Model]:
+def _model(spec: RunSpec, card: RecipeCard | None, found: Facts) -> tuple[ModelShape | None, Model]:
     if card is None:
         return None, Model(None, f"it is made by {spec.entrypoint}, in code of your own")
-    shape = card.shape_of(spec.model, spec.data.source)
-    if shape is None:
-        return None, Model(None, f"not known for the recipe {card.name}")
-    return shape, Model(shape.elements, f"{shape.elements:,} parameters")
+    shape = card.shape_of(spec.model, spec.data.source, found)
+    if isinstance(shape, Unknown):
+        return None, Model(None, f"its size is not known: {shape.why}")
+    words = f"{shape.elements:,} parameters"
+    if shape.rows is not None:
+        words += f" on every rank, and {shape.rows.number:,} rows of {shape.rows.width} dealt out over them"
+    if "training" in found:
+        words += ", for the data as they were prepared"
+    return shape, Model(shape.elements, words)
+
+
+def _resized(spec: RunSpec, card: RecipeCard | None) -> Facts:
+    """What the run file itself says of images: arrays, which are all that is known beforehand, are not resized."""
+    steps = spec.data.steps
+    if card is None or steps is None or steps.resize is None or card.facts(spec.data.source) is not None:
+        return NOTHING
+    height, width = steps.resize
+    return {"height": height, "width": width}
 
 
 def _assumed(asked: _Asked) -> Iterator[str]:
     card, source = asked.card, asked.spec.data.source
-    if card is not None and asked.shape is not None and card.facts(source) is None:
-        facts = ", ".join(f"{number:,} {name}" for name, number in (card.facts(card.source) or {}).items())
-        yield f"nothing is known of {source} before it is read: the model is reckoned as for {card.source} ({facts})"
+    if card is None or asked.shape is None or card.facts(source) is not None or "training" in asked.found:
+        return
+    assumed = card.facts(card.source)
+    if assumed is not None:
+        yield (
+            f"nothing is known of {source} before it is read: the model is reckoned as for {card.source} "
+            f"({', '.join(_said(assumed))})"
+        )
+
+
+def _said(facts: Facts) -> Iterator[str]:
+    for name, value in facts.items():
+        if isinstance(value, tuple):
+            yield f"{name} of {', '.join(map(str, value))} values" if value else f"no {name}"
+        else:
+            yield f"{value:,} {name}"
 
 
 def _own_problems(asked: _Asked) -> Iterator[Problem]:
     """What the recipe's model and data cannot be built from, whatever the layout."""
     for key, got, right in asked.shape.wrong if asked.shape is not None else ():
         yield Problem(f"model.{key}", str(got), right)
-    examples, batch = _examples(asked.spec), asked.spec.train.global_batch
+    examples, batch = _examples(asked.spec, asked.found), asked.spec.train.global_batch
     if examples is not None and examples < batch:
         yield Problem("train.global_batch", str(batch), f"must not exceed the {examples} training examples")
 
 
-def _examples(spec: RunSpec) -> int | None:
+def _examples(spec: RunSpec, found: Facts) -> int | None:
     if spec.recipe is None:
         return None
-    return RECIPES[spec.recipe].training_examples(spec.model, spec.data.source, spec.data.split[0])
+    return RECIPES[spec.recipe].training_examples(spec.model, spec.data.source, spec.data.split[0], found)
 
 
 # ---- what a rank may hold -------------------------------------------------------------------------------------------

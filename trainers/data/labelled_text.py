@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-import pydoc_data.topics
-import textwrap
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainers.data.passages import labelled_passages
 from trainers.data.sources import PYDOC_TOPICS, existing_file
 from trainers.errors import BadConfig
 
 _PATH = "data.source"
-_TOPICS = 8
-_SHORTEST, _LONGEST = 40, 160  # characters of a passage
 
 
 @dataclass(frozen=True)
@@ -31,7 +27,7 @@ class LabelledText:
 def read_labelled_text(source: str) -> LabelledText:
     """`text://pydoc_topics`, or a .jsonl or .csv file (UTF-8) with `text` and `label`. Raises BadConfig."""
     if source == PYDOC_TOPICS:
-        return _topics()
+        return LabelledText(*map(list, zip(*labelled_passages(), strict=True)))
     suffix = Path(source).suffix
     if suffix not in _READERS:
         raise BadConfig(_PATH, source, f"must be {PYDOC_TOPICS}, or a .jsonl or .csv file with text and label")
@@ -68,18 +64,3 @@ def _pair(row: Any, where: str, source: str) -> tuple[str, str]:
     if not isinstance(label, str | int) or label == "":
         raise BadConfig(_PATH, source, f"{where} must have a label: a word or a whole number")
     return row["text"], str(label)
-
-
-def _topics() -> LabelledText:
-    """Passages of the topics with most of them, labelled with the topic. What stands twice anywhere is left out."""
-    passages = {name: list(_passages(text)) for name, text in sorted(pydoc_data.topics.topics.items())}
-    times = Counter(each for those in passages.values() for each in those)
-    own = {name: [each for each in those if times[each] == 1] for name, those in passages.items()}
-    largest = sorted(own, key=lambda name: len(own[name]), reverse=True)[:_TOPICS]
-    pairs = [(text, name) for name in sorted(largest) for text in own[name]]
-    return LabelledText([text for text, _ in pairs], [name for _, name in pairs])
-
-
-def _passages(text: str) -> Iterator[str]:
-    for paragraph in text.split("\n\n"):
-        yield from (each for each in textwrap.wrap(paragraph, _LONGEST) if len(each) >= _SHORTEST)

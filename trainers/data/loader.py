@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from trainers.config import BatchPlan
 from trainers.data.sampler import Indices, Sampler
+from trainers.layout import BatchPlan
 
 Batch = dict[str, torch.Tensor]
 
@@ -71,7 +71,7 @@ class Loader:
 
     def training(self, examples: Examples, sampler: Sampler, consumed: int) -> Iterator[Batch]:
         """The micro-batches of this rank for the optimizer step that follows `consumed` samples."""
-        share = self.plan.global_batch // self.plan.world_size
+        share = self.plan.global_batch // self.plan.data
         mine = slice(self.rank * share, (self.rank + 1) * share)
         indices, keys = sampler.batch(consumed)[mine], sampler.keys(consumed)[mine]
         vary = getattr(examples, "vary", None)  # asking a protocol costs a tenth of a millisecond
@@ -85,8 +85,8 @@ class Loader:
 
     def evaluation(self, examples: Examples) -> Iterator[Batch]:
         """Every example once over all ranks. Every rank gets equally many batches: ZeRO-3 gathers in each."""
-        micro_batch, world_size = self.plan.micro_batch, self.plan.world_size
-        for start in range(0, len(examples), micro_batch * world_size):
+        micro_batch = self.plan.micro_batch
+        for start in range(0, len(examples), micro_batch * self.plan.data):
             positions = np.arange(start + self.rank * micro_batch, start + (self.rank + 1) * micro_batch)
             real = positions < len(examples)
             batch = dict(examples.take(np.where(real, positions, 0)))

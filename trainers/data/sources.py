@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
-import pydoc_data.topics
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainers.data.idx import is_idx, read_idx
+from trainers.data.passages import help_text
 from trainers.data.sampler import Indices, shuffled
 from trainers.errors import BadConfig
 
@@ -48,7 +48,7 @@ def read_labelled(source: str) -> Labelled:
 def read_text(source: str) -> str:
     """`text://pydoc_topics` (the standard library's help), or a UTF-8 text file. Raises BadConfig."""
     if source == PYDOC_TOPICS:
-        return "\n\n".join(text for _, text in sorted(pydoc_data.topics.topics.items()))
+        return help_text()
     path = existing_file(source)
     try:
         return path.read_text(encoding="utf-8")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from trainers.config import Settings, section
 from trainers.data.environments import kind_of
-from trainers.errors import BadConfig
 from trainers.tasks.policy import Policy, Ppo
 
 
@@ -27,11 +26,8 @@ class Model:
 
 
 def cartpole_ppo(settings: Settings) -> Policy:
-    """Raises BadConfig for environments of another kind, and ZeRO 3: ranks whose episodes differ in length cannot gather."""
+    """Raises BadConfig for environments of another kind."""
     model = section(Model, settings.model, "model")
-    if settings.parallelism.zero == 3:
-        expected = "must be 0, 1 or 2: the ranks' episodes differ in length, and ZeRO 3 needs all ranks at every step"
-        raise BadConfig("parallelism.zero", 3, expected)
     kind = kind_of(settings.data.source)
     ppo = Ppo(
         environments=model.environments,

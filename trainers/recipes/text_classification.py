@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from trainers.config import Settings, section
 from trainers.data.checks import check_classes, check_parts
 from trainers.data.labelled_text import read_labelled_text
 from trainers.data.loader import Splits, Tensors
+from trainers.data.passages import words
 from trainers.data.sources import split_indices
 from trainers.errors import BadConfig
 from trainers.models.rnn import Cell, Rnn
@@ -25,7 +25,6 @@ from trainers.models.transformer import Transformer
 from trainers.tasks.classification import Classification
 
 UNKNOWN = PADDING + 1  # every word that training saw less than twice; the others follow
-_WORDS = re.compile(r"\w+|[^\w\s]")  # a run of letters and digits, or one sign
 
 
 @dataclass(frozen=True)
@@ -64,11 +63,6 @@ def text_classification(settings: Settings) -> Classification:
         build=partial(_build, model, vocabulary=UNKNOWN + 1 + len(vocabulary), classes=len(labels)),
         notes={"labels": labels.tolist(), "words": vocabulary, "first_word": UNKNOWN + 1, "context": model.context},
     )
-
-
-def words(text: str) -> list[str]:
-    """In lower case, signs each alone; a text of blanks only is one blank word."""
-    return _WORDS.findall(text.lower()) or [""]
 
 
 def _tokens(text: Sequence[str], places: Mapping[str, int], context: int) -> list[int]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.core.runs import NodeShare
+from orchestrator.core.words import counted
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def _words(shape: GangShape) -> str:
         parts.append(f"{shape.gpu:g} {shape.accelerator or 'GPU'}")
     if shape.memory:
         parts.append(f"{shape.memory / 2**30:.1f} GiB")
-    return f"{shape.workers} workers of {', '.join(parts)}"
+    return f"{counted(shape.workers, 'worker')} of {', '.join(parts)}"
 
 
 def _totals(nodes: Sequence[Node]) -> str:

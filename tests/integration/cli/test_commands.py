@@ -434,6 +434,8 @@ def test_a_models_weights_leave_as_one_file_and_a_config(evertrain: Run, stack: 
     assert (exported.code, exported.out.strip()) == (0, str(tmp_path / "out"))
     weights = load_file(tmp_path / "out/model.safetensors")
     assert torch.equal(weights["layer.weight"], torch.arange(6.0).view(2, 3))
+    modes = {(tmp_path / "out" / name).stat().st_mode for name in ("config.json", "model.safetensors")}
+    assert len(modes) == 1  # who may read the one may read the other
     config = json.loads((tmp_path / "out/config.json").read_text())
     model = {"width": 8, "blocks": 1, "norm": "layer", "dropout": 0.1}
     assert (config["target"], config["model"]) == ("digits_cnn", model)

@@ -47,7 +47,7 @@ def test_a_two_rank_deepspeed_run_trains_to_its_end(stage: Stage) -> None:
 
 
 def test_a_killed_rank_is_recovered_in_place(stage: Stage) -> None:
-    key = stage.run({**DIGITS, "train": {**DIGITS["train"], "epochs": 20}})
+    key = stage.run({**DIGITS, "train": {**DIGITS["train"], "epochs": 8}})
     started = stage.server.wait_heard(key, seen.IncarnationStarted)
     stage.server.wait_heard(key, seen.CheckpointSealed)
     os.kill(started.pids[1], signal.SIGKILL)

@@ -29,6 +29,9 @@ def test_a_run_ends_with_a_model_a_verified_checkpoint_and_an_exact_ledger(stack
     assert run.result.metrics["test_accuracy"] > 0.5
     assert [each.run_id for each in stack.client.models("happy")] == [run.id]
     assert stack.evertrain("checkpoint", "verify", run.id).returncode == 0
+    audited = stack.evertrain("checkpoint", "audit", run.id)
+    assert audited.returncode == 0
+    assert "ended epochs saw every sample once" in audited.stdout
     wall_s = (run.ended_at or 0.0) - run.submitted_at
     assert run.ledger.total_ns / 1e9 == pytest.approx(2 * wall_s, rel=0.02)
 

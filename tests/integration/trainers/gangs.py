@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trainers.contract import Admitted, Launch, Message, Restored, Step, decode
-from trainers.zygote import PRELOADED
 
 PATIENCE_S = 120.0  # a bound for hanging on a busy machine, not a measurement
 LONG_PATIENCE_S = 280.0  # for trainings that take a quarter of it where nothing else runs
@@ -107,19 +106,17 @@ def run_gang(
 ) -> Gang:
     """Run the ranks to their end. `watch` is called with each message as it arrives; `env` is added to theirs."""
     gang = Gang(said=[[] for _ in range(world_size)])
-    context = _context()
-    with _free_port() as port:
-        pass
     listeners = [_listen(Path(launch.staging_dir).parent / f"r{rank}.sock") for rank in range(world_size)]
-    for rank, listener in enumerate(listeners):
-        mine = replace(launch, progress_socket=listener.getsockname())
-        gang.ranks.append(context.Process(target=_live, args=(mine, rank, world_size, port, env or {}), daemon=True))
     readers = [threading.Thread(target=_read, args=(gang, rank, each, watch)) for rank, each in enumerate(listeners)]
-    for process in gang.ranks:
-        process.start()
-    for reader in readers:
-        reader.start()
-    _join(gang, patience_s)
+    with _free_port() as port:
+        for rank, listener in enumerate(listeners):
+            mine = replace(launch, progress_socket=listener.getsockname())
+            process = _context().Process(target=_live, args=(mine, rank, world_size, port, env or {}), daemon=True)
+            gang.ranks.append(process)
+            process.start()
+        for reader in readers:
+            reader.start()
+        _join(gang, patience_s)
     for listener in listeners:
         listener.shutdown(socket.SHUT_RDWR)
     for reader in readers:
@@ -130,12 +127,11 @@ def run_gang(
 def run_function(function: Callable[..., None], world_size: int, *arguments: Any) -> None:
     """Call a module's function in as many ranks as asked, under torchrun's environment. Fails where one of them does."""
     with _free_port() as port:
-        pass
-    calls = [(function, rank, world_size, port, arguments) for rank in range(world_size)]
-    ranks = [_context().Process(target=_call, args=each, daemon=True) for each in calls]
-    for each in ranks:
-        each.start()
-    _join(Gang(ranks, [[] for _ in ranks]), PATIENCE_S)
+        calls = [(function, rank, world_size, port, arguments) for rank in range(world_size)]
+        ranks = [_context().Process(target=_call, args=each, daemon=True) for each in calls]
+        for each in ranks:
+            each.start()
+        _join(Gang(ranks, [[] for _ in ranks]), PATIENCE_S)
     assert [each.exitcode for each in ranks] == [0] * world_size
 
 
@@ -191,16 +187,18 @@ def _listen(path: Path) -> socket.socket:
 
 @contextlib.contextmanager
 def _free_port() -> Iterator[int]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        yield probe.getsockname()[1]
+    """A port that nobody else is given: it stays bound, and who listens there says, as we do, that he shares it."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 def _context() -> ForkServerContext:
     # The server process imports once, single-threaded, so that forks of it can compute.
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", DS_ACCELERATOR="cpu")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*PRELOADED, "trainers.train"])
+    context.set_forkserver_preload(["tests.integration.trainers.as_in_a_zygote"])
     return context
 
 

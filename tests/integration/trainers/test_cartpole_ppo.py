@@ -77,7 +77,10 @@ def test_a_resumed_run_plays_on_with_new_episodes(tmp_path: Path) -> None:
             {"model": {"environments": 7}},
             "model.environments: got 7: must be a multiple of the number of ranks, here 2",
         ),
-        ({"parallelism": {"zero": 3}}, "parallelism.zero: got 3: must be 0, 1 or 2"),
+        (
+            {"parallelism": {"zero": 3}},
+            "parallelism.zero: got 3: must be at most 2: the ranks' episodes differ in length",
+        ),
     ],
 )
 def test_what_cannot_be_played_is_a_bad_config(config: dict[str, Any], words: str, tmp_path: Path) -> None:

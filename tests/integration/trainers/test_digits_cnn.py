@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.trainers.gangs import digits_launch, run_gang
 from tests.shared_data import shared_data
-from trainers.contract import Done
+from trainers.contract import Done, Sealed
 
 LONG_S = 600.0  # most that a machine with other things to do may take for what takes a quiet one half a minute
 
@@ -23,7 +23,11 @@ def test_mnist_reaches_97_percent(tmp_path: Path) -> None:
         model={"width": 16},
         train={"epochs": 4, "global_batch": 32, "lr": 5e-3, "schedule": {"type": "cosine"}},
     )
-    assert run_gang(launch, patience_s=LONG_S).one(Done).metrics["test_accuracy"] >= 0.97
+    gang = run_gang(launch, patience_s=LONG_S)
+    done = gang.one(Done)
+    assert done.metrics["test_accuracy"] >= 0.97
+    assert done.checkpoint == gang.of(Sealed)[-1].checkpoint  # with no validation part, the last weights are the result
+    assert done.note == "val_loss was not measured: kept are the last weights"
 
 
 @pytest.mark.parametrize("zero", [0, 2])

@@ -53,7 +53,7 @@ def confident(judge: MLPClassifier, images: Images, classes: Classes) -> npt.NDA
 
 
 def test_a_judge_of_real_digits_accepts_what_it_draws_and_nothing_collapses(tmp_path: Path) -> None:
-    train = {"epochs": 45, "global_batch": 64, "lr": 2e-3, "schedule": {"type": "linear"}}
+    train = {"epochs": 26, "global_batch": 64, "lr": 2e-3, "schedule": {"type": "linear"}}
     done = run_gang(gan_launch(tmp_path, train=train), patience_s=LONG_PATIENCE_S).one(Done)
     assert done.checkpoint is not None
     images, asked = drawn(done.checkpoint)

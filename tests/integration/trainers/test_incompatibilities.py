@@ -10,10 +10,17 @@ from typing import Any
 import pytest
 
 from orchestrator.planning.incompatibilities import KEYS, REMOVED, REMOVED_ZERO, RENAMED_ZERO, ZERO_KEYS
-from tests.deepspeed_refusals import IGNORANCES, REFUSALS, REFUSED_BY_THE_RUN_FILE, SAYS, Example
+from tests.deepspeed_refusals import (
+    IGNORANCES,
+    REFUSALS,
+    REFUSED_BY_THE_RUN_FILE,
+    REFUSED_OF_A_LAYOUT,
+    SAYS,
+    Example,
+)
 from tests.integration.trainers.gangs import run_function
 
-REFUSED = (*REFUSALS, *REFUSED_BY_THE_RUN_FILE)
+REFUSED = (*REFUSALS, *REFUSED_OF_A_LAYOUT, *REFUSED_BY_THE_RUN_FILE)
 WORKING = [
     *(Example(f"ZeRO {zero}", zero=zero) for zero in range(4)),
     *(Example(f"pipeline, ZeRO {zero}", zero=zero, model="pipeline") for zero in (0, 1)),

@@ -32,7 +32,7 @@ def last_table(gang: Gang) -> torch.Tensor:
 
 
 def test_it_ranks_better_than_the_popular_and_than_matrix_factorisation(tmp_path: Path) -> None:
-    train = {"epochs": 5, "global_batch": 512, "lr": 2e-3, "weight_decay": 0.01}
+    train = {"epochs": 2, "global_batch": 512, "lr": 2e-3, "weight_decay": 0.01}
     done = run_gang(movielens_launch(tmp_path, train=train, model={}), patience_s=LONG_PATIENCE_S).one(Done)
     task = recommender(Settings(Data(MOVIELENS), Train(global_batch=256, epochs=1)))
     ratings = read_ratings(MOVIELENS)

@@ -27,6 +27,7 @@ from orchestrator.cluster.zygote_client import (
     ZygoteProcess,
 )
 from tests.integration.trainers.gangs import digits_launch
+from trainers import build_ops
 
 READY_S = 120.0  # imports on a busy machine; a bound for hanging, not a measurement
 PATIENCE_S = 60.0
@@ -42,7 +43,7 @@ def start_zygote(directory: Path) -> ZygoteProcess:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ZygoteProcess]:
-    subprocess.run([sys.executable, "-m", "trainers.build_ops"], check=True, timeout=300)
+    build_ops.build()
     zygote = start_zygote(tmp_path_factory.mktemp("zygote"))
     yield zygote
     zygote.close()
@@ -365,10 +366,8 @@ def test_ranks_find_the_communication_op_loaded(gang: Gang) -> None:
 
 
 def test_a_lock_of_a_killed_build_is_cleared_and_a_held_one_is_not(tmp_path: Path) -> None:
-    from trainers.build_ops import clear_stale_lock
-
     (tmp_path / "lock").touch()
     with open(tmp_path / "lock"):
-        assert not clear_stale_lock(tmp_path)
-    assert clear_stale_lock(tmp_path)
+        assert not build_ops.clear_stale_lock(tmp_path)
+    assert build_ops.clear_stale_lock(tmp_path)
     assert not (tmp_path / "lock").exists()

@@ -20,10 +20,11 @@ from orchestrator.core.scheduling.fit import Node
 from orchestrator.core.scheduling.plan import ClusterFit
 from orchestrator.core.sweeps import Sweep, Trial, TrialState
 from orchestrator.errors import Problem
-from orchestrator.planning import choice, layout, memory, outlook, plan
+from orchestrator.planning import choice, memory, outlook, plan
 from orchestrator.protocol.convert import RunView, from_proto, from_struct, run_detail, run_summary, to_proto, to_struct
 from orchestrator.protocol.sweeps import sweep_message, sweep_of
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
+from trainers import layout
 
 COUNTERPARTS: dict[str, type[Any]] = {
     "AdmittedSeals": orders.AdmittedSeals,
@@ -31,7 +32,7 @@ COUNTERPARTS: dict[str, type[Any]] = {
     "Attempt": runs.Attempt,
     "AttemptEnded": observations.AttemptEnded,
     "AttemptOrder": orders.AttemptOrder,
-    "Batch": layout.Batch,
+    "Batch": layout.BatchPlan,
     "Budgets": runs.Budgets,
     "Checkpoint": records.Checkpoint,
     "CheckpointSealed": observations.CheckpointSealed,

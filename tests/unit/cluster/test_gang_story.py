@@ -39,6 +39,7 @@ async def test_what_must_be_known_of_a_result_is_in_the_words_of_the_end(tmp_pat
     share = NodeShare("node-1", "host-1", "10.0.0.1", 2)
     told = GangStory(AttemptOrder("run-1", "default", "run", 2, (share,), {}, "/checkpoints"), outbox)
     told.succeeded(contract.Done(9, note="the best checkpoint is damaged"))
+    assert told.furthest_step == 9
     (end,) = await outbox.wait_after(0, 1.0)
     assert isinstance(end.what, AttemptEnded)
     assert end.what.reason.message == "finished at step 9; the best checkpoint is damaged"

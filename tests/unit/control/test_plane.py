@@ -432,7 +432,7 @@ async def test_a_registered_model_is_begun_with_by_version_or_alias():
 
 @pytest.mark.parametrize(
     ("model", "words"),
-    [("parent@1", "init_from.model: no model 'parent' in project default"), ("child@7", "no version or alias '7'")],
+    [("parent@1", "init_from.model: no model 'parent' in project 'default'"), ("child@7", "no version or alias '7'")],
 )
 async def test_a_model_that_is_not_registered_is_refused_at_submission(model, words):
     plane = Plane()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -136,3 +137,28 @@ async def test_runs_of_a_batch_are_alike_in_their_layout_and_keep_their_own_word
     assert [each.run.spec["name"] for each in answers] == ["first", "second", "third"]
     assert [each.run.spec["parallelism"]["tensor"] for each in answers] == [4, 4, 1]
     assert [len(plane.store.events(each.run.id)) for each in answers] == [2, 2, 1]
+
+
+async def test_auto_is_chosen_by_what_earlier_runs_took_at_submit_as_well():
+    plane = Plane()
+    slow = await finished(plane, "slow", training_s=90.0, parallelism={"zero": 0})
+    fast = await finished(plane, "fast", training_s=10.0, parallelism={"zero": 2})
+    run = plane.submit("chosen", parallelism="auto")
+    assert run.spec["parallelism"]["zero"] == 2
+    chosen = plane.store.events(run.id)[1]
+    assert f"that it took in {fast.id}" in chosen.message
+    assert slow.id not in chosen.message
+    assert planned(plane, "chosen", parallelism="auto").reason == chosen.message
+
+
+async def test_a_config_file_on_the_servers_machine_tells_the_model(tmp_path: Path):
+    plane = Plane()
+    config = {"model_type": "gpt2", "vocab_size": 131, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 64}
+    keys = {"recipe": "hf_causal_lm", "model": {"config": str(tmp_path), "context": 65}}
+    assert planned(plane, **keys).memory is None
+    assert plane.submit("unknown", **keys).spec["recipe"] == "hf_causal_lm"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InvalidSpec, match=r"model\.context: must be at most 64, the model's longest"):
+        plane.submit("long", **keys)
+    keys["model"] = {"config": str(tmp_path), "context": 48}
+    assert planned(plane, **keys).memory is not None

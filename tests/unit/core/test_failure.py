@@ -101,6 +101,15 @@ def test_every_kind_ends_when_its_budget_is_spent(kind):
     assert verdict.reason.code in (ReasonCode.BUDGET_SPENT, ReasonCode.NOT_RETRIABLE)
 
 
+def test_a_loss_that_is_no_number_is_not_tried_again():
+    """The same samples come again in the same order."""
+    verdict = decide(
+        failure(kind=FailureKind.BAD_LOSS), spent=Spent(), budgets=BUDGETS, previous=None, sealed_since_previous=True
+    )
+    assert isinstance(verdict, GiveUp)
+    assert verdict.reason.code == ReasonCode.NOT_RETRIABLE
+
+
 def test_infrastructure_failures_leave_the_application_budget_alone():
     lost = failure(kind=FailureKind.HOST_LOST)
     verdict = decide(lost, spent=Spent(application=2), budgets=BUDGETS, previous=None, sealed_since_previous=True)

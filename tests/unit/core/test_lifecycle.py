@@ -48,6 +48,21 @@ def test_what_the_ranks_found_out_goes_with_the_model_version():
     assert answer.facts == {"profile": {"rows": 7}}
 
 
+@pytest.mark.parametrize(
+    ("init_from", "words"),
+    [
+        (None, "starting from nothing"),
+        ({"model": "digits@3", "checkpoint": "/seals/9"}, "starting with the weights of digits@3"),
+        ({"file": "/weights"}, "starting with the weights of /weights"),
+    ],
+)
+def test_what_a_fresh_start_begins_with_is_told(init_from, words):
+    run = replace(hear(hear(placed_run(), seen.Placed(SHARES, 0.5)), STARTED, seq=1), spec={"init_from": init_from})
+    answer = observe(run, seen.RanksRestored(1, 0, None), seq=2)
+    assert isinstance(answer, Transition)
+    assert answer.events[0].message == words
+
+
 def test_every_transition_explains_itself_with_an_event():
     answer = lifecycle.place(queued_run(), "local", SHARES, 1010.0)
     assert isinstance(answer, Transition)

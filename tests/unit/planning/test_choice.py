@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.planning.choice import Limit, Question, choose, option, options, would_fit
-from orchestrator.planning.layout import Layout
 from orchestrator.planning.memory import GIB, Setting
+from orchestrator.planning.outlook import Measured
+from trainers.layout import Layout
 from trainers.shapes import BY_TENSOR, Layer, ModelShape, Tensor
 
 MIB = 2**20
@@ -43,14 +44,14 @@ def limited(size_gib: float, **changes: object) -> Question:
 def test_one_rank_has_nothing_to_divide() -> None:
     best, why = choose(replace(QUESTION, workers=1))
     assert best is not None
-    assert best.layout == Layout(1)
+    assert best.layout == Layout(workers=1)
     assert "nothing says how much a rank may hold" in why
 
 
 def test_with_room_the_optimizers_work_is_shared_and_nothing_is_sent_for_it() -> None:
     best, _ = choose(QUESTION)
     assert best is not None
-    assert best.layout == Layout(4, zero=1)
+    assert best.layout == Layout(workers=4, zero=1)
 
 
 @pytest.mark.parametrize(("size_gib", "zero"), [(20, 1), (8, 1), (7, 2), (6, 3)])
@@ -67,6 +68,44 @@ def test_the_reason_names_what_was_cheaper_and_why_it_was_not_taken() -> None:
     assert "resources.memory is 7 GiB" in why
     assert "; ZeRO 1 (" in why
     assert why.endswith("would be cheaper, but does not fit")
+
+
+def test_without_earlier_runs_the_reason_says_that_costs_are_nominal() -> None:
+    _, why = choose(QUESTION)
+    assert "by nominal costs, as no earlier run did the same on as many workers" in why
+
+
+def test_what_a_layout_took_goes_before_what_it_was_reckoned_to() -> None:
+    took = {
+        Layout(workers=4, zero=1): Measured(2.0, ("slow",)),
+        Layout(workers=4, zero=2): Measured(0.5, ("one", "two")),
+    }
+    best, why = choose(replace(QUESTION, measured=took))
+    assert best is not None
+    assert best.layout == Layout(workers=4, zero=2)
+    assert best.cost_s == 0.5
+    assert "by the 0.5 s that it took in one, two" in why
+
+
+def test_layouts_that_none_had_are_reckoned_in_proportion_to_those_that_some_had() -> None:
+    nominal = {each.layout: each.cost_s for each in options(QUESTION)}
+    slow = Layout(workers=4, zero=3)
+    found = options(replace(QUESTION, measured={slow: Measured(1000 * nominal[slow], ("run",))}))
+    assert {each.layout: each.cost_s for each in found} == pytest.approx(
+        {name: 1000 * each for name, each in nominal.items()}
+    )
+    best, why = choose(replace(QUESTION, measured={slow: Measured(1.0, ("run",))}))
+    assert best is not None
+    assert best.layout.zero == 1
+    assert "by costs reckoned in proportion to what other layouts took in run" in why
+
+
+def test_what_was_measured_and_does_not_fit_is_not_taken() -> None:
+    took = {Layout(workers=4, zero=1): Measured(0.001, ("fast",))}
+    best, why = choose(limited(7, measured=took))
+    assert best is not None
+    assert best.layout.zero == 2
+    assert "took in fast" in why
 
 
 def test_degrees_are_tried_where_the_model_has_them() -> None:
@@ -92,7 +131,7 @@ def test_a_batch_that_cannot_be_shared_leaves_no_layout() -> None:
 
 def test_a_suggestion_changes_one_thing_where_one_is_enough() -> None:
     question = limited(7, degrees=ALL)
-    now = option(Layout(4), question)
+    now = option(Layout(workers=4), question)
     assert now is not None
     assert not now.fits(question.limit)
     words = would_fit(now, question)
@@ -103,7 +142,7 @@ def test_a_suggestion_changes_one_thing_where_one_is_enough() -> None:
 def test_a_smaller_micro_batch_is_a_suggestion_where_activations_are_what_is_too_much() -> None:
     shape = replace(SHAPE, layers=(replace(SHAPE.layers[0], parameters=(Tensor(MIB),), saved=4_000_000),))
     question = limited(1.8, shape=shape, micro_batch=16)
-    now = option(Layout(4, zero=1), question)
+    now = option(Layout(workers=4, zero=1), question)
     assert now is not None
     assert now.batch.micro_batch == 16
     assert "train.micro_batch 8 would, at " in would_fit(now, question)

@@ -6,9 +6,9 @@ import pytest
 
 from orchestrator.errors import InvalidSpec
 from orchestrator.planning.incompatibilities import IGNORED, REFUSED, Request, doubtful, incompatible
-from orchestrator.planning.layout import Layout
 from orchestrator.spec import load
-from tests.deepspeed_refusals import IGNORANCES, NOT_SHOWN, REFUSALS, Example
+from tests.deepspeed_refusals import IGNORANCES, NOT_SHOWN, REFUSALS, REFUSED_OF_A_LAYOUT, Example
+from trainers.layout import Layout, problems
 
 RULES = {rule.name: rule for rule in (*REFUSED, *IGNORED)}
 
@@ -24,6 +24,13 @@ def test_each_is_found_under_its_path_and_nothing_else_is(example: Example) -> N
     assert problems[0].message
 
 
+@pytest.mark.parametrize("example", REFUSED_OF_A_LAYOUT, ids=lambda each: f"{each.rule}, ZeRO {each.zero}")
+def test_what_is_refused_of_a_layout_is_no_run_file(example: Example) -> None:
+    model = {"experts": 2} if example.model == "experts" else {}
+    layout = example.request().layout
+    assert [each.path for each in problems(layout, 2, "text_transformer", model)] == ["parallelism.zero"]
+
+
 def test_every_rule_has_an_example() -> None:
     assert set() == NOT_SHOWN
 
@@ -36,17 +43,17 @@ def test_nothing_is_held_against_plain_zero(zero: int) -> None:
         "data_types": {"param_dtype": "float32"},
         "wall_clock_breakdown": True,
     }
-    assert list(incompatible(Request(passed, Layout(4, zero=zero)))) == []
+    assert list(incompatible(Request(passed, Layout(workers=4, zero=zero)))) == []
 
 
 def test_a_misspelt_key_is_answered_with_the_right_one() -> None:
-    (problem,) = incompatible(Request({"zero_optimization": {"reduce_buckt_size": 10}}, Layout(2, zero=2)))
+    (problem,) = incompatible(Request({"zero_optimization": {"reduce_buckt_size": 10}}, Layout(workers=2, zero=2)))
     assert problem.message.endswith("did you mean reduce_bucket_size?")
     assert problem.got == "10"
 
 
 def test_old_words_that_still_work_are_warned_of() -> None:
-    request = Request({"zero_optimization": {"cpu_offload": True}}, Layout(2, zero=2))
+    request = Request({"zero_optimization": {"cpu_offload": True}}, Layout(workers=2, zero=2))
     assert list(incompatible(request)) == []
     assert list(doubtful(request)) == [
         "deepspeed.zero_optimization.cpu_offload is an old word, which DeepSpeed warns of: "
@@ -55,7 +62,7 @@ def test_old_words_that_still_work_are_warned_of() -> None:
 
 
 def test_a_word_that_does_nothing_is_warned_of() -> None:
-    request = Request({"zero_optimisation": {"overlap_comm": True}, "wall_clock_breakdown": True}, Layout(2))
+    request = Request({"zero_optimisation": {"overlap_comm": True}, "wall_clock_breakdown": True}, Layout(workers=2))
     assert list(doubtful(request)) == [
         "deepspeed.zero_optimisation is not a key that DeepSpeed looks for: it would do nothing: "
         "did you mean zero_optimization?"
@@ -63,7 +70,7 @@ def test_a_word_that_does_nothing_is_warned_of() -> None:
 
 
 def test_sections_of_a_wrong_kind_are_no_reason_to_fail() -> None:
-    assert list(incompatible(Request({"zero_optimization": True, "data_types": 3}, Layout(2)))) == []
+    assert list(incompatible(Request({"zero_optimization": True, "data_types": 3}, Layout(workers=2)))) == []
 
 
 def test_two_precisions_at_once_cannot_be_said() -> None:

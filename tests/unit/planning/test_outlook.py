@@ -11,9 +11,10 @@ import pytest
 from orchestrator.core.ledger import Ledger, TimeClass
 from orchestrator.core.money import NO_PRICES, Prices
 from orchestrator.core.scheduling.fit import GangShape
-from orchestrator.planning.outlook import Outlook, Past, outlook, past_of
+from orchestrator.planning.outlook import Outlook, Past, measured, outlook, past_of
 from orchestrator.spec import dump, load
 from tests.builders import attempt_ended, hear, placed_run, queued_run
+from trainers.layout import Layout
 
 SHAPE = GangShape(workers=2)
 PRICES = Prices(cpu_hour=36.0, currency="EUR")
@@ -99,6 +100,23 @@ def test_steps_end_a_run_before_its_epochs_do() -> None:
 
 def test_without_prices_there_is_no_cost() -> None:
     assert expected([past()], prices=NO_PRICES).cost is None
+
+
+def test_steps_are_measured_by_layout_of_runs_with_the_same_workers_and_batch() -> None:
+    pasts = [
+        past(1, step_s=0.1, parallelism={"zero": 1}),
+        past(2, step_s=0.4, parallelism={"zero": 2}),
+        past(3, step_s=0.3, parallelism={"zero": 1}),
+        past(4, step_s=9.0, resources={"workers": 1}),
+        past(5, step_s=9.0, train={"epochs": 2, "global_batch": 128}),
+        past(6, step_s=9.0, model={"width": 64}),
+        past(7, step_s=9.0, parallelism={"zero": 2, "offload": "cpu"}),
+    ]
+    found = measured(spec(parallelism="auto"), pasts)
+    assert found.keys() == {Layout(workers=2, zero=1), Layout(workers=2, zero=2)}
+    assert found[Layout(workers=2, zero=1)].step_s == pytest.approx(0.2)
+    assert found[Layout(workers=2, zero=1)].runs == ("run-1", "run-3")
+    assert found[Layout(workers=2, zero=2)].step_s == pytest.approx(0.4)
 
 
 def test_a_run_is_evidence_once_it_trained() -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from orchestrator.core.scheduling.admission import ClusterView
 from orchestrator.planning.memory import GIB
+from orchestrator.planning.outlook import Past
 from orchestrator.planning.plan import Plan, looked_at, plan, review
 from orchestrator.spec import dump, load
 from tests.builders import node
+from trainers.catalogue import RECIPES
 
 
 def spec(**changes: Any) -> Any:
@@ -149,6 +153,79 @@ def test_data_that_nothing_is_known_of_is_said_to_be_assumed() -> None:
     (warning,) = review(spec(data={"source": "/data/faces.npz"}), []).warnings
     assert warning.startswith("nothing is known of /data/faces.npz before it is read")
     assert "sklearn://digits" in warning
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "hf_causal_lm"])
+def test_every_recipe_is_told_its_memory_and_may_be_divided_by_itself(name: str) -> None:
+    found = planned(spec(recipe=name))
+    assert found.problems == ()
+    assert found.warnings == ()
+    assert found.memory is not None
+    assert found.memory.parameters > 4 * 1000
+    chosen = review(spec(recipe=name, parallelism="auto"), [])
+    assert chosen.problems == ()
+    assert not chosen.spec.parallelism.auto
+    assert chosen.reason.startswith("parallelism auto: ZeRO ")
+
+
+def test_a_pretrained_model_is_known_where_its_config_was_found() -> None:
+    run = spec(recipe="hf_causal_lm", model={"weights": "/models/my-llama", "context": 48})
+    config = {"model_type": "gpt2", "vocab_size": 131, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 64}
+    found = plan(run, [], found={"config": config})
+    assert found.memory is not None
+    assert found.model is not None
+    assert found.model.elements == 162_560
+    unknown = plan(run, [], found={"why": "there is no such file"})
+    assert unknown.works
+    assert unknown.memory is None
+    assert unknown.model is not None
+    assert unknown.model.words == "its size is not known: there is no such file"
+    long = review(spec(recipe="hf_causal_lm", model={"config": "/m", "context": 65}), [], {"config": config})
+    assert [each.path for each in long.problems] == ["model.context"]
+
+
+def test_prepared_data_are_no_assumption() -> None:
+    run = spec(data={"source": "/data/faces", "prepared": "/prepared", "steps": {"resize": [64, 48]}})
+    images = {"training": 500, "channels": 3, "height": 64, "width": 48, "classes": 7}
+    found = review(run, [], images)
+    assert found.warnings == ()
+    assert found.model is not None
+    assert found.model.words.endswith(" parameters, for the data as they were prepared")
+    assumed = review(run, [])
+    assert assumed.model is not None
+    assert assumed.model.elements is not None
+    assert found.model.elements is not None
+    assert found.model.elements - assumed.model.elements == 2 * 16 * 9 - 3 * (32 * 16 + 1)  # channels and classes
+    assert found.memory is not None
+    assert assumed.memory is not None
+    assert found.memory.activations == pytest.approx(assumed.memory.activations, rel=0.1)  # both know the size
+
+
+def test_rows_that_are_dealt_out_are_told_beside_the_model() -> None:
+    model = planned(spec(recipe="recommender")).model
+    assert model is not None
+    assert model.words == "13,503 parameters on every rank, and 9,066 rows of 33 dealt out over them"
+
+
+def test_columns_of_a_table_that_is_not_known_are_told_with_what_was_assumed() -> None:
+    (warning,) = review(spec(recipe="tabular", data={"source": "/data/customers.csv"}), []).warnings
+    assert warning.endswith(
+        "is reckoned as for sklearn://breast_cancer (569 samples, 30 numbers, no categories, 2 classes)"
+    )
+
+
+def test_auto_takes_what_earlier_runs_took() -> None:
+    run = spec(parallelism="auto")
+    pasts = [
+        Past(f"run-{zero}", dump(spec(parallelism={"zero": zero})), 100, took, took, whole=True)
+        for zero, took in ((0, 90.0), (3, 10.0), (1, 50.0))
+    ]
+    nominal = review(run, [])
+    assert "nominal" in nominal.reason
+    reviewed = review(run, [], pasts=pasts)
+    assert reviewed.spec.parallelism.zero == 3
+    assert "by the 0.05 s that it took in run-3" in reviewed.reason
+    assert plan(run, [], pasts).reason == reviewed.reason
 
 
 def test_every_problem_is_named_at_once() -> None:

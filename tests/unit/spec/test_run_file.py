@@ -164,6 +164,16 @@ def test_server_and_ranks_know_the_same_keys(key: str) -> None:
         ({"train": {"epochs": 1, "optimizer": "adamww"}}, "train.optimizer", "'adamw'"),
         ({"train": {"epochs": 1, "early_stopping": {"metric": "val_loss"}}}, "train.early_stopping", "patience, target"),
         ({"train": {"epochs": 1, "early_stopping": STOP}}, "train.early_stopping.metric", "val_loss?"),
+        (
+            {"data": {"split": [0.8, 0, 0.2]}, "train": {"epochs": 1, "early_stopping": {**STOP, "metric": "val_loss"}}},
+            "train.early_stopping.metric",
+            "data.split gives it nothing",
+        ),
+        (
+            {"data": {"split": [0.8, 0, 0.2]}, "train": {"epochs": 1, "schedule": {"type": "plateau"}}},
+            "train.schedule.type",
+            "data.split gives it nothing",
+        ),
         ({"train": {"epochs": 1, "global_batch": 32, "micro_batch": 5}}, "train.micro_batch", "1, 2, 4, 8, 16, 32"),
         ({"resources": {"workers": 3}}, "train.global_batch", "30 or 33 is"),
         ({"resources": {"workers": 0}}, "resources.workers", "at least 1"),

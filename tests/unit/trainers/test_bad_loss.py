@@ -7,13 +7,12 @@ import math
 import torch
 
 from trainers.bad_loss import RecentLosses
-from trainers.config import BatchPlan
 from trainers.data.sampler import Sampler
-from trainers.layout import Degrees
+from trainers.layout import BatchPlan, Degrees
 from trainers.parallel import Place
 
 ALONE = Place(0, 1, Degrees())
-PLAN = BatchPlan(global_batch=8, micro_batch=2, accumulation=4, world_size=1)
+PLAN = BatchPlan(global_batch=8, micro_batch=2, accumulation=4, data=1)
 
 
 def losses(*values: float) -> list[torch.Tensor]:
@@ -44,7 +43,7 @@ def test_a_whole_batch_without_a_number_points_at_the_update_before() -> None:
 def test_of_a_large_batch_a_hundred_samples_are_in_the_message_and_all_in_the_log(capsys) -> None:
     recent = RecentLosses()
     recent.add(1, 0, losses(math.nan))
-    plan = BatchPlan(global_batch=256, micro_batch=256, accumulation=1, world_size=1)
+    plan = BatchPlan(global_batch=256, micro_batch=256, accumulation=1, data=1)
     message = str(recent.explain(Sampler(256, 256, seed=1), plan, ALONE))
     assert "98, 99 and 156 more (all are in rank 0's log)" in message
     assert str(list(range(256))) in capsys.readouterr().out

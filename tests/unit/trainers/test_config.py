@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from trainers.config import BatchPlan, EarlyStopping, Schedule, Settings, Train, plan_batch, read_settings
+from trainers.config import EarlyStopping, Schedule, Settings, Train, plan_batch, read_settings
 from trainers.contract import Launch
 from trainers.engine import deepspeed_config, precision_of
 from trainers.errors import BadConfig
+from trainers.layout import BatchPlan
 
 GOOD: dict[str, Any] = {
     "data": {"source": "sklearn://digits", "split": [0.7, 0.15, 0.15]},
@@ -108,7 +109,7 @@ def test_a_run_without_an_end_is_refused() -> None:
 )
 def test_ranks_share_the_global_batch(micro_batch: int | None, world_size: int, plan: BatchPlan) -> None:
     assert plan_batch(Train(global_batch=128, micro_batch=micro_batch), world_size) == plan
-    assert plan.micro_batch * plan.accumulation * plan.world_size == plan.global_batch
+    assert plan.micro_batch * plan.accumulation * plan.data == plan.global_batch
 
 
 def test_a_pipeline_gets_a_micro_batch_for_each_stage() -> None:

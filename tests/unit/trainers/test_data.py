@@ -12,11 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.config import BatchPlan, Train, plan_batch
+from trainers.config import Train, plan_batch
 from trainers.data.loader import Loader, Tensors
 from trainers.data.sampler import Permutations, Sampler, shuffled
 from trainers.data.sources import read_labelled, read_text, split_indices
 from trainers.errors import BadConfig
+from trainers.layout import BatchPlan
 from trainers.tasks.language_modelling import Windows
 
 CPU = torch.device("cpu")

@@ -13,8 +13,8 @@ from trainers.contract import FACTS_BYTES, MESSAGE_BYTES, ExitCode, encode
 from trainers.errors import BadConfig, BadLoss, Stopped, StorageError, account
 from trainers.judgement import Judgement
 from trainers.plateau import Plateau, plateau_of
+from trainers.result import facts_of
 from trainers.schedule import learning_rate_factor
-from trainers.train import facts_of
 
 
 @pytest.mark.parametrize(
@@ -183,9 +183,9 @@ def test_an_account_fits_into_a_message_however_much_an_error_says(text: str) ->
 
 
 def test_a_profile_goes_with_the_result_unless_no_message_could_carry_it() -> None:
-    assert facts_of(None) == ({}, None)
-    assert facts_of({"rows": 7}) == ({"profile": {"rows": 7}}, None)
-    facts, said = facts_of({"x": "x" * FACTS_BYTES})
-    assert facts == {}
+    assert facts_of(None, {}) == ({}, None)
+    assert facts_of({"rows": 7}, {}) == ({"profile": {"rows": 7}}, None)
+    facts, said = facts_of({"x": "x" * FACTS_BYTES}, {"micro_batch": 4})
+    assert facts == {"automatic": {"micro_batch": 4}}
     assert said is not None
-    assert "in its checkpoint alone: 524310 bytes" in said
+    assert "in its checkpoint alone: 524343 bytes" in said

@@ -288,6 +288,7 @@ def test_a_script_keeps_its_log_to_itself(
         (Step(3, 1, 0, loss=0.25, samples_per_s=99.6, total_steps=9), "step 3/9  epoch 1  loss 0.25  100 samples/s"),
         (Restored(5, "c5", (Skipped("c6", "torn"),)), "resuming after step 5 from c5\nskipped c6: torn"),
         (Restored(0, None), "starting afresh"),
+        (Restored(0, None, weights="digits@1"), "starting with the weights of digits@1"),
         (Sealed("c5", 5, 9, 0.1, 0.2, best=True), "sealed c5 (best)  9 bytes in 0.20 s"),
         (Done(9, {"test_loss": 1.0}, stopped_early="enough"), "done at step 9 early: enough  test_loss 1.0000"),
         (Done(9, {"test_loss": 1.0}, note="of the last"), "done at step 9  test_loss 1.0000\nof the last"),
