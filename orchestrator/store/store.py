@@ -31,6 +31,7 @@ from orchestrator.store.tables import (
     model_versions,
     models,
     runs,
+    searches,
     secrets,
     tokens,
 )
@@ -122,7 +123,7 @@ class SqlStore:
         return Page(tuple(codec.run_summary(record) for _, record in shown), next_page)
 
     def trials(self, sweep: str) -> list[Run]:
-        query = select(*_DOCUMENT).where(runs.c.sweep == sweep).order_by(runs.c.number)
+        query = select(*_DOCUMENT).where(runs.c.id.in_(listing.trials_of(sweep))).order_by(runs.c.number)
         return [codec.run(*row) for row in self._read(lambda connection: connection.execute(query).all())]
 
     def unfinished(self) -> list[Run]:
@@ -287,11 +288,17 @@ class _Draft:
             "last_event": len(begun.events),
             "idempotency_key": submission.idempotency_key,
             "spec_sha256": submission.spec_sha256,
-            "kind": submission.kind,
-            "sweep": submission.lineage.sweep if submission.lineage is not None else "",
             **columns,
         }
         self.events = _event_rows(begun.run.id, 0, begun.events)
+
+    @property
+    def search(self) -> dict[str, str] | None:
+        """The row that tells a sweep or a trial from other runs."""
+        run = self.run
+        if run.kind == "run":
+            return None
+        return {"run_id": run.id, "kind": run.kind, "sweep": run.lineage.sweep if run.lineage is not None else run.id}
 
     @property
     def key(self) -> tuple[str, str] | None:
@@ -321,6 +328,8 @@ def _submit(connection: Connection, drafts: list[_Draft]) -> list[Submitted]:
     if new:
         connection.execute(insert(runs), [draft.row for draft in new])
         connection.execute(insert(events), [row for draft in new for row in draft.events])
+        if searched := [draft.search for draft in new if draft.search is not None]:
+            connection.execute(insert(searches), searched)
     return answers
 
 

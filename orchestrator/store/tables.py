@@ -48,8 +48,6 @@ runs = Table(
     Column("version", BigInteger, nullable=False),
     Column("last_event", BigInteger, nullable=False),
     Column("idempotency_key", Word),
-    Column("kind", Word, nullable=False, server_default="run"),
-    Column("sweep", Word, nullable=False, server_default=""),  # of a trial: the sweep's id
     Column("spec_sha256", Word, nullable=False),
     Column("record", Text, nullable=False),
     Column("spec", Text, nullable=False),
@@ -70,8 +68,17 @@ Index(None, runs.c.queue, runs.c.number, runs.c.name)
 Index(None, runs.c.project, runs.c.name, runs.c.number)
 Index(None, runs.c.name, runs.c.number)
 
-Index(None, runs.c.kind, runs.c.number)
-Index(None, runs.c.sweep, runs.c.number)
+
+# A row for each run that is a sweep or a sweep's trial; `sweep` is the id of the sweep, of itself for a sweep.
+searches = Table(
+    "searches",
+    metadata,
+    Column("run_id", Word, ForeignKey(runs.c.id), primary_key=True),
+    Column("kind", Word, nullable=False),
+    Column("sweep", Word, nullable=False),
+    Index(None, "kind", "run_id"),
+    Index(None, "sweep", "kind", "run_id"),
+)
 
 events = Table(
     "events",
