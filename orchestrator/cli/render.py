@@ -540,6 +540,8 @@ def _planned_facts(planned: Plan) -> list[tuple[str, str | Text]]:
     if planned.batch is not None:
         batch = planned.batch
         words = "micro-batch x accumulation x data-parallel ranks"
+        if planned.spec["train"]["micro_batch"] == "auto":
+            words += "; micro_batch auto is reckoned as 1, the ranks look for the largest that fits"
         rows.append(
             ("batch", f"{batch.global_batch} = {batch.micro_batch} x {batch.accumulation} x {batch.data}: {words}")
         )

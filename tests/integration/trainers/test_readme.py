@@ -21,7 +21,7 @@ def test_a_model_of_ones_own_learns_as_it_is_typed_from_the_readme(tmp_path: Pat
     assert run_file is not None
     (tmp_path / "line.py").write_text(python[1])
     said = yaml.safe_load(run_file[1])
-    launch = digits_launch(tmp_path / "run", data={}, model={}, train=said["train"])
+    launch = digits_launch(tmp_path / "run", data={"source": ""}, model={}, train=said["train"])
     gang = run_gang(replace(launch, kind="entrypoint", target=said["entrypoint"], code_dir=str(tmp_path)))
     assert gang.codes == [0, 0], gang.of(Failed)
     assert gang.one(Done).metrics["test_error"] < 0.01
