@@ -1,8 +1,8 @@
 """Who proposes points, as Ray Tune asks: optuna's samplers over a space with conditions.
 
 Ray Tune's own wrapper of optuna tells it of a trial that was ended early as of one that ran to its end, and takes neither
-conditions nor results of earlier trials together. This one tells both as they are: TPE then compares values of the same
-rung (pruned trials sort by the report that they reached, then by their value there).
+conditions nor results of earlier trials together. This one tells both as they are; where trials are ended at rungs,
+`search_model.py` proposes in place of optuna's TPE.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 
+from orchestrator.cluster.search_model import RungSampler, distribution
 from orchestrator.core import sweeps
 from orchestrator.core.sweeps import Mode, Trial
-from orchestrator.spec.search import Parameter, Search, Value, in_order, points, same
+from orchestrator.spec.search import Search, Value, in_order, points, same
 
 OBJECTIVE = "objective"  # the metric's name in what trials tell Tune
 REPORT = "report"  # ... and its unit of time
@@ -61,7 +61,7 @@ class Points(Searcher):
         first = self._all if search.algorithm == "grid" and self._all is not None else search.start_with
         self._first = [point for point in first if not any(_covers(each, point) for each in self._tried)]
         self._asked: dict[str, optuna.trial.Trial | None] = {}  # by Tune's id; None: one from before that is over
-        self._heard: dict[str, list[float]] = {}
+        self._heard: dict[str, dict[int, float]] = {}
 
     def suggest(self, trial_id: str) -> Any:
         """A config; None: not now. FINISHED: nothing is left to try."""
@@ -79,27 +79,32 @@ class Points(Searcher):
         return self._hand_out(trial_id, self._next_number(), point, asked)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        asked, value = self._asked.get(trial_id), result.get(OBJECTIVE)
-        if asked is None or value is None or not math.isfinite(value):
-            return
-        asked.report(value, result[REPORT])
-        self._heard.setdefault(trial_id, []).append(value)
+        asked = self._asked.get(trial_id)
+        if asked is not None:
+            self._hear(asked, trial_id, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Complete where the trial ended by itself, pruned where somebody ended it, failed where it cannot work."""
         asked = self._asked.pop(trial_id, None)
-        values = self._heard.pop(trial_id, [])
         if asked is None:
+            self._heard.pop(trial_id, None)
             return
         told = result or {}
-        if told.get(OBJECTIVE) is not None and math.isfinite(told[OBJECTIVE]):
-            values.append(told[OBJECTIVE])
+        self._hear(asked, trial_id, told)  # Tune keeps the report at which it ends a trial for here
+        values = list(self._heard.pop(trial_id, {}).values())
         if error or told.get("infeasible") or not values:
             self._study.tell(asked, state=TrialState.FAIL)
         elif told.get("whole"):
             self._study.tell(asked, max(values) if self._search.mode == "max" else min(values))
         else:
             self._study.tell(asked, state=TrialState.PRUNED)
+
+    def _hear(self, asked: optuna.trial.Trial, trial_id: str, told: Mapping[str, Any]) -> None:
+        value, heard = told.get(OBJECTIVE), self._heard.setdefault(trial_id, {})
+        if value is None or not math.isfinite(value) or told[REPORT] in heard:
+            return
+        heard[told[REPORT]] = value
+        asked.report(value, told[REPORT])
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a sweep's state is in the server's records of its trials."""
@@ -142,6 +147,8 @@ def sampler(search: Search, offset: int = 0) -> optuna.samplers.BaseSampler:
     """Who proposes. `offset`: trials that there were before, so that a driver started again does not propose them again."""
     seed = (search.seed + 7919 * offset) % 2**32
     match search.algorithm:
+        case "tpe" if search.scheduler.type == "asha":
+            return RungSampler(search, seed)
         case "tpe":
             return optuna.samplers.TPESampler(
                 seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=10
@@ -150,17 +157,6 @@ def sampler(search: Search, offset: int = 0) -> optuna.samplers.BaseSampler:
             return optuna.samplers.CmaEsSampler(seed=seed)
         case _:
             return optuna.samplers.RandomSampler(seed=seed)
-
-
-def distribution(parameter: Parameter) -> BaseDistribution:
-    """The parameter as optuna knows it."""
-    if parameter.log is not None:
-        return FloatDistribution(*parameter.log, log=True)
-    if parameter.uniform is not None:
-        return FloatDistribution(*parameter.uniform)
-    if parameter.whole is not None:
-        return IntDistribution(*parameter.whole)
-    return CategoricalDistribution(parameter.values)
 
 
 def _suggested(asked: optuna.trial.Trial, search: Search) -> dict[str, Value]:
