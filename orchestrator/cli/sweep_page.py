@@ -27,6 +27,7 @@ table { border-collapse: collapse; } td, th { padding: .15rem .6rem .15rem 0; te
 td.number { text-align: right; font-variant-numeric: tabular-nums; } tr.best { color: #b2182b; font-weight: 600; }
 .wide { overflow-x: auto; } .note { color: #555; font-size: .85rem; }
 svg { display: block; max-width: 100%; height: auto; } svg text { font-size: 12px; fill: #444; }
+svg text { paint-order: stroke; stroke: #fff; stroke-width: 3px; }
 svg .axis { stroke: #999; } svg polyline, svg path { fill: none; } svg .best { stroke: #b2182b; stroke-width: 2.5; }
 """
 
