@@ -35,6 +35,7 @@ from tests.benchmarks.harness import Figure, arguments, lower_bound, median, rep
 from tests.benchmarks.learning_curves import EPOCHS, SPACE, Table, epoch_s, load
 
 SEEDS, WORKERS, REGRET, HORIZON_S = 30, 4, 0.01, 150.0
+FIRST_SEED = 30  # our defaults were chosen on those before it, which therefore prove nothing
 
 Config = Mapping[str, Any]
 
@@ -226,7 +227,7 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     table = load()
     found: dict[str, list[Found]] = {name: [] for name in ARMS}
-    for seed in range(options.pairs):
+    for seed in range(FIRST_SEED, FIRST_SEED + options.pairs):
         for name, arm in ARMS.items():
             np.random.seed(seed)  # Tune's schedulers draw brackets from numpy's own generator
             found[name].append(replay(table, arm(seed)))
