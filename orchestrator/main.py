@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from orchestrator.adapters.bundles import DiskBundleStore
 from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.api.auth import Authenticator, ensure_first_tokens
+from orchestrator.api.driver_tokens import DriverTokens
 from orchestrator.api.http import HttpServer
 from orchestrator.api.parts import Parts
 from orchestrator.api.server import GrpcServer
@@ -30,6 +31,7 @@ from orchestrator.control.housekeeping import Housekeeping
 from orchestrator.control.loop import Loop
 from orchestrator.control.runs import RunRecords
 from orchestrator.control.startup import fill_board
+from orchestrator.control.sweeps import Sweeps
 from orchestrator.control.wakeups import LocalWakeups
 from orchestrator.errors import EvertrainError
 from orchestrator.ports import Clock, Store
@@ -64,6 +66,9 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
     records = RunRecords(store, board, wakeups)
     fill_board(board, store, records, clock)
     clusters = Clusters(store, clock)
+    authenticator = Authenticator(store, clock, settings.token_cache_s)
+    driver_tokens = DriverTokens(store, clock, authenticator.forget)
+    board.when_ended(driver_tokens.retire)
     fleet = Fleet(
         store=store,
         records=records,
@@ -75,6 +80,7 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
         prices=settings.prices,
         heard=metrics.observe,
         progressed=metrics.progress,
+        driver_token=driver_tokens.of,
     )
     bundles = DiskBundleStore(settings.data_dir / "bundles", settings.bundle_bytes)
     commands = Commands(
@@ -87,33 +93,47 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
         connected=fleet.connected,
         prices=settings.prices,
     )
+    sweeps = Sweeps(fleet, commands)
     loop = Loop(
-        records=records, board=board, clusters=clusters, wakeups=wakeups, clock=clock, connected=fleet.connected
+        records=records,
+        board=board,
+        clusters=clusters,
+        wakeups=wakeups,
+        clock=clock,
+        connected=fleet.connected,
+        end_orphans=sweeps.end_orphans,
     )
     logs = DiskLogStore(settings.data_dir / "logs", settings.log_run_bytes)
-    housekeeping = Housekeeping(
-        store=store,
-        logs=logs,
-        bundles=bundles,
-        clock=clock,
-        log_keep_days=settings.log_keep_days,
-        bundle_keep_days=settings.bundle_keep_days,
-    )
     parts = Parts(
         settings=settings,
         store=store,
         commands=commands,
+        sweeps=sweeps,
         board=board,
         fleet=fleet,
         logs=logs,
         bundles=bundles,
         wakeups=wakeups,
         clock=clock,
-        authenticator=Authenticator(store, clock, settings.token_cache_s),
+        authenticator=authenticator,
         executor=ThreadPoolExecutor(settings.api_threads, thread_name_prefix="api"),
         server_id=f"server-{uuid.uuid4().hex[:8]}",
     )
-    return Server(store, parts, loop, housekeeping, GrpcServer(parts), HttpServer(parts, metrics))
+    return Server(
+        store, parts, loop, _housekeeping(parts, logs, bundles), GrpcServer(parts), HttpServer(parts, metrics)
+    )
+
+
+def _housekeeping(parts: Parts, logs: DiskLogStore, bundles: DiskBundleStore) -> Housekeeping:
+    settings = parts.settings
+    return Housekeeping(
+        store=parts.store,
+        logs=logs,
+        bundles=bundles,
+        clock=parts.clock,
+        log_keep_days=settings.log_keep_days,
+        bundle_keep_days=settings.bundle_keep_days,
+    )
 
 
 async def serve(server: Server, stop: asyncio.Event) -> None:

@@ -89,6 +89,10 @@ class Store(Protocol):
         """
         ...
 
+    def trials(self, sweep: str) -> list[Run]:
+        """The runs of the sweep with this id, whole, in order of recording."""
+        ...
+
     def unfinished(self) -> list[Run]:
         """Every run that is not in a terminal state, by priority (high first), then by submission."""
         ...

@@ -33,8 +33,10 @@ from orchestrator.api.views import (
 from orchestrator.core.observations import Progress
 from orchestrator.core.records import Checkpoint, LogLine, ModelVersion, Role
 from orchestrator.core.runs import Event
+from orchestrator.core.sweeps import Sweep
 from orchestrator.planning.plan import Plan
 from orchestrator.protocol.convert import from_proto
+from orchestrator.protocol.sweeps import sweep_of
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
 from orchestrator.settings import Connection, find_connection
@@ -62,6 +64,7 @@ class Client:
         self._calls = Calls(connection, timeout_s)
         stubs: Any = rpc
         self._runs = stubs.RunsStub(self._calls.channel)
+        self._sweeps = stubs.SweepsStub(self._calls.channel)
         self._models = stubs.ModelsStub(self._calls.channel)
         self._tokens = stubs.TokensStub(self._calls.channel)
         self._secrets = stubs.SecretsStub(self._calls.channel)
@@ -131,14 +134,26 @@ class Client:
         states: Sequence[str] = (),
         name_prefix: str = "",
         queue: str = "",
+        kind: str = "",
+        sweep: str = "",
         project: str = "",
         page_size: int = 100,
     ) -> Iterator[RunView]:
-        """Newest first, page by page as you go on. They carry neither run file nor attempts."""
+        """Newest first, page by page as you go on. They carry neither run file nor attempts.
+
+        `kind`: only runs, sweeps or trials; `sweep`: only trials of the sweep with this id.
+        """
         page = ""
         while True:
             request = pb.ListRunsRequest(
-                project=project, states=states, name_prefix=name_prefix, queue=queue, page_size=page_size, page=page
+                project=project,
+                states=states,
+                name_prefix=name_prefix,
+                queue=queue,
+                page_size=page_size,
+                page=page,
+                kind=kind,
+                sweep=sweep,
             )
             answer = self._calls.unary(self._runs.List, request)
             for run in answer.runs:
@@ -225,6 +240,24 @@ class Client:
             page = answer.next_page
             if not page:
                 return found
+
+    # ---- sweeps -----------------------------------------------------------------------------------------------------
+
+    def sweeps(self, *, project: str = "") -> Iterator[RunView]:
+        """The runs that are sweeps, newest first, page by page as you go on."""
+        request = pb.ListSweepsRequest(project=project)
+        for page in self._pages(self._sweeps.List, request):
+            for each in page.sweeps:
+                yield from_proto(each, RunView)
+
+    def sweep(self, sweep: str, *, project: str = "") -> Sweep:
+        """With all of its trials. By id, or the newest of that name."""
+        return sweep_of(self._calls.unary(self._sweeps.Get, pb.GetSweepRequest(sweep=sweep, project=project)))
+
+    def stop_sweep(self, sweep: str, *, reason: str = "", project: str = "") -> RunView:
+        """End it with the best that it has found so far. Idempotent."""
+        request = pb.StopSweepRequest(sweep=sweep, project=project, reason=reason)
+        return from_proto(self._calls.unary(self._sweeps.Stop, request), RunView)
 
     # ---- models -----------------------------------------------------------------------------------------------------
 

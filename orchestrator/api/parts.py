@@ -15,6 +15,7 @@ from orchestrator.api.auth import Authenticator, caller
 from orchestrator.control.board import Board
 from orchestrator.control.commands import Commands
 from orchestrator.control.fleet import Fleet
+from orchestrator.control.sweeps import Sweeps
 from orchestrator.core import lifecycle, money
 from orchestrator.core.observations import Progress
 from orchestrator.core.runs import Attempt, Queued, Run
@@ -33,6 +34,7 @@ class Parts:
     settings: Settings
     store: Store
     commands: Commands
+    sweeps: Sweeps
     board: Board
     fleet: Fleet
     logs: LogStore
@@ -83,16 +85,20 @@ class Parts:
         )
 
     def detail(self, run: Run) -> pb.Run:
+        """Of a sweep it reads the trials, which blocks."""
         progress = self.progress(run)
-        workers = int(run.spec.get("resources", {}).get("workers", 1))
-        live = progress.ledger if progress is not None else None
-        ledger = lifecycle.ledger(run, workers=workers, now=self.clock.now(), live=live)
+        if run.kind == "sweep":
+            ledger, cost = self.sweeps.account(run)
+        else:
+            shape, live = spec.stored_shape(run.spec), progress.ledger if progress is not None else None
+            ledger = lifecycle.ledger(run, workers=shape.workers, now=self.clock.now(), live=live)
+            cost = money.cost(shape, self.settings.prices, ledger)
         return convert.run_detail(
             self.present(run),
             ledger=ledger,
             liveness=self.fleet.liveness(run),
             progress=progress,
-            cost=money.cost(spec.stored_shape(run.spec), self.settings.prices, ledger),
+            cost=cost,
         )
 
 

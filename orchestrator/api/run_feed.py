@@ -49,7 +49,7 @@ class RunFeed:
                 yield pb.RunUpdate(events=page.events)
                 page = await self._events(run.id)
             update.events.extend(page.events)
-        update.run.CopyFrom(parts.detail(run))
+        update.run.CopyFrom(await parts.blocking(parts.detail, run) if run.kind == "sweep" else parts.detail(run))
         if progress is not None:
             update.progress.CopyFrom(update.run.progress)
         self._version, self._shown = run.version, shown

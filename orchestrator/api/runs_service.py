@@ -58,7 +58,8 @@ class RunsService(rpc.RunsServicer):
         return answer
 
     async def Get(self, request: pb.GetRunRequest, context: Any) -> pb.Run:
-        return self._parts.detail(await self._parts.find_run(request.run, request.project))
+        run = await self._parts.find_run(request.run, request.project)
+        return await self._parts.blocking(self._parts.detail, run)
 
     async def List(self, request: pb.ListRunsRequest, context: Any) -> pb.ListRunsResponse:
         parts = self._parts
@@ -68,7 +69,10 @@ class RunsService(rpc.RunsServicer):
         for state in states:
             if state not in STATE_NAMES:
                 raise bad_request("states", state, f"must be one of {', '.join(STATE_NAMES)}")
-        where = RunFilter(caller().scope(request.project), states, request.name_prefix, request.queue)
+        if request.kind not in ("", "run", "sweep", "trial"):
+            raise bad_request("kind", request.kind, "must be run, sweep or trial")
+        scope = caller().scope(request.project)
+        where = RunFilter(scope, states, request.name_prefix, request.queue, request.kind, request.sweep)
         page = await parts.blocking(parts.store.runs, where, page=request.page, limit=request.page_size or 100)
         return pb.ListRunsResponse(runs=parts.summaries(page.runs), next_page=page.next_page)
 
@@ -84,7 +88,7 @@ class RunsService(rpc.RunsServicer):
         changed = await parts.blocking(
             parts.commands.cancel, run.project, run.id, by=who.name, message=request.reason[:1000]
         )
-        return parts.detail(changed)
+        return await parts.blocking(parts.detail, changed)
 
     async def Logs(self, request: pb.LogsRequest, context: Any) -> AsyncIterator[pb.LogChunk]:
         run = await self._parts.find_run(request.run, request.project)

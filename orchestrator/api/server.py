@@ -20,6 +20,7 @@ from orchestrator.api.guard import Guard
 from orchestrator.api.models_service import ModelsService
 from orchestrator.api.parts import Parts
 from orchestrator.api.runs_service import RunsService
+from orchestrator.api.sweeps_service import SweepsService
 from orchestrator.errors import Refused
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
@@ -76,6 +77,7 @@ def _services(parts: Parts, health_service: Any) -> list[tuple[Any, Any]]:
     """Each service with the generated function that adds it."""
     return [
         (rpc.add_RunsServicer_to_server, RunsService(parts)),
+        (rpc.add_SweepsServicer_to_server, SweepsService(parts)),
         (rpc.add_ModelsServicer_to_server, ModelsService(parts)),
         (rpc.add_TokensServicer_to_server, TokensService(parts)),
         (rpc.add_SecretsServicer_to_server, SecretsService(parts)),

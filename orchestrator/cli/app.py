@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import checkpoint, cluster, model, runs, secret, token, up_down
+from orchestrator.cli import checkpoint, cluster, model, runs, secret, sweep, token, up_down
 from orchestrator.cli.session import ExitCode, Format, Output, choose_project, forget_choices, output_format
 from orchestrator.errors import EvertrainError, InvalidSpec, NotFound, StorageFailed
 
@@ -60,6 +60,7 @@ for verb, function in _VERBS:
     app.command(verb)(function)
 for noun, commands in (
     ("checkpoint", checkpoint.app),
+    ("sweep", sweep.app),
     ("model", model.app),
     ("cluster", cluster.app),
     ("token", token.app),

@@ -56,7 +56,7 @@ def submit(
         if not watch_it:
             return show(run, lambda: render.submitted(run))
         render.console(stderr=True).print(render.submitted(run))
-        return leave(watching.watch(client, run.id))
+        return leave(watching.watch(client, run))
 
 
 def _overrides(changes: list[str] | None, name: str | None) -> dict[str, Any]:
@@ -116,6 +116,7 @@ def list_runs(
     state: Annotated[list[str] | None, typer.Option("--state", "-s", help="Only these states.")] = None,
     name: Annotated[str, typer.Option(help="Only names that begin so.")] = "",
     queue: Annotated[str, typer.Option(help="Only this queue.")] = "",
+    sweep: Annotated[str, typer.Option(help="Only trials of the sweep with this id.")] = "",
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
     output: Output = None,
 ) -> None:
@@ -124,7 +125,9 @@ def list_runs(
 
     with connected() as client:
         states = [each.upper() for each in state or []]
-        found = client.list(states=states, name_prefix=name, queue=queue, project=project(), page_size=min(limit, 1000))
+        found = client.list(
+            states=states, name_prefix=name, queue=queue, sweep=sweep, project=project(), page_size=min(limit, 1000)
+        )
         runs = list(islice(found, limit))
     show(runs, lambda: render.runs_table(runs, time.time()))
 
@@ -184,7 +187,7 @@ def watch(run: RunName, output: Output = None) -> None:
 
     with connected() as client:
         found = client.get(run, project=project())
-        leave(watching.watch(client, found.id))
+        leave(watching.watch(client, found))
 
 
 def cancel(

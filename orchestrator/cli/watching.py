@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from orchestrator.api.client import Client
     from orchestrator.api.views import RunUpdate, RunView
 
-_LINE_EVERY_S = 5.0  # progress without a terminal
+LINE_EVERY_S = 5.0  # progress without a terminal
 _RETRY_FOR_S = 120.0
 _RETRY_PAUSE_S = 1.0
 
 
-def watch(client: Client, run_id: str) -> ExitCode:
+def watch(client: Client, run: RunView) -> ExitCode:
     """Until the run has ended, or Ctrl-C. A server that goes away is waited for."""
-    view: View = Screen() if output_format() is Format.TABLE else Lines()
+    view, run_id = _view(client, run), run.id
     try:
         with view:
             ended = _follow(client, run_id, view)
@@ -39,6 +39,16 @@ def watch(client: Client, run_id: str) -> ExitCode:
         return ExitCode.NOT_FINISHED
     view.finish(ended)
     return end_code(ended.state)
+
+
+def _view(client: Client, run: RunView) -> View:
+    if output_format() is not Format.TABLE:
+        return Lines()
+    if run.kind != "sweep":
+        return Screen()
+    from orchestrator.cli.sweep_watching import SweepScreen
+
+    return SweepScreen(client, run.id)
 
 
 def _again(run_id: str) -> str:
@@ -118,7 +128,7 @@ class Screen:
         self._console.print(render.ending(run))
 
     def _print_now_and_then(self, progress: Progress) -> None:
-        if not self._console.is_terminal and time.monotonic() - self._printed_s >= _LINE_EVERY_S:
+        if not self._console.is_terminal and time.monotonic() - self._printed_s >= LINE_EVERY_S:
             self._printed_s = time.monotonic()
             self._console.print(Text(render.progress_line(progress, time.time())), soft_wrap=True)
 

@@ -34,6 +34,7 @@ from orchestrator.cluster.placing import Placer
 from orchestrator.cluster.pool import Pool
 from orchestrator.cluster.preparing import Preparer
 from orchestrator.cluster.ray_cluster import FoundGang, Gang, RayCluster, Shape
+from orchestrator.cluster.search_attendant import SearchAttendant
 from orchestrator.cluster.sweeping import CALL_S, Living, Sweeper
 from orchestrator.cluster.uplink import Uplink
 from orchestrator.core.observations import Observation
@@ -76,7 +77,8 @@ class Agent:
             leftovers=Leftovers(self._cluster, shipper, epoch),
         )
         self._adoptable: dict[tuple[str, int], tuple[FoundGang, tuple[NodeShare, ...]]] = {}
-        self._attendants: dict[tuple[str, int], Attendant] = {}
+        self._attendants: dict[tuple[str, int], Attendant | SearchAttendant] = {}
+        self._server, self._ca_cert = options.server, options.ca_cert
         self._dismissals: set[asyncio.Task[None]] = set()
         self._leaving: set[tuple[str, int]] = set()  # dismissed, and not cleared up yet
         self._unsure: dict[str, FoundGang] = {}  # that do not answer and are not known to be dead
@@ -198,6 +200,8 @@ class Agent:
         for key, order in wanted.items():
             if key in self._attendants:
                 self._attendants[key].update(order)
+            elif order.spec.get("search"):
+                self._attendants[key] = SearchAttendant(order, self._line, self._server, self._ca_cert)
             elif not self._unsure or key not in self._suspects or key in self._adoptable:
                 self._attendants[key] = Attendant(order, self._around, self._adopt(key, order))
         for found, _ in self._adoptable.values():
@@ -223,7 +227,7 @@ class Agent:
     def _unacknowledged(self) -> Iterable[Observation]:
         return [each for attendant in self._attendants.values() for each in attendant.unacknowledged]
 
-    async def _dismiss(self, attendant: Attendant) -> None:
+    async def _dismiss(self, attendant: Attendant | SearchAttendant) -> None:
         self._leaving.add(attendant.key)
         try:
             await attendant.dismiss()

@@ -36,6 +36,7 @@ class Holding:
     cluster: str
     shape: GangShape
     shares: tuple[NodeShare, ...]
+    sweep: str = ""  # of a trial: its sweep's id
 
 
 class Board:
@@ -54,6 +55,8 @@ class Board:
         self._holdings: dict[str, Holding] = {}
         self._reasons: dict[str, Reason] = {}
         self._versions: dict[str, int] = {}
+        self._trials: dict[str, tuple[str, str]] = {}  # unfinished ones: to sweep and project
+        self._sweeps: dict[str, str] = {}  # unfinished ones: to project
         self._ended: OrderedDict[str, int] = OrderedDict()
         self._when_ended: list[Callable[[str], None]] = []
 
@@ -82,12 +85,16 @@ class Board:
                 self._remember_end(run)
                 return
             self._versions[run.id] = run.version
+            if run.kind == "sweep":
+                self._sweeps[run.id] = run.project
+            if sweep := _sweep(run):
+                self._trials[run.id] = sweep, run.project
             if isinstance(run.state, Queued):
                 self._queue(run, run.state, shape)
             elif run.attempt is not None:
                 attempt = run.attempt
                 self._holdings[run.id] = Holding(
-                    run.id, run.name, run.project, attempt.number, attempt.cluster, shape, attempt.shares
+                    run.id, run.name, run.project, attempt.number, attempt.cluster, shape, attempt.shares, _sweep(run)
                 )
 
     def queue(self, limit: int) -> list[Entry]:
@@ -114,6 +121,19 @@ class Board:
     def holding(self, run_id: str) -> Holding | None:
         with self._lock:
             return self._holdings.get(run_id)
+
+    def sweeps(self) -> dict[str, str]:
+        """The project of every unfinished sweep, by its id."""
+        with self._lock:
+            return dict(self._sweeps)
+
+    def trials(self) -> dict[str, list[tuple[str, str]]]:
+        """Project and id of every unfinished trial, by the id of its sweep."""
+        found: dict[str, list[tuple[str, str]]] = {}
+        with self._lock:
+            for run_id, (sweep, project) in self._trials.items():
+                found.setdefault(sweep, []).append((project, run_id))
+        return found
 
     def explain(self, reasons: dict[str, Reason]) -> None:
         """Keep why the runs of the last pass wait."""
@@ -179,9 +199,15 @@ class Board:
         self._holdings.pop(run_id, None)
         self._reasons.pop(run_id, None)
         self._versions.pop(run_id, None)
+        self._trials.pop(run_id, None)
+        self._sweeps.pop(run_id, None)
         entry = self._entries.pop(run_id, None)
         if entry is not None:
             order = self._order[entry.project]
             del order[bisect.bisect_left(order, entry.rank)]
             if not order:
                 del self._order[entry.project]
+
+
+def _sweep(run: Run) -> str:
+    return run.lineage.sweep if run.lineage is not None else ""

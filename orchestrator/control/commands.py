@@ -19,7 +19,7 @@ from orchestrator.control.runs import RunRecords
 from orchestrator.core import lifecycle
 from orchestrator.core.money import NO_PRICES, Prices, cannot_hold
 from orchestrator.core.records import Cluster, RunFilter, Submission
-from orchestrator.core.runs import Run
+from orchestrator.core.runs import Lineage, Run
 from orchestrator.core.scheduling.admission import ClusterView
 from orchestrator.core.scheduling.fit import GangShape, NeverFits, fit
 from orchestrator.errors import InvalidSpec, NotFound, Refused
@@ -42,6 +42,7 @@ class SubmitCommand:
     spec_text: str
     by: str
     idempotency_key: str | None = None
+    lineage: Lineage | None = None  # of a sweep's trial
 
 
 class Commands:
@@ -78,6 +79,20 @@ class Commands:
             if each.created and submission.planned:
                 log.info("run %s planned: %s", each.run.id, submission.planned)
         return answers
+
+    def submit_trial(self, command: SubmitCommand, sweep_spec: Mapping[str, Any]) -> Submitted:
+        """A sweep's trial. One whose point the rules refuse is recorded all the same, as a run that has failed: its sweep
+        goes on without it. Raises Conflict.
+        """
+        try:
+            submission = self._submission(command, self._clusters(), {})
+        except (InvalidSpec, Refused, NotFound) as error:
+            plain = {key: value for key, value in sweep_spec.items() if key != "search"}
+            submission = self._record_of(command, spec.load(plain), plain, f"this point cannot work: {error}")
+        answer = self._store.submit([submission])[0]
+        if answer.created:
+            self._records.announce([answer.run])
+        return answer
 
     def plan(self, project: str, spec_text: str) -> Plan:
         """What the run file means, whether it can work, and what it takes. Records nothing.
@@ -133,23 +148,33 @@ class Commands:
             self._check_bundle(command.project, parsed.bundle)
             if reviewed.problems:
                 raise InvalidSpec(reviewed.problems)
-            if (resolved := self._with_checkpoint(parsed, command.project)) is not parsed:
+            resolved = self._with_checkpoint(self._with_warm_start(parsed, command.project), command.project)
+            if resolved is not parsed:
                 document = spec.dump(resolved)
         except (InvalidSpec, Refused, NotFound):
             if not self._was_recorded(command):
                 raise
+        resolved_document = {**document, "parallelism": reviewed.spec.parallelism.model_dump(mode="json")}
+        planned = "; ".join(each for each in (reviewed.reason, *reviewed.warnings) if each)
+        return replace(self._record_of(command, parsed, resolved_document), planned=planned)
+
+    def _record_of(
+        self, command: SubmitCommand, parsed: spec.RunSpec, document: Mapping[str, Any], refused: str = ""
+    ) -> Submission:
         return Submission(
             run_id=f"run-{base64.b32encode(os.urandom(7)).decode()[:10].lower()}",
             project=command.project,
             name=parsed.name,
-            spec={**document, "parallelism": reviewed.spec.parallelism.model_dump(mode="json")},
+            spec=document,
             submitted_by=command.by,
             submitted_at=self._clock.now(),
             queue=parsed.queue,
             priority=parsed.priority,
             idempotency_key=command.idempotency_key,
             spec_sha256=hashlib.sha256(command.spec_text.encode()).hexdigest(),
-            planned="; ".join(each for each in (reviewed.reason, *reviewed.warnings) if each),
+            kind="trial" if command.lineage is not None else "sweep" if parsed.search is not None else "run",
+            lineage=command.lineage,
+            refused=refused,
         )
 
     def _pasts(self, project: str, parsed: spec.RunSpec) -> list[Past]:
@@ -193,6 +218,19 @@ class Commands:
         except NotFound as error:
             raise NotFound(f"init_from.model: {error}") from None
         return parsed.model_copy(update={"init_from": init.model_copy(update={"checkpoint": version.checkpoint})})
+
+    def _with_warm_start(self, parsed: spec.RunSpec, project: str) -> spec.RunSpec:
+        """`search.warm_start` by its id: a name would mean the newest sweep of it, which may soon be this one."""
+        search = parsed.search
+        if search is None or search.warm_start is None:
+            return parsed
+        try:
+            found = self._store.run(project, search.warm_start)
+        except NotFound as error:
+            raise NotFound(f"search.warm_start: {error}") from None
+        if found.kind != "sweep":
+            raise Refused(f"search.warm_start: {found.name} is a {found.kind}, not a sweep: see `evertrain sweep list`")
+        return parsed.model_copy(update={"search": search.model_copy(update={"warm_start": found.id})})
 
     def _check_bundle(self, project: str, sha256: str | None) -> None:
         """It must be there before the run is, and be the project's own."""

@@ -47,11 +47,14 @@ class Fleet:
         prices: Prices = NO_PRICES,
         heard: Heard | None = None,
         progressed: Callable[[Progress], None] | None = None,
+        driver_token: Callable[[Run], str] = lambda run: "",
     ) -> None:
+        """`driver_token` answers what a sweep's driver speaks to the server with."""
         self.store, self.records, self.board, self.clusters = store, records, board, clusters
         self.wakeups, self.clock, self.storage = wakeups, clock, storage
         self.prices = prices
         self.heard, self.progressed = heard, progressed
+        self.driver_token = driver_token
         self._sessions: dict[str, Session] = {}
         self._progress: dict[str, tuple[Progress, int]] = {}
         board.when_ended(self._retire)
@@ -151,7 +154,8 @@ class Fleet:
             remaining_s=remaining_s,
         )
         sealed_before = len(run.attempts) > 1 and bool(self.store.checkpoints(run.id, limit=1))
-        return order and replace(order, deadline_message=why, sealed_before=sealed_before)
+        token = self.driver_token(run) if run.kind == "sweep" else ""
+        return order and replace(order, deadline_message=why, sealed_before=sealed_before, driver_token=token)
 
     def _end_without_secrets(self, run: Run, attempt: int, gone: Sequence[str]) -> None:
         """Ranks that lack a credential fail in ways that name anything but the secret. A gang that was placed has it."""

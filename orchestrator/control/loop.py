@@ -37,9 +37,12 @@ class Loop:
         wakeups: Wakeups,
         clock: Clock,
         connected: Callable[[str], bool],
+        end_orphans: Callable[[], int] = lambda: 0,
     ) -> None:
+        """`end_orphans` cancels the trials of sweeps that have ended."""
         self._records, self._board, self._clusters = records, board, clusters
         self._wakeups, self._clock, self._connected = wakeups, clock, connected
+        self._end_orphans = end_orphans
 
     async def run(self) -> None:
         """Until cancelled. A pass that fails is logged and tried again: nothing it does is lost by that."""
@@ -56,6 +59,7 @@ class Loop:
     def one_pass(self) -> list[Decision]:
         """Snapshot, decide, apply. Blocks."""
         now = self._clock.now()
+        self._end_orphans()
         entries = self._board.queue(LOOK_AHEAD)
         if not entries:
             return []

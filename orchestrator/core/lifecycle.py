@@ -80,11 +80,17 @@ def begin(submission: Submission) -> Transition:
         queue=submission.queue,
         priority=submission.priority,
         state_since_at=submission.submitted_at,
+        kind=submission.kind,
+        lineage=submission.lineage,
     )
     events = [EventDraft(submission.submitted_at, "submitted", reason.message)]
     if submission.planned:
         events.append(EventDraft(submission.submitted_at, "planned", submission.planned))
-    return Transition(run, tuple(events))
+    if not submission.refused:
+        return Transition(run, tuple(events))
+    why = Reason(ReasonCode.NOT_RETRIABLE, submission.refused)
+    refused = _finish(run, Failed(why, Failure(FailureKind.CONFIG, why.message)), submission.submitted_at)
+    return Transition(refused.run, (*events, *refused.events))
 
 
 def place(run: Run, cluster: str, shares: tuple[NodeShare, ...], now: float) -> Transition | Ignored:
@@ -145,6 +151,17 @@ def preempt(run: Run, *, by: str, message: str, now: float) -> Transition | Igno
     if run.stop is not None:
         return Ignored(f"it is already being stopped: {run.stop.message}")
     return _order_stop(run, StopOrder("preempt", by, message), now)
+
+
+def finish(run: Run, *, by: str, message: str, now: float) -> Transition | Ignored:
+    """Order a sweep to end with the best that it has found so far. One that has not begun is cancelled. Idempotent."""
+    if run.kind != "sweep":
+        return Ignored(f"it is a {run.kind}, not a sweep")
+    if run.attempt is None:
+        return cancel(run, by=by, message=message or "stopped before it began", now=now)
+    if run.stop is not None:
+        return Ignored(f"it is already being stopped: {run.stop.message}")
+    return _order_stop(run, StopOrder("finish", by, f"stopped by {by}" + (f": {message}" if message else "")), now)
 
 
 def order(
@@ -242,9 +259,8 @@ def _apply(run: Run, what: seen.Happening, at: float, budgets: Budgets, now: flo
             return _sealed(run, what, at)
         case seen.EpochEnded():
             numbers = ", ".join(f"{name} {value:.4g}" for name, value in sorted(what.metrics.items()))
-            event = EventDraft(
-                at, "epoch", f"epoch {what.epoch} ended at step {what.step}: {numbers}", dict(what.metrics)
-            )
+            told = {"epoch": what.epoch, "step": what.step, "metrics": dict(what.metrics)}
+            event = EventDraft(at, "epoch", f"epoch {what.epoch} ended at step {what.step}: {numbers}", told)
             return Transition(replace(run, furthest_step=max(run.furthest_step, what.step)), (event,))
         case seen.AttemptEnded():
             return _attempt_ended(run, what, budgets, now)
@@ -285,7 +301,8 @@ def _placed(run: Run, what: seen.Placed, now: float) -> Transition | Ignored:
     run = _account_waiting(run, now, less_ns=round(what.seconds * 1e9))
     run = _with_attempt(run, replace(attempt, placed=True, shares=what.shares))
     pooled = " from the pool" if what.pooled else ""
-    reason = Reason(ReasonCode.STARTING_RANKS, f"hosts ready{pooled} after {what.seconds:.2f} s; starting ranks")
+    words = f"hosts ready{pooled} after {what.seconds:.2f} s; starting ranks"
+    reason = Reason(ReasonCode.STARTING_RANKS, "its driver is started" if run.kind == "sweep" else words)
     if run.stop is not None:
         return Transition(run, (EventDraft(now, "hosts_ready", reason.message),))
     return _enter(run, Starting(reason), now, "hosts_ready")
@@ -321,6 +338,9 @@ def _beginning(run: Run) -> str:
 def _first_step(run: Run, what: seen.FirstStep, at: float, now: float) -> Transition:
     run = _with_incarnation(run, what.incarnation, lambda old: replace(old, recovery_s=what.recovery_s))
     run = replace(run, furthest_step=max(run.furthest_step, what.step))
+    if run.kind == "sweep":
+        reason = Reason(ReasonCode.TRAINING, "its driver searches; its trials are runs of their own")
+        return _enter(run, Running(reason, what.incarnation), now, "searching")
     recovered = f" {what.recovery_s:.2f} s after the failure" if what.recovery_s is not None else ""
     reason = Reason(ReasonCode.TRAINING, f"incarnation {what.incarnation} trains: step {what.step} done{recovered}")
     if run.stop is not None:
@@ -411,8 +431,8 @@ def _preempted(run: Run, what: seen.AttemptEnded, budgets: Budgets, now: float) 
 
 def _model(run: Run, what: seen.AttemptEnded, now: float) -> ModelVersion | None:
     result = what.result
-    if result is None or result.checkpoint is None:
-        return None
+    if result is None or result.checkpoint is None or run.kind == "trial":
+        return None  # of a sweep's trials only the best one's model is registered, with the sweep
     return ModelVersion(run.project, run.name, 0, run.id, result.checkpoint, result.metrics, now)
 
 

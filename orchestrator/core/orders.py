@@ -45,6 +45,7 @@ class AttemptOrder:
         False  # earlier attempts have sealed something: whoever cannot see it must not start from nothing
     )
     stop: StopOrder | None = None
+    driver_token: str = ""  # of a sweep: what its driver speaks to the server with
     deadline_message: str = "max_duration has passed"  # why the attempt ends after `remaining_s`
 
     def __repr__(self) -> str:  # secrets never reach a log through this object

@@ -5,7 +5,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
+from orchestrator.core.runs import Lineage
 from orchestrator.core.scheduling.fit import Node
 
 
@@ -105,6 +107,8 @@ class RunFilter:
     states: tuple[str, ...] = ()
     name_prefix: str = ""
     queue: str = ""
+    kind: str = ""  # run, sweep or trial
+    sweep: str = ""  # only trials of the sweep with this id
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,9 @@ class Submission:
     idempotency_key: str | None = None
     spec_sha256: str = ""  # a key used again with another document is a conflict
     planned: str = ""  # what the planner chose and what it warns of; empty where there is nothing to say
+    kind: Literal["run", "sweep", "trial"] = "run"
+    lineage: Lineage | None = None
+    refused: str = ""  # why it can never work: a trial that is kept all the same, so that nobody tries its point again
 
 
 @dataclass(frozen=True)

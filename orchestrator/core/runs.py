@@ -134,7 +134,7 @@ class Attempt:
 class StopOrder:
     """Somebody wants the run's current attempt to end."""
 
-    kind: Literal["cancel", "preempt", "deadline"]
+    kind: Literal["cancel", "preempt", "deadline", "finish"]  # finish: of a sweep, with what it has found so far
     by: str
     message: str
 
@@ -207,6 +207,16 @@ TERMINAL_NAMES = ("SUCCEEDED", "FAILED", "CANCELLED")
 
 
 @dataclass(frozen=True)
+class Lineage:
+    """Where a sweep's trial comes from. `generation` counts the runs of one trial."""
+
+    sweep: str  # id of the sweep's run
+    trial: int  # counts from 0
+    generation: int = 0
+    point: Mapping[str, Any] = field(default_factory=dict)  # what was put into the run file: path, value
+
+
+@dataclass(frozen=True)
 class Run:
     id: str
     project: str
@@ -227,6 +237,8 @@ class Run:
     state_since_at: float = 0.0
     ended_at: float | None = None
     version: int = 0  # counts changes; compare-and-set key of the store
+    kind: Literal["run", "sweep", "trial"] = "run"
+    lineage: Lineage | None = None  # of a trial
 
     @property
     def attempt(self) -> Attempt | None:

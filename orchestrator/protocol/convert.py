@@ -24,7 +24,7 @@ from google.protobuf.struct_pb2 import Struct
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.money import Amount
 from orchestrator.core.observations import Progress
-from orchestrator.core.runs import Attempt, Failed, Failure, Reason, Recovering, Result, Run, Spent, Succeeded
+from orchestrator.core.runs import Attempt, Failed, Failure, Lineage, Reason, Recovering, Result, Run, Spent, Succeeded
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 
 M = TypeVar("M", bound=Message)
@@ -74,7 +74,10 @@ def run_summary(run: Run, *, liveness: str = "unknown", progress: Progress | Non
         version=run.version,
         spent=pb.Spent(application=spent.application, infrastructure=spent.infrastructure, preemption=spent.preemption),
         furthest_step=run.furthest_step,
+        kind=run.kind,
     )
+    if run.lineage is not None:
+        message.lineage.CopyFrom(to_proto(run.lineage, pb.Lineage))
     if isinstance(state, Failed | Recovering):
         message.failure.CopyFrom(to_proto(state.failure, pb.Failure))
     elif isinstance(state, Succeeded):
@@ -133,6 +136,8 @@ class RunView:
     ledger: Ledger = dataclasses.field(default_factory=Ledger)
     progress: Progress | None = None
     cost: Amount | None = None  # so far; None in a listing, and where the server knows no prices
+    kind: str = "run"  # run | sweep | trial
+    lineage: Lineage | None = None  # of a sweep's trial
 
     @property
     def spec(self) -> Mapping[str, Any]:

@@ -82,7 +82,12 @@ def gang_shape(spec: RunSpec) -> GangShape:
 
 
 def stored_shape(document: Mapping[str, Any]) -> GangShape:
-    """The shape in what `dump` wrote, without reading the rest of it. Raises InvalidSpec."""
+    """The shape in what `dump` wrote, without reading the rest of it. A sweep itself holds nothing: its trials do.
+
+    Raises InvalidSpec.
+    """
+    if document.get("search") is not None:
+        return GangShape(workers=1, cpu=0.0)
     resources = document.get("resources", {})
     try:
         return _shape(Resources.model_validate(resources))

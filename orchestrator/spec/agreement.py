@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.errors import Problem
 from orchestrator.spec.problems import suggest
 from orchestrator.spec.reading import shorten
+from orchestrator.spec.search_rules import search_problems
 from trainers.catalogue import RECIPES
 from trainers.layout import problems
 
@@ -53,6 +54,7 @@ def disagreements(spec: RunSpec) -> list[Problem]:
         _deepspeed,
         _secrets,
         _launcher,
+        _searchable,
         _not_yet,
     )
     return [problem for check in checks for problem in check(spec)]
@@ -248,10 +250,14 @@ def _launcher(spec: RunSpec) -> Iterator[Problem]:
         )
 
 
+def _searchable(spec: RunSpec) -> Iterator[Problem]:
+    if spec.search is not None:
+        yield from search_problems(spec, spec.search)
+
+
 def _not_yet(spec: RunSpec) -> Iterator[Problem]:
     later = {
         "elastic": "not yet: this version cannot resume a run on another number of workers",
-        "search": "not yet: sweeps are not supported by this version",
         "monitor": "not yet: monitors are not supported by this version",
     }
     for key, message in later.items():

@@ -15,6 +15,7 @@ from orchestrator.spec.policy import Environment, Retry, check_env_name
 from orchestrator.spec.problems import Disagreement, suggest, without_credentials
 from orchestrator.spec.quantities import Duration, Money
 from orchestrator.spec.resources import Elastic, Resources
+from orchestrator.spec.search import Search
 from orchestrator.spec.section import Label, Section, Whole
 from orchestrator.spec.training import Checkpoint, InitFrom, Train
 from trainers.catalogue import RECIPES
@@ -101,7 +102,7 @@ class RunSpec(Section):
     hang_timeout: Annotated[Duration, Field(description="How long a rank may live without progress.")] = 600.0
     max_duration: Annotated[Duration | None, Field(description="The run is ended after this time.")] = None
     max_cost: Annotated[Money | None, Field(description="The run is ended at this cost.")] = None
-    search: Annotated[dict[str, Any] | None, Field(description="Makes it a sweep.")] = None
+    search: Annotated[Search | None, Field(description="Makes it a sweep.")] = None
     monitor: Annotated[Monitor | None, Field(description="Watches the registered model.")] = None
 
     @field_validator("recipe", "entrypoint", "script", "code", "storage")

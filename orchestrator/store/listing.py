@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Select, func, select, union_al
 
 from orchestrator.core.records import RunFilter
 from orchestrator.core.runs import STATE_NAMES
-from orchestrator.store.tables import runs
+from orchestrator.store.tables import runs, searches
 
 _FEW = 1000
 
@@ -49,7 +49,17 @@ def _clauses(connection: Connection, where: RunFilter) -> list[ColumnElement[boo
         clauses.append(_named(connection, clauses, where.name_prefix))
     if where.queue:
         clauses.append(runs.c.queue == where.queue)
+    if where.kind:
+        others = select(searches.c.run_id).where(*([searches.c.kind == where.kind] if where.kind != "run" else []))
+        clauses.append(runs.c.id.not_in(others) if where.kind == "run" else runs.c.id.in_(others))
+    if where.sweep:
+        clauses.append(runs.c.id.in_(trials_of(where.sweep)))
     return clauses
+
+
+def trials_of(sweep: str) -> Select[Any]:
+    """The ids of a sweep's trials."""
+    return select(searches.c.run_id).where(searches.c.sweep == sweep, searches.c.kind == "trial")
 
 
 def _named(connection: Connection, project: list[ColumnElement[bool]], prefix: str) -> ColumnElement[bool]:

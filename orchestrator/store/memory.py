@@ -100,6 +100,10 @@ class MemoryStore:
         next_page = paging.cursor(self._numbers[shown[-1].id]) if len(found) > size else ""
         return Page(tuple(replace(run, spec={}, attempts=()) for run in shown), next_page)
 
+    def trials(self, sweep: str) -> list[Run]:
+        with self._lock:
+            return [run for run in self._runs.values() if run.lineage is not None and run.lineage.sweep == sweep]
+
     def unfinished(self) -> list[Run]:
         with self._lock:
             alive = [run for run in self._runs.values() if not run.terminal]
@@ -249,6 +253,8 @@ def _shown(run: Run, where: RunFilter) -> bool:
         and (not where.states or run.state.kind in where.states)
         and run.name.startswith(where.name_prefix)
         and where.queue in ("", run.queue)
+        and where.kind in ("", run.kind)
+        and where.sweep in ("", run.lineage.sweep if run.lineage is not None else None)
     )
 
 

@@ -31,6 +31,7 @@ from orchestrator.store.tables import (
     model_versions,
     models,
     runs,
+    searches,
     secrets,
     tokens,
 )
@@ -120,6 +121,10 @@ class SqlStore:
         shown = found[:size]
         next_page = paging.cursor(shown[-1][0]) if len(found) > size else ""
         return Page(tuple(codec.run_summary(record) for _, record in shown), next_page)
+
+    def trials(self, sweep: str) -> list[Run]:
+        query = select(*_DOCUMENT).where(runs.c.id.in_(listing.trials_of(sweep))).order_by(runs.c.number)
+        return [codec.run(*row) for row in self._read(lambda connection: connection.execute(query).all())]
 
     def unfinished(self) -> list[Run]:
         with self._unfinished_lock:
@@ -288,6 +293,14 @@ class _Draft:
         self.events = _event_rows(begun.run.id, 0, begun.events)
 
     @property
+    def search(self) -> dict[str, str] | None:
+        """The row that tells a sweep or a trial from other runs."""
+        run = self.run
+        if run.kind == "run":
+            return None
+        return {"run_id": run.id, "kind": run.kind, "sweep": run.lineage.sweep if run.lineage is not None else run.id}
+
+    @property
     def key(self) -> tuple[str, str] | None:
         key = self.submission.idempotency_key
         return (self.submission.project, key) if key is not None else None
@@ -315,6 +328,8 @@ def _submit(connection: Connection, drafts: list[_Draft]) -> list[Submitted]:
     if new:
         connection.execute(insert(runs), [draft.row for draft in new])
         connection.execute(insert(events), [row for draft in new for row in draft.events])
+        if searched := [draft.search for draft in new if draft.search is not None]:
+            connection.execute(insert(searches), searched)
     return answers
 
 

@@ -68,6 +68,18 @@ Index(None, runs.c.queue, runs.c.number, runs.c.name)
 Index(None, runs.c.project, runs.c.name, runs.c.number)
 Index(None, runs.c.name, runs.c.number)
 
+
+# A row for each run that is a sweep or a sweep's trial; `sweep` is the id of the sweep, of itself for a sweep.
+searches = Table(
+    "searches",
+    metadata,
+    Column("run_id", Word, ForeignKey(runs.c.id), primary_key=True),
+    Column("kind", Word, nullable=False),
+    Column("sweep", Word, nullable=False),
+    Index(None, "kind", "run_id"),
+    Index(None, "sweep", "kind", "run_id"),
+)
+
 events = Table(
     "events",
     metadata,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,15 +17,20 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
+from orchestrator import spec
 from orchestrator.core import lifecycle
 from orchestrator.core.ledger import Ledger, TimeClass
 from orchestrator.core.observations import CheckpointSealed, FirstStep, Observation, Progress
 from orchestrator.core.runs import STATE_NAMES, Run, Running
+from orchestrator.core.sweeps import Sweep, TrialState
 from orchestrator.settings import Settings
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
+SWEEPS_SHOWN = 100  # living sweeps with series of their own
+
 _RUN = ("project", "run", "name")
+_SWEEP = ("project", "sweep", "name")
 _SECONDS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 
@@ -57,6 +62,13 @@ TABLE: tuple[Exported, ...] = (
     Exported("evertrain_recovery_seconds", "histogram", "From a failure to the next optimizer step."),
     Exported("evertrain_checkpoint_seconds", "histogram", "From a checkpoint's first byte to its committed manifest."),
     Exported("evertrain_checkpoint_stall_seconds", "histogram", "How long training waited for a checkpoint."),
+    Exported("evertrain_sweep_trials", "gauge", "Trials of a living sweep by state.", (*_SWEEP, "state")),
+    Exported("evertrain_sweep_best", "gauge", "The best value of the sweep's metric so far.", _SWEEP),
+    Exported("evertrain_sweep_concurrency", "gauge", "Trials that hold workers now.", _SWEEP),
+    Exported("evertrain_sweep_room", "gauge", "Trials that the clusters have room for.", _SWEEP),
+    Exported("evertrain_sweep_cost", "gauge", "What all trials have cost, in the server's currency.", _SWEEP),
+    Exported("evertrain_sweep_trial_cost", "gauge", "Mean cost of the trials that have ended.", _SWEEP),
+    Exported("evertrain_trial_start_seconds", "histogram", "From a trial's submission to its first optimizer step."),
 )
 _BY_NAME = {each.name: each for each in TABLE}
 
@@ -103,6 +115,7 @@ class Metrics:
         self._lock = threading.Lock()
         self._series: dict[str, _Series] = {}
         self._states: Mapping[str, int] = {}
+        self._sweeps: Sequence[Sweep] = ()
         self._registry = CollectorRegistry(auto_describe=False)
         self._histograms = {
             each.name: Histogram(each.name, each.help, registry=self._registry, buckets=_SECONDS)
@@ -115,6 +128,11 @@ class Metrics:
         """How many runs are in each state."""
         with self._lock:
             self._states = dict(counts)
+
+    def sweeps(self, living: Sequence[Sweep]) -> None:
+        """The sweeps that have series from now on; those of all others go."""
+        with self._lock:
+            self._sweeps = tuple(living[:SWEEPS_SHOWN])
 
     def track(self, run: Run) -> None:
         """Take in a run as the store has it now; one that never had an attempt has no series."""
@@ -143,6 +161,9 @@ class Metrics:
         match observation.what:
             case FirstStep(recovery_s=float(seconds)):
                 self._histograms["evertrain_recovery_seconds"].observe(seconds)
+            case FirstStep() if run.kind == "trial" and observation.attempt == 1:
+                waited_s = max(0.0, observation.at - run.submitted_at)
+                self._histograms["evertrain_trial_start_seconds"].observe(waited_s)
             case CheckpointSealed() as sealed:
                 self._histograms["evertrain_checkpoint_seconds"].observe(sealed.seconds)
                 self._histograms["evertrain_checkpoint_stall_seconds"].observe(sealed.stall_s)
@@ -167,7 +188,7 @@ class Metrics:
         now_ns, now = self._monotonic_ns(), self._now()
         with self._lock:
             self._tidy(now_ns)
-            states, series = dict(self._states), list(self._series.values())
+            states, series, sweeps = dict(self._states), list(self._series.values()), self._sweeps
         families = {each.name: _family(each) for each in TABLE if each.kind != "histogram"}
         for state in STATE_NAMES:
             families["evertrain_runs"].add_metric((state,), states.get(state, 0))
@@ -175,6 +196,9 @@ class Metrics:
         for each in series:
             for name, extra, value in _values(each, now):
                 families[name].add_metric((*each.labels, *extra), value)
+        for sweep in sweeps:
+            for name, extra, value in _of_a_sweep(sweep):
+                families[name].add_metric((sweep.project, sweep.id, sweep.name, *extra), value)
         yield from families.values()
 
     def _tidy(self, now_ns: int) -> None:
@@ -231,8 +255,23 @@ def _values(series: _Series, now: float) -> Iterator[tuple[str, tuple[str, ...],
         yield "evertrain_run_loss", (), now_training.loss
 
 
+def _of_a_sweep(sweep: Sweep) -> Iterator[tuple[str, tuple[str, ...], float]]:
+    for state, number in sweep.counts.items():
+        yield "evertrain_sweep_trials", (state.value,), number
+    yield "evertrain_sweep_concurrency", (), sweep.counts[TrialState.RUNNING]
+    yield "evertrain_sweep_room", (), sweep.room
+    best = sweep.best
+    if best is not None and (value := best.best(sweep.mode)) is not None:
+        yield "evertrain_sweep_best", (), value
+    if sweep.cost is not None:
+        yield "evertrain_sweep_cost", (), sweep.cost
+    costs = [each.cost for each in sweep.trials if each.cost is not None and not each.live]
+    if costs:
+        yield "evertrain_sweep_trial_cost", (), sum(costs) / len(costs)
+
+
 def _ledger(run: Run, progress: Progress | None, now: float) -> Ledger:
-    workers = int(run.spec.get("resources", {}).get("workers", 1))
+    workers = spec.stored_shape(run.spec).workers
     current = run.attempt.number if run.attempt else None
     live = progress.ledger if progress is not None and progress.attempt == current else None
     return lifecycle.ledger(run, workers=workers, now=now, live=live)

@@ -334,6 +334,7 @@ def every_call(store: Store) -> dict[str, Callable[[], Any]]:
         "used_keys": lambda: store.used_keys("p", ["k"]),
         "run": lambda: store.run("p", "r"),
         "runs": lambda: store.runs(RunFilter("p", states=("QUEUED", "FAILED"), name_prefix="a")),
+        "trials": lambda: store.trials("r"),
         "unfinished": store.unfinished,
         "count_by_state": store.count_by_state,
         "apply": lambda: store.apply([Change(run)]),

@@ -18,6 +18,7 @@ from orchestrator.core.runs import (
     TERMINAL_NAMES,
     Attempt,
     Incarnation,
+    Lineage,
     Queued,
     Run,
     Spent,
@@ -714,3 +715,25 @@ def test_the_keys_that_were_used_are_known_by_project(store: Store) -> None:
     submit(store, [1], idempotency_key="k")
     assert store.used_keys("default", ["k", "other"]) == {"k"}
     assert store.used_keys("elsewhere", ["k"]) == set()
+
+
+def test_trials_are_found_by_their_sweep_whole_and_in_order(store: Store) -> None:
+    sweep, other = submission(1, kind="sweep"), submission(2)
+    trials = [submission(3 + n, kind="trial", lineage=Lineage(sweep.run_id, n, 0, {"train.lr": 0.5})) for n in (0, 1)]
+    store.submit([sweep, other, *trials])
+    found = store.trials(sweep.run_id)
+    assert [each.lineage for each in found] == [each.lineage for each in trials]
+    assert all(each.spec for each in found)
+    assert [each.id for each in everything(store, RunFilter("*", sweep=sweep.run_id))] == [
+        each.id for each in found[::-1]
+    ]
+    assert [each.id for each in everything(store, RunFilter("*", kind="sweep"))] == [sweep.run_id]
+    assert store.trials(other.run_id) == []
+
+
+def test_a_submission_that_was_refused_is_a_run_that_has_failed(store: Store) -> None:
+    answer = store.submit([submission(1, refused="no such batch")])[0]
+    assert answer.run.state.kind == "FAILED"
+    assert answer.run.state.reason.message == "no such batch"
+    assert [event.kind for event in store.events(answer.run.id)] == ["submitted", "ended"]
+    assert store.unfinished() == []

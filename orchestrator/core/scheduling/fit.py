@@ -113,6 +113,15 @@ def _place(shape: GangShape, nodes: Sequence[Node]) -> tuple[NodeShare, ...] | N
     return tuple(NodeShare(node.id, node.host, node.ip, taken[node.id]) for node in order if taken[node.id])
 
 
+def room(shape: GangShape, nodes: Sequence[Node]) -> int:
+    """How many gangs of this shape fit at once into what is free. At most 1,000 are counted."""
+    left, found = list(nodes), 0
+    while found < 1000 and isinstance(answer := fit(shape, left), Fits):
+        left = reserve(left, shape, answer.shares)
+        found += 1
+    return found
+
+
 def reserve(nodes: Sequence[Node], shape: GangShape, shares: Sequence[NodeShare]) -> list[Node]:
     """The nodes with the gang's part taken out of what is free."""
     ranks = {share.node_id: share.ranks for share in shares}

@@ -470,3 +470,35 @@ def test_a_model_is_explained_on_a_page_and_its_importance_kept_with_the_version
     assert refused.code == 1
     assert "error: cannot explain seen@1: data.source: got" in refused.err
     assert "no such file" in refused.err
+
+
+SWEEP_FILE = """
+name: searched
+recipe: digits_cnn
+train: {epochs: 1, global_batch: 128}
+search:
+  metric: val_accuracy
+  mode: max
+  space: {train.lr: {log: [1e-4, 1e-1]}}
+"""
+
+
+def test_a_sweep_is_listed_described_and_stopped(evertrain: Run, tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(SWEEP_FILE)
+    assert evertrain("submit", str(tmp_path / "sweep.yaml")).code == 0
+    assert "searched" in evertrain("sweep", "list").out
+    assert "train.lr log [0.0001, 0.1]" in evertrain("sweep", "describe", "searched").out
+    assert evertrain("sweep", "trials", "searched", "-o", "json").document == []
+    best = evertrain("sweep", "best", "searched")
+    assert (best.code, "no trial of searched has reported val_accuracy yet" in best.err) == (1, True)
+    page = tmp_path / "sweep.html"
+    assert evertrain("sweep", "describe", "searched", "--html", str(page)).code == 0
+    assert page.read_text().startswith("<!doctype html>")
+    assert evertrain("sweep", "export", "searched", "--to", str(tmp_path / "trials.xls")).code == 2
+    assert "CANCELLED" in evertrain("sweep", "stop", "searched").out
+
+
+def test_what_is_no_sweep_is_not_found_among_them(evertrain: Run, run_file: str) -> None:
+    evertrain("submit", run_file, "--name", "plain")
+    for words in (("describe", "plain"), ("stop", "plain"), ("describe", "nobody")):
+        assert evertrain("sweep", *words).code == 102

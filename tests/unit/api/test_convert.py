@@ -18,9 +18,11 @@ from orchestrator.core import money, observations, orders, records, runs
 from orchestrator.core.ledger import Ledger, TimeClass
 from orchestrator.core.scheduling.fit import Node
 from orchestrator.core.scheduling.plan import ClusterFit
+from orchestrator.core.sweeps import Sweep, Trial, TrialState
 from orchestrator.errors import Problem
 from orchestrator.planning import choice, memory, outlook, plan
 from orchestrator.protocol.convert import RunView, from_proto, from_struct, run_detail, run_summary, to_proto, to_struct
+from orchestrator.protocol.sweeps import sweep_message, sweep_of
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from trainers import layout
 
@@ -58,6 +60,7 @@ COUNTERPARTS: dict[str, type[Any]] = {
     "Progress": observations.Progress,
     "RanksRestored": observations.RanksRestored,
     "Reason": runs.Reason,
+    "Lineage": runs.Lineage,
     "Result": runs.Result,
     "Run": RunView,
     "Spent": runs.Spent,
@@ -71,6 +74,7 @@ COUNTERPARTS: dict[str, type[Any]] = {
 }
 ENVELOPES = {"Ack", "AgentMessage", "Bundle", "BundleChunk", "Desired", "Hello", "Inventory", "LivingAttempt", "LogAck"}
 ENVELOPES |= {"LogBatch", "LogChunk", "ModelFacts", "ServerMessage", "Superseded", "Welcome"}
+BY_HAND = {"Sweep", "Trial"}  # of protocol.sweeps
 
 
 def full(hint: Any, numbers: Iterator[int]) -> Any:
@@ -123,7 +127,7 @@ def bare(cls: type[Any], whole: Any) -> Any:
 def test_every_message_is_converted_or_only_carries_others() -> None:
     messages = set(pb.DESCRIPTOR.message_types_by_name)
     requests = {name for name in messages if name.endswith(("Request", "Response"))} - COUNTERPARTS.keys()
-    assert messages == COUNTERPARTS.keys() | ENVELOPES | requests
+    assert messages == COUNTERPARTS.keys() | ENVELOPES | BY_HAND | requests
 
 
 @pytest.mark.parametrize("name", sorted(COUNTERPARTS))
@@ -211,3 +215,27 @@ def test_a_listed_run_has_neither_run_file_nor_attempts() -> None:
     run = full(runs.Run, itertools.count(1))
     shown = from_proto(run_summary(run), RunView)
     assert (shown.spec_json, shown.spec, shown.attempts) == ("", {}, ())
+
+
+def test_a_sweep_arrives_as_it_was_sent() -> None:
+    done = Trial(
+        0,
+        {"train.lr": 1.0, "model.width": 1, "train.optimizer": "sgd", "train.clip": None},
+        TrialState.COMPLETED,
+        "run-t",
+        curve=((1, 0.5), (2, 0.75)),
+        metrics={"val_loss": 0.25},
+        checkpoint="/seal",
+        reason="finished",
+        seconds={"training": 2.5},
+        cost=0.0,
+        submitted_at=1.0,
+        started_at=2.0,
+        ended_at=3.0,
+    )
+    space = {"train.lr": {"log": [0.001, 1.0]}}
+    sweep = Sweep("run-s", "p", "s", "RUNNING", "why", "m", "max", "tpe", "asha", 4, space, (done, Trial(1, {})), 3)
+    for each in (sweep, dataclasses.replace(sweep, currency="USD", started_at=1.0, ended_at=2.0)):
+        message = pb.Sweep.FromString(sweep_message(each).SerializeToString())
+        assert sweep_of(message) == each
+    assert isinstance(sweep_of(message).trials[0].point["train.lr"], float)

@@ -229,7 +229,7 @@ def test_server_and_ranks_know_the_same_keys(key: str) -> None:
         ({**TEXT, "parallelism": {"tensor": 2}, "train": BATCH_OF_32}, "train.global_batch", "resources.workers / 2 (3)"),
         ({"deepspeed": {"tensor_parallel": {}}}, "deepspeed.tensor_parallel", "parallelism.tensor"),
         ({"parallelism": {"zero": 4}}, "parallelism.zero", "at most 3"),
-        ({"search": {"trials": 3}}, "search", "not yet"),
+        ({"search": {"trials": 3}}, "search.space", "is required"),
         ({"monitor": {"window": {"by": "time", "length": "1h"}}}, "monitor", "not yet"),
         ({"max_cost": "20 dollars"}, "max_cost", "20 USD"),
     ],

@@ -20,7 +20,8 @@ from orchestrator.core.observations import (
     Observation,
     Progress,
 )
-from orchestrator.core.runs import Reason, ReasonCode, Run, Spent
+from orchestrator.core.runs import Lineage, Reason, ReasonCode, Run, Spent
+from orchestrator.core.sweeps import Sweep, Trial, TrialState
 from orchestrator.settings import Settings
 from orchestrator.telemetry.metrics import TABLE, Metrics
 from tests.builders import SHARES, attempt_ended, changed, failure, hear, queued_run
@@ -79,6 +80,14 @@ def progress(run: Run, **changes: Any) -> Progress:
     return Progress(run.id, 1, 1, "training", 1000.0, **changes)
 
 
+def sweep() -> Sweep:
+    trials = (
+        Trial(0, {}, TrialState.COMPLETED, curve=((1, 0.5), (2, 0.9)), cost=2.0),
+        Trial(1, {}, TrialState.RUNNING, curve=((1, 0.7),), cost=1.0),
+    )
+    return Sweep("run-s", "default", "s", "RUNNING", "", "m", "max", "tpe", "asha", 4, {}, trials, room=3)
+
+
 def test_names_follow_the_rules() -> None:
     for each in TABLE:
         assert re.fullmatch(r"evertrain_[a-z_]+", each.name)
@@ -95,6 +104,7 @@ def test_everything_in_the_table_is_exported_and_nothing_else(exporter: Exporter
     for what in (sealed, FirstStep(1, 10, 1.5)):
         exporter.metrics.observe(run, said(run, what))
     exporter.metrics.progress(progress(run, loss=0.5, ledger=Ledger({TimeClass.TRAINING: 10**9})))
+    exporter.metrics.sweeps([sweep()])
     found = {re.sub(r"_(bucket|count|sum|created)$", "", name) for name, _ in exporter.samples()}
     assert found == {each.name for each in TABLE}
 
@@ -229,3 +239,24 @@ def test_with_more_living_runs_than_series_a_word_of_one_does_not_take_those_of_
     assert exporter.metrics.room() == 1
     exporter.metrics.track(placed(1))
     assert exporter.metrics.living() == {"run-1", "run-3", "run-5"}
+
+
+def test_a_living_sweep_has_series_and_one_that_ended_has_none(exporter: Exporter) -> None:
+    exporter.metrics.sweeps([sweep()])
+    assert exporter.value("evertrain_sweep_trials", sweep="run-s", state="running") == 1
+    assert exporter.value("evertrain_sweep_best", sweep="run-s") == 0.9
+    assert exporter.value("evertrain_sweep_room", sweep="run-s") == 3
+    assert exporter.value("evertrain_sweep_cost", sweep="run-s") == 3.0
+    assert exporter.value("evertrain_sweep_trial_cost", sweep="run-s") == 2.0
+    exporter.metrics.sweeps([])
+    assert exporter.value("evertrain_sweep_room", sweep="run-s") is None
+
+
+def test_the_start_of_a_trial_is_counted_once(exporter: Exporter) -> None:
+    lineage = Lineage("run-s", 0)
+    queued = queued_run(run_id="run-t", submitted_at=990.0, spec=SPEC, kind="trial", lineage=lineage)
+    run = changed(lifecycle.place(queued, "local", SHARES, 1000.0))
+    exporter.metrics.observe(run, Observation(run.id, 1, 1, 993.0, FirstStep(1, 1)))
+    exporter.metrics.observe(run, Observation(run.id, 2, 1, 999.0, FirstStep(1, 1)))
+    assert exporter.value("evertrain_trial_start_seconds_count") == 1
+    assert exporter.value("evertrain_trial_start_seconds_sum") == 3.0

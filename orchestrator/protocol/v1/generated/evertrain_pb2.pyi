@@ -164,20 +164,24 @@ class GetRunRequest(_message.Message):
     def __init__(self, run: _Optional[str] = ..., project: _Optional[str] = ...) -> None: ...
 
 class ListRunsRequest(_message.Message):
-    __slots__ = ("project", "states", "name_prefix", "queue", "page_size", "page")
+    __slots__ = ("project", "states", "name_prefix", "queue", "page_size", "page", "kind", "sweep")
     PROJECT_FIELD_NUMBER: _ClassVar[int]
     STATES_FIELD_NUMBER: _ClassVar[int]
     NAME_PREFIX_FIELD_NUMBER: _ClassVar[int]
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SWEEP_FIELD_NUMBER: _ClassVar[int]
     project: str
     states: _containers.RepeatedScalarFieldContainer[str]
     name_prefix: str
     queue: str
     page_size: int
     page: str
-    def __init__(self, project: _Optional[str] = ..., states: _Optional[_Iterable[str]] = ..., name_prefix: _Optional[str] = ..., queue: _Optional[str] = ..., page_size: _Optional[int] = ..., page: _Optional[str] = ...) -> None: ...
+    kind: str
+    sweep: str
+    def __init__(self, project: _Optional[str] = ..., states: _Optional[_Iterable[str]] = ..., name_prefix: _Optional[str] = ..., queue: _Optional[str] = ..., page_size: _Optional[int] = ..., page: _Optional[str] = ..., kind: _Optional[str] = ..., sweep: _Optional[str] = ...) -> None: ...
 
 class ListRunsResponse(_message.Message):
     __slots__ = ("runs", "next_page")
@@ -432,7 +436,7 @@ class Attempt(_message.Message):
     def __init__(self, number: _Optional[int] = ..., cluster: _Optional[str] = ..., shares: _Optional[_Iterable[_Union[NodeShare, _Mapping]]] = ..., started_at: _Optional[float] = ..., placed: _Optional[bool] = ..., incarnations: _Optional[_Iterable[_Union[Incarnation, _Mapping]]] = ..., last_seq: _Optional[int] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ..., ended: _Optional[_Union[Reason, _Mapping]] = ..., ended_at: _Optional[float] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("id", "project", "name", "state", "reason", "liveness", "queue", "priority", "submitted_by", "submitted_at", "state_since_at", "ended_at", "version", "spec_json", "attempts", "spent", "furthest_step", "failure", "result", "ledger", "progress", "cost")
+    __slots__ = ("id", "project", "name", "state", "reason", "liveness", "queue", "priority", "submitted_by", "submitted_at", "state_since_at", "ended_at", "version", "spec_json", "attempts", "spent", "furthest_step", "failure", "result", "ledger", "progress", "cost", "kind", "lineage")
     ID_FIELD_NUMBER: _ClassVar[int]
     PROJECT_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -455,6 +459,8 @@ class Run(_message.Message):
     LEDGER_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     COST_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    LINEAGE_FIELD_NUMBER: _ClassVar[int]
     id: str
     project: str
     name: str
@@ -477,7 +483,21 @@ class Run(_message.Message):
     ledger: Ledger
     progress: Progress
     cost: Amount
-    def __init__(self, id: _Optional[str] = ..., project: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[_Union[Reason, _Mapping]] = ..., liveness: _Optional[str] = ..., queue: _Optional[str] = ..., priority: _Optional[int] = ..., submitted_by: _Optional[str] = ..., submitted_at: _Optional[float] = ..., state_since_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., version: _Optional[int] = ..., spec_json: _Optional[str] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., spent: _Optional[_Union[Spent, _Mapping]] = ..., furthest_step: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., cost: _Optional[_Union[Amount, _Mapping]] = ...) -> None: ...
+    kind: str
+    lineage: Lineage
+    def __init__(self, id: _Optional[str] = ..., project: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[_Union[Reason, _Mapping]] = ..., liveness: _Optional[str] = ..., queue: _Optional[str] = ..., priority: _Optional[int] = ..., submitted_by: _Optional[str] = ..., submitted_at: _Optional[float] = ..., state_since_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., version: _Optional[int] = ..., spec_json: _Optional[str] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., spent: _Optional[_Union[Spent, _Mapping]] = ..., furthest_step: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., cost: _Optional[_Union[Amount, _Mapping]] = ..., kind: _Optional[str] = ..., lineage: _Optional[_Union[Lineage, _Mapping]] = ...) -> None: ...
+
+class Lineage(_message.Message):
+    __slots__ = ("sweep", "trial", "generation", "point")
+    SWEEP_FIELD_NUMBER: _ClassVar[int]
+    TRIAL_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    POINT_FIELD_NUMBER: _ClassVar[int]
+    sweep: str
+    trial: int
+    generation: int
+    point: _struct_pb2.Struct
+    def __init__(self, sweep: _Optional[str] = ..., trial: _Optional[int] = ..., generation: _Optional[int] = ..., point: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class Amount(_message.Message):
     __slots__ = ("amount", "currency")
@@ -596,6 +616,144 @@ class Checkpoint(_message.Message):
     best: bool
     sealed_at: float
     def __init__(self, run_id: _Optional[str] = ..., attempt: _Optional[int] = ..., incarnation: _Optional[int] = ..., step: _Optional[int] = ..., url: _Optional[str] = ..., size_bytes: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., best: _Optional[bool] = ..., sealed_at: _Optional[float] = ...) -> None: ...
+
+class ListSweepsRequest(_message.Message):
+    __slots__ = ("project", "page_size", "page")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    page_size: int
+    page: str
+    def __init__(self, project: _Optional[str] = ..., page_size: _Optional[int] = ..., page: _Optional[str] = ...) -> None: ...
+
+class ListSweepsResponse(_message.Message):
+    __slots__ = ("sweeps", "next_page")
+    SWEEPS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_FIELD_NUMBER: _ClassVar[int]
+    sweeps: _containers.RepeatedCompositeFieldContainer[Run]
+    next_page: str
+    def __init__(self, sweeps: _Optional[_Iterable[_Union[Run, _Mapping]]] = ..., next_page: _Optional[str] = ...) -> None: ...
+
+class GetSweepRequest(_message.Message):
+    __slots__ = ("sweep", "project")
+    SWEEP_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    sweep: str
+    project: str
+    def __init__(self, sweep: _Optional[str] = ..., project: _Optional[str] = ...) -> None: ...
+
+class StartTrialRequest(_message.Message):
+    __slots__ = ("sweep", "project", "attempt", "trial", "generation", "point_json")
+    SWEEP_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    TRIAL_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    POINT_JSON_FIELD_NUMBER: _ClassVar[int]
+    sweep: str
+    project: str
+    attempt: int
+    trial: int
+    generation: int
+    point_json: str
+    def __init__(self, sweep: _Optional[str] = ..., project: _Optional[str] = ..., attempt: _Optional[int] = ..., trial: _Optional[int] = ..., generation: _Optional[int] = ..., point_json: _Optional[str] = ...) -> None: ...
+
+class StopSweepRequest(_message.Message):
+    __slots__ = ("sweep", "project", "reason")
+    SWEEP_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    sweep: str
+    project: str
+    reason: str
+    def __init__(self, sweep: _Optional[str] = ..., project: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Sweep(_message.Message):
+    __slots__ = ("id", "project", "name", "state", "reason", "metric", "mode", "algorithm", "scheduler", "wanted", "space_json", "trials", "room", "currency", "submitted_at", "started_at", "ended_at")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    ALGORITHM_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULER_FIELD_NUMBER: _ClassVar[int]
+    WANTED_FIELD_NUMBER: _ClassVar[int]
+    SPACE_JSON_FIELD_NUMBER: _ClassVar[int]
+    TRIALS_FIELD_NUMBER: _ClassVar[int]
+    ROOM_FIELD_NUMBER: _ClassVar[int]
+    CURRENCY_FIELD_NUMBER: _ClassVar[int]
+    SUBMITTED_AT_FIELD_NUMBER: _ClassVar[int]
+    STARTED_AT_FIELD_NUMBER: _ClassVar[int]
+    ENDED_AT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    project: str
+    name: str
+    state: str
+    reason: str
+    metric: str
+    mode: str
+    algorithm: str
+    scheduler: str
+    wanted: int
+    space_json: str
+    trials: _containers.RepeatedCompositeFieldContainer[Trial]
+    room: int
+    currency: str
+    submitted_at: float
+    started_at: float
+    ended_at: float
+    def __init__(self, id: _Optional[str] = ..., project: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., metric: _Optional[str] = ..., mode: _Optional[str] = ..., algorithm: _Optional[str] = ..., scheduler: _Optional[str] = ..., wanted: _Optional[int] = ..., space_json: _Optional[str] = ..., trials: _Optional[_Iterable[_Union[Trial, _Mapping]]] = ..., room: _Optional[int] = ..., currency: _Optional[str] = ..., submitted_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ...) -> None: ...
+
+class Trial(_message.Message):
+    __slots__ = ("number", "point_json", "state", "run_id", "generation", "reports", "values", "metrics", "checkpoint", "reason", "seconds", "cost", "submitted_at", "started_at", "ended_at")
+    class MetricsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class SecondsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    POINT_JSON_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    REPORTS_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    COST_FIELD_NUMBER: _ClassVar[int]
+    SUBMITTED_AT_FIELD_NUMBER: _ClassVar[int]
+    STARTED_AT_FIELD_NUMBER: _ClassVar[int]
+    ENDED_AT_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    point_json: str
+    state: str
+    run_id: str
+    generation: int
+    reports: _containers.RepeatedScalarFieldContainer[int]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    metrics: _containers.ScalarMap[str, float]
+    checkpoint: str
+    reason: str
+    seconds: _containers.ScalarMap[str, float]
+    cost: float
+    submitted_at: float
+    started_at: float
+    ended_at: float
+    def __init__(self, number: _Optional[int] = ..., point_json: _Optional[str] = ..., state: _Optional[str] = ..., run_id: _Optional[str] = ..., generation: _Optional[int] = ..., reports: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., checkpoint: _Optional[str] = ..., reason: _Optional[str] = ..., seconds: _Optional[_Mapping[str, float]] = ..., cost: _Optional[float] = ..., submitted_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ("project", "name", "page")
@@ -920,7 +1078,7 @@ class StopOrder(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., by: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class AttemptOrder(_message.Message):
-    __slots__ = ("run_id", "project", "run_name", "attempt", "shares", "spec", "checkpoint_root", "placed", "budgets", "spent", "previous_failure", "sealed_since_failure", "furthest_step", "admitted", "bundle", "secrets", "remaining_s", "stop", "sealed_before", "deadline_message")
+    __slots__ = ("run_id", "project", "run_name", "attempt", "shares", "spec", "checkpoint_root", "placed", "budgets", "spent", "previous_failure", "sealed_since_failure", "furthest_step", "admitted", "bundle", "secrets", "remaining_s", "stop", "sealed_before", "deadline_message", "driver_token")
     class SecretsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -948,6 +1106,7 @@ class AttemptOrder(_message.Message):
     STOP_FIELD_NUMBER: _ClassVar[int]
     SEALED_BEFORE_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    DRIVER_TOKEN_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     project: str
     run_name: str
@@ -968,7 +1127,8 @@ class AttemptOrder(_message.Message):
     stop: StopOrder
     sealed_before: bool
     deadline_message: str
-    def __init__(self, run_id: _Optional[str] = ..., project: _Optional[str] = ..., run_name: _Optional[str] = ..., attempt: _Optional[int] = ..., shares: _Optional[_Iterable[_Union[NodeShare, _Mapping]]] = ..., spec: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., checkpoint_root: _Optional[str] = ..., placed: _Optional[bool] = ..., budgets: _Optional[_Union[Budgets, _Mapping]] = ..., spent: _Optional[_Union[Spent, _Mapping]] = ..., previous_failure: _Optional[_Union[Failure, _Mapping]] = ..., sealed_since_failure: _Optional[bool] = ..., furthest_step: _Optional[int] = ..., admitted: _Optional[_Iterable[_Union[AdmittedSeals, _Mapping]]] = ..., bundle: _Optional[str] = ..., secrets: _Optional[_Mapping[str, str]] = ..., remaining_s: _Optional[float] = ..., stop: _Optional[_Union[StopOrder, _Mapping]] = ..., sealed_before: _Optional[bool] = ..., deadline_message: _Optional[str] = ...) -> None: ...
+    driver_token: str
+    def __init__(self, run_id: _Optional[str] = ..., project: _Optional[str] = ..., run_name: _Optional[str] = ..., attempt: _Optional[int] = ..., shares: _Optional[_Iterable[_Union[NodeShare, _Mapping]]] = ..., spec: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., checkpoint_root: _Optional[str] = ..., placed: _Optional[bool] = ..., budgets: _Optional[_Union[Budgets, _Mapping]] = ..., spent: _Optional[_Union[Spent, _Mapping]] = ..., previous_failure: _Optional[_Union[Failure, _Mapping]] = ..., sealed_since_failure: _Optional[bool] = ..., furthest_step: _Optional[int] = ..., admitted: _Optional[_Iterable[_Union[AdmittedSeals, _Mapping]]] = ..., bundle: _Optional[str] = ..., secrets: _Optional[_Mapping[str, str]] = ..., remaining_s: _Optional[float] = ..., stop: _Optional[_Union[StopOrder, _Mapping]] = ..., sealed_before: _Optional[bool] = ..., deadline_message: _Optional[str] = ..., driver_token: _Optional[str] = ...) -> None: ...
 
 class Observation(_message.Message):
     __slots__ = ("run_id", "attempt", "seq", "at", "waiting", "unplaceable", "placed", "incarnation_started", "ranks_restored", "first_step", "incarnation_failed", "checkpoint_sealed", "epoch_ended", "attempt_ended")

@@ -536,6 +536,215 @@ class Runs:
             _registered_method=True)
 
 
+class SweepsStub:
+    """---- sweeps --------------------------------------------------------------------------------------------------------
+
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.List = channel.unary_unary(
+                '/evertrain.v1.Sweeps/List',
+                request_serializer=evertrain__pb2.ListSweepsRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.ListSweepsResponse.FromString,
+                _registered_method=True)
+        self.Get = channel.unary_unary(
+                '/evertrain.v1.Sweeps/Get',
+                request_serializer=evertrain__pb2.GetSweepRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.Sweep.FromString,
+                _registered_method=True)
+        self.StartTrial = channel.unary_unary(
+                '/evertrain.v1.Sweeps/StartTrial',
+                request_serializer=evertrain__pb2.StartTrialRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.Run.FromString,
+                _registered_method=True)
+        self.Stop = channel.unary_unary(
+                '/evertrain.v1.Sweeps/Stop',
+                request_serializer=evertrain__pb2.StopSweepRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.Run.FromString,
+                _registered_method=True)
+
+
+class SweepsServicer:
+    """---- sweeps --------------------------------------------------------------------------------------------------------
+
+    """
+
+    def List(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Get(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartTrial(self, request, context):
+        """For the sweep's driver: one more trial. The same trial and generation is the same run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Stop(self, request, context):
+        """End it with the best that it has found so far.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_SweepsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=evertrain__pb2.ListSweepsRequest.FromString,
+                    response_serializer=evertrain__pb2.ListSweepsResponse.SerializeToString,
+            ),
+            'Get': grpc.unary_unary_rpc_method_handler(
+                    servicer.Get,
+                    request_deserializer=evertrain__pb2.GetSweepRequest.FromString,
+                    response_serializer=evertrain__pb2.Sweep.SerializeToString,
+            ),
+            'StartTrial': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartTrial,
+                    request_deserializer=evertrain__pb2.StartTrialRequest.FromString,
+                    response_serializer=evertrain__pb2.Run.SerializeToString,
+            ),
+            'Stop': grpc.unary_unary_rpc_method_handler(
+                    servicer.Stop,
+                    request_deserializer=evertrain__pb2.StopSweepRequest.FromString,
+                    response_serializer=evertrain__pb2.Run.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'evertrain.v1.Sweeps', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('evertrain.v1.Sweeps', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Sweeps:
+    """---- sweeps --------------------------------------------------------------------------------------------------------
+
+    """
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Sweeps/List',
+            evertrain__pb2.ListSweepsRequest.SerializeToString,
+            evertrain__pb2.ListSweepsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Get(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Sweeps/Get',
+            evertrain__pb2.GetSweepRequest.SerializeToString,
+            evertrain__pb2.Sweep.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartTrial(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Sweeps/StartTrial',
+            evertrain__pb2.StartTrialRequest.SerializeToString,
+            evertrain__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Stop(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Sweeps/Stop',
+            evertrain__pb2.StopSweepRequest.SerializeToString,
+            evertrain__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class ModelsStub:
     """---- models --------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,148 @@
+"""What a sweep must agree with: its space with the run file's rules, its conditions and its points with its space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from orchestrator.errors import Problem
+from orchestrator.spec.problems import problems_of, suggest
+from orchestrator.spec.reading import shorten
+from orchestrator.spec.search import Search, Value, in_order, listed, put, reports
+from trainers.catalogue import RECIPES
+
+if TYPE_CHECKING:
+    from orchestrator.spec.run import RunSpec
+
+_SEARCHABLE = ("data", "model", "train", "parallelism", "deepspeed", "init_from", "resources", "env")
+
+_LATER = "not yet: this version cannot take a trial up again from another trial's checkpoint; use {}"
+_NOT_YET = {
+    "pbt": _LATER.format("tpe with the scheduler asha"),
+    "pb2": _LATER.format("tpe with the scheduler asha"),
+    "hyperband": "not yet: this version cannot pause trials; use asha, which halves without pausing",
+}
+
+
+def search_problems(spec: RunSpec, search: Search) -> list[Problem]:
+    checks = (_conditions, _metric, _scheduler, _algorithm, _first_points, _paths)
+    return [problem for check in checks for problem in check(spec, search)]
+
+
+def _conditions(spec: RunSpec, search: Search) -> Iterator[Problem]:
+    """Each names a parameter of the space, asks for what it can be, and none waits for itself."""
+    wrong = False
+    for path, parameter in search.space.items():
+        for parent, values in parameter.conditions().items():
+            where = f"search.space.{path}.when.{parent}"
+            if parent not in search.space:
+                wrong = True
+                yield Problem(where, listed(values), f"is not in the space, {suggest(parent, search.space)}")
+                continue
+            possible = search.space[parent].all_values
+            if possible is None:
+                wrong = True
+                yield Problem(
+                    where, listed(values), f"{parent} is a range: a condition needs a choice, a grid or an int"
+                )
+            elif not any(search.space[parent].holds(value) for value in values):
+                wrong = True
+                words = f"can never hold: {parent} is one of {listed(possible[:10])}"
+                yield Problem(where, listed(values), words)
+    waiting = [path for path in search.space if path not in in_order(search.space)]
+    if waiting and not wrong:
+        yield Problem(f"search.space.{waiting[0]}.when", "a circle", f"{' and '.join(waiting)} wait for one another")
+
+
+def _metric(spec: RunSpec, search: Search) -> Iterator[Problem]:
+    """Of a recipe all metrics are known; of code of your own the first report tells."""
+    if spec.recipe is None:
+        return
+    known = RECIPES[spec.recipe].metrics
+    if search.metric not in known:
+        yield Problem(
+            "search.metric",
+            shorten(search.metric),
+            f"is not reported by {spec.recipe}, {suggest(search.metric, known)}",
+        )
+
+
+def _scheduler(spec: RunSpec, search: Search) -> Iterator[Problem]:
+    scheduler = search.scheduler
+    epochs = spec.train.epochs if spec.script is None else None
+    most = reports({"train": {"epochs": epochs}}, search)
+    if scheduler.type in _NOT_YET:
+        yield Problem("search.scheduler.type", scheduler.type, _NOT_YET[scheduler.type])
+        return
+    if scheduler.type != "asha":
+        return
+    if most is None:
+        yield Problem("search.scheduler.max_steps", "nothing", "is required where train.epochs does not say it")
+    elif scheduler.grace > most:
+        yield Problem("search.scheduler.grace", str(scheduler.grace), f"must be at most max_steps ({most})")
+    if epochs is not None and (scheduler.max_steps or 0) > epochs:
+        words = f"no trial gets so far: train.epochs is {epochs}"
+        yield Problem("search.scheduler.max_steps", str(scheduler.max_steps), words)
+
+
+def _algorithm(spec: RunSpec, search: Search) -> Iterator[Problem]:
+    if search.algorithm in _NOT_YET:
+        yield Problem("search.algorithm", search.algorithm, _NOT_YET[search.algorithm])
+    for path, parameter in search.space.items():
+        if search.algorithm == "grid" and parameter.all_values is None:
+            words = "is a range, and a grid has to count: use choice, grid or int, or the algorithm random"
+            yield Problem(f"search.space.{path}", "a range", words)
+        if search.algorithm == "cmaes" and parameter.when:
+            words = "cannot be: cmaes searches all parameters at once. Use tpe, or leave the condition out"
+            yield Problem(f"search.space.{path}.when", "a condition", words)
+
+
+def _first_points(spec: RunSpec, search: Search) -> Iterator[Problem]:
+    for index, point in enumerate(search.start_with):
+        for path, value in point.items():
+            where = f"search.start_with[{index}].{path}"
+            if path not in search.space:
+                yield Problem(where, shorten(value), f"is not in the space, {suggest(path, search.space)}")
+            elif not search.space[path].holds(value):
+                yield Problem(where, shorten(value), "is not in the parameter's range")
+
+
+def _paths(spec: RunSpec, search: Search) -> Iterator[Problem]:
+    """Each parameter's ends, put into the run file one by one, must pass its rules."""
+    document = spec.model_dump(mode="json", exclude={"search"}, exclude_unset=True)
+    for path, parameter in search.space.items():
+        section = path.split(".")[0]
+        if section not in _SEARCHABLE or "." not in path:
+            words = f"is not a key that trials may differ in, {suggest(section, _SEARCHABLE)}"
+            yield Problem(f"search.space.{path}", path, words)
+            continue
+        for value in parameter.extremes:
+            problem = _refusal(type(spec), document, _base(search, path), path, value)
+            if problem is not None:
+                yield problem
+                break
+
+
+def _base(search: Search, path: str) -> dict[str, Value]:
+    """Values that the parameter's conditions need."""
+    needed: dict[str, Value] = {}
+    for parent, values in search.space[path].conditions().items():
+        if parent in search.space and parent != path:
+            needed |= {parent: next((each for each in values if search.space[parent].holds(each)), values[0])}
+    return needed
+
+
+def _refusal(
+    model: type[RunSpec], document: Mapping[str, Any], base: Mapping[str, Value], path: str, value: Value
+) -> Problem | None:
+    """What the run file's rules say of the value at this path; None where they say nothing of it."""
+    changed = put(document, {**base, path: value})
+    try:
+        model.model_validate(changed)
+    except ValidationError as error:
+        for problem in problems_of(error, model, changed):
+            if problem.path == path or problem.path.startswith((f"{path}.", f"{path}[")):
+                return Problem(f"search.space.{path}", problem.got, problem.message)
+    return None

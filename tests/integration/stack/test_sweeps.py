@@ -1,0 +1,114 @@
+"""Sweeps on the whole stack: Ray Tune proposes and stops, trials are gangs from the pool, the server keeps the truth."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from orchestrator.core.sweeps import Sweep, TrialState
+from tests.integration.stack.conftest import PATIENCE_S, Stack, digits, kind
+
+SPACE = {"train.lr": {"log": [1e-4, 3e-2]}, "train.optimizer": {"choice": ["adamw", "sgd"]}}
+
+
+def sweep_file(name: str, epochs: int = 3, **search: Any) -> dict[str, Any]:
+    asked = {"metric": "val_accuracy", "mode": "max", "scheduler": "asha", "trials": 4, "space": SPACE, **search}
+    train = {"epochs": epochs, "global_batch": 128, "optimizer": "adamw", "lr": 3e-3}
+    return digits(name, train=train, search=asked)
+
+
+def until(stack: Stack, sweep: str, wanted: Callable[[Sweep], bool]) -> Sweep:
+    """The sweep once it is as wanted; it must not end before."""
+    deadline = time.monotonic() + 2 * PATIENCE_S
+    while not wanted(found := stack.client.sweep(sweep)):
+        assert found.ended_at is None, found.reason
+        assert time.monotonic() < deadline, found
+        time.sleep(0.5)
+    return found
+
+
+def drivers() -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if "orchestrator.cluster.search_driver" in (process.info["cmdline"] or []):
+            found.append(process)
+    return found
+
+
+def test_a_sweep_goes_on_after_the_death_of_its_driver_and_of_a_rank_and_repeats_no_trial(stack: Stack) -> None:
+    run = stack.client.submit(sweep_file("searched"))
+    assert run.kind == "sweep"
+    before = until(stack, run.id, lambda sweep: any(not each.live for each in sweep.trials))
+    (driver,) = drivers()
+    driver.kill()
+    failed = stack.until(run.id, kind("rank_failed"))
+    assert "its trials go on" in failed.message
+    after = until(stack, run.id, lambda sweep: any(each.state is TrialState.RUNNING for each in sweep.trials))
+    living = next(each for each in after.trials if each.state is TrialState.RUNNING)
+    started = stack.until(living.run_id, kind("ranks_started"))
+    os.kill(int(started.data["pids"][1]), signal.SIGKILL)
+    ended = stack.client.wait(run.id)
+    assert ended.state == "SUCCEEDED", ended.reason
+    sweep = stack.client.sweep(run.id)
+    assert [each.number for each in sweep.trials] == [0, 1, 2, 3]
+    assert len(list(stack.client.list(sweep=run.id))) == 4, "a trial was run twice"
+    for old in before.trials:
+        assert sweep.trials[old.number].run_id == old.run_id
+    assert sweep.best is not None
+    (version,) = stack.client.models("searched")
+    assert (version.run_id, version.checkpoint) == (run.id, sweep.best.checkpoint)
+    assert stack.client.facts("searched")["sweep"]["trial"] == sweep.best.number
+    assert stack.client.models(sweep.best.run_id) == []
+    again = stack.evertrain("sweep", "best", run.id, "--as-run")
+    assert "name: searched" in again.stdout
+    assert "search" not in again.stdout.split("name: searched")[1]
+
+
+def test_a_metric_that_nobody_reports_ends_the_sweep_after_the_first_report(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from trainers.recipes.digits_cnn import digits_cnn as make_task\n")
+    run_file = sweep_file("misspelt", metric="val_acuracy")
+    run_file |= {"entrypoint": "mine:make_task", "code": str(tmp_path), "data": {"source": "sklearn://digits"}}
+    del run_file["recipe"]
+    ended = stack.client.wait(stack.client.submit(run_file).id)
+    assert ended.state == "FAILED"
+    assert "val_acuracy was not reported" in ended.reason.message
+    assert "did you mean val_accuracy?" in ended.reason.message
+
+
+def test_two_sweeps_share_a_queue_and_a_point_that_cannot_work_is_infeasible(stack: Stack, tmp_path: Path) -> None:
+    too_large = {"train.global_batch": {"choice": [128, 4096]}}
+    one = stack.client.submit(sweep_file("infeasible", epochs=1, space=too_large, scheduler="fifo"))
+    only = stack.client.submit(sweep_file("one-point", epochs=1, space={"model.width": {"choice": [8]}}))
+    for run, states in ((one, [TrialState.COMPLETED, TrialState.INFEASIBLE]), (only, [TrialState.COMPLETED])):
+        ended = stack.client.wait(run.id)
+        assert ended.state == "SUCCEEDED", ended.reason
+        trials = stack.client.sweep(run.id).trials
+        assert sorted(each.state for each in trials) == states
+    refused = next(each for each in stack.client.sweep(one.id).trials if each.state is TrialState.INFEASIBLE)
+    assert "train.global_batch" in refused.reason
+    assert stack.evertrain("sweep", "export", one.id, "--to", str(tmp_path / "t.csv")).returncode == 0
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 3
+
+
+def test_a_sweep_that_is_stopped_keeps_its_best_and_one_that_is_cancelled_leaves_no_trial_alive(stack: Stack) -> None:
+    kept = stack.client.submit(sweep_file("stopped", epochs=500, scheduler="fifo"))
+    until(stack, kept.id, lambda sweep: any(each.curve for each in sweep.trials))
+    assert stack.evertrain("sweep", "stop", kept.id, "--reason", "enough").returncode == 0
+    ended = stack.client.wait(kept.id)
+    assert ended.state == "SUCCEEDED", ended.reason
+    assert "enough" in ended.reason.message
+    assert ended.result is not None
+    assert ended.result.checkpoint is not None
+    gone = stack.client.submit(sweep_file("cancelled", epochs=500))
+    until(stack, gone.id, lambda sweep: any(each.state is TrialState.RUNNING for each in sweep.trials))
+    stack.client.cancel(gone.id)
+    assert stack.client.wait(gone.id).state == "CANCELLED"
+    for each in stack.client.list(sweep=gone.id):
+        assert stack.client.wait(each.id).state == "CANCELLED"
+    assert drivers() == []

@@ -1,0 +1,131 @@
+"""What the server does for the drivers of sweeps: start each trial once, refuse the late, end what was left."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestrator.control.sweeps import StartTrial, Sweeps
+from orchestrator.core import lifecycle
+from orchestrator.core.money import Prices
+from orchestrator.core.observations import CheckpointSealed, EpochEnded, FirstStep
+from orchestrator.core.runs import Run
+from orchestrator.core.sweeps import TrialState
+from orchestrator.errors import Conflict, NotFound, Refused
+from tests.builders import attempt_ended
+from tests.unit.control.plane import Plane, observation
+
+SPACE = {"train.lr": {"log": [1e-4, 1e-1]}, "train.global_batch": {"choice": [128, 4096]}}
+SEARCH: dict[str, Any] = {"metric": "val_accuracy", "mode": "max", "space": SPACE, "trials": 4}
+
+
+class Searching:
+    """A plane with an attached cluster and one sweep that has been placed."""
+
+    def __init__(self, plane: Plane, sweep: Run) -> None:
+        self.plane, self.run = plane, sweep
+        self.sweeps = Sweeps(plane.fleet, plane.commands)
+
+    def start(self, number: int, lr: float = 0.01, **changes: Any) -> Run:
+        point = {"train.lr": lr, "train.global_batch": 128}
+        wish = StartTrial(self.run.id, 1, number, 0, point, "driver")
+        return self.sweeps.start_trial("default", replace(wish, **changes))
+
+
+@pytest.fixture
+async def searching() -> Searching:
+    plane = Plane(prices=Prices(cpu_hour=3600.0))
+    await plane.attach()
+    sweep = plane.submit("searched", search=SEARCH, priority=70, queue="nightly")
+    plane.loop.one_pass()
+    return Searching(plane, plane.run(sweep))
+
+
+async def test_a_sweep_is_placed_without_taking_anything(searching: Searching) -> None:
+    assert searching.run.kind == "sweep"
+    assert searching.run.state.kind == "STARTING"
+    assert searching.sweeps.get("default", "searched").room == 2, "4 CPUs hold two gangs of two"
+
+
+async def test_a_trial_is_a_run_of_the_sweeps_queue_and_priority_and_the_same_trial_is_the_same_run(
+    searching: Searching,
+) -> None:
+    trial = searching.start(0)
+    assert (trial.kind, trial.queue, trial.priority) == ("trial", "nightly", 70)
+    assert trial.lineage is not None
+    assert (trial.lineage.sweep, trial.lineage.trial) == (searching.run.id, 0)
+    assert trial.spec["train"]["lr"] == 0.01
+    assert searching.start(0).id == trial.id
+    with pytest.raises(Conflict):
+        searching.start(0, lr=0.02)
+
+
+async def test_a_point_that_the_planner_refuses_is_kept_as_a_failed_run(searching: Searching) -> None:
+    trial = searching.start(0, point={"train.lr": 0.01, "train.global_batch": 4096})
+    assert trial.state.kind == "FAILED"
+    (found,) = searching.sweeps.get("default", searching.run.id).trials
+    assert found.state is TrialState.INFEASIBLE
+    assert "train.global_batch" in found.reason
+    assert searching.plane.board.trials() == {}
+
+
+async def test_a_driver_that_is_late_is_refused(searching: Searching) -> None:
+    with pytest.raises(Refused, match="attempt 2"):
+        searching.start(0, attempt=2)
+    searching.sweeps.stop("default", "searched", by="ada", message="enough")
+    with pytest.raises(Refused, match="stopped by ada: enough"):
+        searching.start(0)
+    with pytest.raises(NotFound, match="not a sweep"):
+        searching.start(0, sweep=searching.plane.submit("plain").id)
+
+
+async def test_what_lives_of_a_sweep_that_has_ended_is_cancelled(searching: Searching) -> None:
+    trial = searching.start(0)
+    assert searching.sweeps.end_orphans() == 0
+    searching.plane.records.change(
+        "default", searching.run.id, lambda run: lifecycle.abandon(run, run.state.reason, 2000.0)
+    )
+    assert searching.sweeps.end_orphans() == 1
+    assert searching.plane.run(trial).state.kind == "CANCELLED"
+    assert searching.sweeps.end_orphans() == 0
+
+
+async def test_a_sweep_is_seen_as_its_trials_report(searching: Searching) -> None:
+    plane, trial = searching.plane, searching.start(0)
+    plane.loop.one_pass()
+    session = await plane.attach(epoch=2)
+    told = [FirstStep(1, 1), EpochEnded(1, 0, 10, {"val_accuracy": 0.5}), EpochEnded(1, 1, 20, {"val_accuracy": 0.7})]
+    told_seal = CheckpointSealed(1, "/seal", 20, 10, 0.1, 0.1, best=True)
+    await session.observe([observation(trial, what, seq=seq) for seq, what in enumerate([*told, told_seal], 1)])
+    (found,) = searching.sweeps.get("default", searching.run.id).trials
+    assert (found.curve, found.checkpoint) == (((1, 0.5), (2, 0.7)), "/seal")
+    assert found.state is TrialState.RUNNING
+    assert found.start_s == pytest.approx(0.0, abs=0.01)
+    plane.clock.forward(10)
+    await session.observe([observation(trial, attempt_ended("succeeded"), seq=9)])
+    sweep = searching.sweeps.get("default", searching.run.id)
+    assert sweep.trials[0].state is TrialState.COMPLETED
+    assert sweep.cost == pytest.approx(2 * 10, rel=0.01), "two workers of one CPU each, a second of which costs 1"
+    assert plane.store.models("default") == [], "a trial registers nothing: the sweep does"
+
+
+async def test_a_sweeps_own_end_registers_its_best(searching: Searching) -> None:
+    plane = searching.plane
+    session = await plane.attach(epoch=2)
+    ended = attempt_ended("succeeded", facts={"sweep": {"trial": 3}})
+    await session.observe([observation(searching.run, ended)])
+    (version,) = plane.store.models("default", "searched")
+    assert (version.run_id, version.checkpoint) == (searching.run.id, "/seals/step-10")
+    assert plane.store.facts("default", "searched", 1)["sweep"] == {"trial": 3}
+
+
+async def test_to_start_warm_takes_a_sweep_that_is_there_and_keeps_its_id(searching: Searching) -> None:
+    later = searching.plane.submit("searched", search={**SEARCH, "warm_start": "searched"})
+    assert later.spec["search"]["warm_start"] == searching.run.id
+    with pytest.raises(NotFound, match="warm_start"):
+        searching.plane.submit("other", search={**SEARCH, "warm_start": "nobody"})
+    searching.plane.submit("plain")
+    with pytest.raises(Refused, match="not a sweep"):
+        searching.plane.submit("other", search={**SEARCH, "warm_start": "plain"})
