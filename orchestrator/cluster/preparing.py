@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Iterable
 
@@ -20,8 +19,6 @@ from orchestrator.core.observations import Progress
 from orchestrator.core.orders import AttemptOrder
 from orchestrator.core.runs import Failure, NodeShare, Reason, ReasonCode
 from trainers.contract import Preparing
-
-log = logging.getLogger(__name__)
 
 POLL_S = 5.0
 
@@ -73,7 +70,8 @@ class Preparer:
             if isinstance(report.ended, Failure):
                 raise NotPrepared(report.ended)
             if report.ended is not None:
-                log.info("data of %s/%d are in %s", order.run_id, order.attempt, report.ended.directory)
+                where = f"the data are ready on {share.host}, in {report.ended.directory}: report.html there shows them"
+                waits(Reason(ReasonCode.PREPARING_DATA, where))
                 return
             heard = report.version
             if report.doing is None:

@@ -76,17 +76,19 @@ def test_a_ray_data_job_prepares_before_the_gang_is_placed_and_the_next_run_find
     assert kinds.index(seen.Waiting) < kinds.index(seen.Placed)
     host = stage.server.nodes[0].host
     doing = ["waiting for Ray to take 2 pieces", "checking every row", "looking at the training part"]
-    assert preparing(stage, first) == [f"preparing data on {host}: {each}" for each in [*doing, "writing the arrays"]]
+    (made,) = (tmp_path / "out").glob("*/manifest.json")
+    ready = f"the data are ready on {host}, in {made.parent}: report.html there shows them"
+    words = [f"preparing data on {host}: {each}" for each in [*doing, "writing the arrays"]]
+    assert preparing(stage, first) == [*words, ready]
     phases = [each.phase for each in stage.server.progress[first] if not each.incarnation]
     assert any("2 of 2 pieces" in each for each in phases)
-    (made,) = (tmp_path / "out").glob("*/manifest.json")
     alone = prepare(section(Data, {"source": spec["data"]["source"], "prepared": str(tmp_path / "alone")}, "data"))
     for path in (alone.directory / "train").iterdir():
         assert path.read_bytes() == (made.parent / "train" / path.name).read_bytes()
 
     second = stage.run(spec)
     assert stage.server.wait_ended(second).outcome == "succeeded"
-    assert preparing(stage, second) == []
+    assert preparing(stage, second) == [ready]
     assert list((tmp_path / "out").glob("*/manifest.json")) == [made]
 
 

@@ -29,6 +29,7 @@ from trainers.data.prepared import Prepared, verify
 from trainers.data.preparing.checks import BadData
 from trainers.data.preparing.fitting import Moments
 from trainers.data.preparing.profile import quantiles
+from trainers.data.preparing.report import image_cards
 from trainers.data.preparing.sketch import Sketch, k_of
 from trainers.data.preparing.splitting import PARTS
 from trainers.data.reading.formats import Fragment
@@ -189,7 +190,17 @@ def test_images_are_resized_and_normalised_by_channel(tmp_path: Path) -> None:
     assert prepared.fitted.classes == ("cat", "dog")
     assert np.bincount(column(prepared, "test", "targets")).tolist() == [2, 2]
     report = (prepared.directory / "report.html").read_text()
-    assert report.count("data:image/png;base64") == 12
+    assert report.count("data:image/png;base64") == 2 + 12  # the mean of each class, and examples
+    assert "channel 0, as prepared" in report
+
+
+def test_images_unlike_the_others_are_told_in_the_report() -> None:
+    images = np.random.default_rng(3).normal(size=(40, 3, 8, 8)).astype(np.float32)
+    images[7] += 9
+    images[9] = 0
+    *channels, brightness = image_cards(images)
+    assert [each["name"] for each in channels] == [f"channel {place}, as prepared" for place in range(3)]
+    assert (brightness["outliers"], brightness["missing"]) == ("1 (2.50%)", "1 (2.50%) of one colour")
 
 
 # ---- what is refused ------------------------------------------------------------------------------------------------

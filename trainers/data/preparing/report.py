@@ -21,8 +21,11 @@ from trainers.data.preparing.transform import Fitted
 
 _BINS = 30
 _EXAMPLES = 12
+_LOOKED_AT = 2000  # images at most, of which distributions are drawn
 _CORRELATED = 30  # columns at most in the picture
 _BARS = 20
+
+Images = npt.NDArray[np.float32]
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{{ source }}</title>
@@ -56,6 +59,9 @@ svg { display: block } rect.bar { fill: #3a6ea5 } text { font-size: 10px; fill: 
 <table><tr>{% for name in examples[0] %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for row in examples %}<tr>{% for value in row.values() %}<td>{{ value }}</td>{% endfor %}</tr>{% endfor %}</table>
 {% endif %}
+{% if means %}<h2>Mean image of each class</h2><div class="cards">{% for each in means %}
+<div><img alt="{{ each.label }}" width="96" src="data:image/png;base64,{{ each.body }}"><br>{{ each.label }}</div>
+{% endfor %}</div>{% endif %}
 {% if pictures %}<h2>Examples</h2><div class="cards">{% for each in pictures %}
 <div><img alt="{{ each.label }}" width="96" src="data:image/png;base64,{{ each.body }}"><br>{{ each.label }}</div>
 {% endfor %}</div>{% endif %}
@@ -74,16 +80,18 @@ def render(
     directory: Path,
 ) -> str:
     """The page. `directory` holds the prepared arrays, of which images are shown."""
+    images, targets = _images(fitted, directory)
     return _TEMPLATES.from_string(_PAGE).render(
         source=data.source,
         rows=rows,
         dropped=dropped,
         label=fitted.roles.label,
         classes=_classes(statistics, list(rows.values())),
-        features=[*_number_cards(statistics, profile), *_category_cards(profile)],
-        correlations=_correlations(statistics, fitted),
+        features=[*_number_cards(statistics, profile), *_category_cards(profile), *image_cards(images)],
+        correlations=_correlations(statistics, fitted) or _channels_together(images),
         examples=_examples(statistics),
-        pictures=_pictures(fitted, directory),
+        means=_mean_images(images, targets, fitted),
+        pictures=_pictures(images[:_EXAMPLES], targets[:_EXAMPLES], fitted),
     )
 
 
@@ -167,7 +175,17 @@ def _correlations(statistics: Statistics, fitted: Fitted) -> Markup | None:
     if len(names) < 2:
         return None
     values = numbers(statistics.sample, names)
-    values = values[np.isfinite(values).all(axis=1)]
+    return _matrix(values[np.isfinite(values).all(axis=1)], names)
+
+
+def _channels_together(images: Images) -> Markup | None:
+    """Pearson's, between the channels' means over each image."""
+    channels = images.shape[1]
+    return _matrix(images.mean(axis=(2, 3)), [f"channel {each}" for each in range(channels)]) if channels > 1 else None
+
+
+def _matrix(values: npt.NDArray[Any], names: Sequence[str]) -> Markup | None:
+    """Pearson's correlations of the columns of `values` [rows, names], as coloured squares."""
     if len(values) < 2:
         return None
     centred = values - values.mean(axis=0)
@@ -200,15 +218,55 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:79] + "…"
 
 
-def _pictures(fitted: Fitted, directory: Path) -> list[dict[str, str]]:
-    """Of the first prepared images, back in their own range of values."""
+def _images(fitted: Fitted, directory: Path) -> tuple[Images, Sequence[Any]]:
+    """The first prepared images [n, 1 or 3, height, width] with their targets; none where the data are no images."""
+    nothing: tuple[Images, Sequence[Any]] = (np.zeros((0, 1, 1, 1), np.float32), [])
     if fitted.roles.image is None and fitted.roles.tensor is None:
-        return []
-    images = np.load(directory / "train" / "inputs.npy", mmap_mode="r")[:_EXAMPLES]
-    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[1] not in (1, 3)):
-        return []
+        return nothing
+    images = np.load(directory / "train" / "inputs.npy", mmap_mode="r")[:_LOOKED_AT]
+    if images.ndim == 3:
+        images = images[:, None]
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        return nothing
     file = directory / "train" / "targets.npy"
-    targets = np.load(file)[:_EXAMPLES] if file.exists() else [None] * len(images)
+    return images, np.load(file)[:_LOOKED_AT] if file.exists() else [None] * len(images)
+
+
+def image_cards(images: Images) -> list[dict[str, Any]]:
+    """Each channel's values as they are prepared, and how bright images are: one far from the others may be a bad one."""
+    if not len(images):
+        return []
+    cards = [
+        {
+            "name": f"channel {place}, as prepared",
+            "picture": histogram(values),
+            "words": f"mean {values.mean():.4g}, deviation {values.std():.4g}, from {values.min():.4g} to {values.max():.4g}",
+        }
+        for place, values in enumerate(np.moveaxis(images, 1, 0))
+    ]
+    bright, blank = images.mean(axis=(1, 2, 3)), int((np.ptp(images, axis=(1, 2, 3)) == 0).sum())
+    first, third = np.quantile(bright, (0.25, 0.75))
+    outside = (bright < first - 1.5 * (third - first)) | (bright > third + 1.5 * (third - first))
+    brightness = {
+        "name": "mean of an image",
+        "picture": histogram(bright),
+        "words": f"of the first {len(images):,} images",
+        "missing": f"{_share(blank, len(images))} of one colour" if blank else "",
+        "outliers": _share(int(outside.sum()), len(images)),
+    }
+    return [*cards, brightness]
+
+
+def _mean_images(images: Images, targets: Sequence[Any], fitted: Fitted) -> list[dict[str, str]]:
+    if not len(images) or fitted.classes is None:
+        return []
+    classes = np.asarray(targets)
+    shown = np.unique(classes)[:_EXAMPLES]
+    return [{"body": _png(images[classes == each].mean(axis=0)), "label": _label(each, fitted)} for each in shown]
+
+
+def _pictures(images: Images, targets: Sequence[Any], fitted: Fitted) -> list[dict[str, str]]:
+    """The first prepared images, back in a range that can be seen."""
     return [
         {"body": _png(image), "label": _label(target, fitted)} for image, target in zip(images, targets, strict=True)
     ]
