@@ -51,6 +51,7 @@ def second(wide: Stage, hosts: NetworkHosts) -> Iterator[RayNode]:
     wide.server.wait("both nodes", lambda: len(wide.server.nodes) == TWO_NODES)
     yield node
     node.close()
+    wide.server.wait("the end of the second node", lambda: len(wide.server.nodes) == 1)  # or the next test counts it
 
 
 def test_data_are_prepared_on_every_node_of_a_gang_and_made_once_where_they_share_a_directory(
@@ -62,7 +63,8 @@ def test_data_are_prepared_on_every_node_of_a_gang_and_made_once_where_they_shar
         wide.server.wait("a word of both nodes", lambda: len(preparing(wide, key)) == TWO_NODES)
         assert len(wide.ranks()) == TWO_NODES
     assert wide.server.wait_ended(key).outcome == "succeeded"
-    assert any("checking every row" in each for each in preparing(wide, key))
+    ready = {each.partition(",")[0] for each in preparing(wide, key) if "report.html" in each}
+    assert ready == {f"the data are ready on {node.host}" for node in wide.server.nodes}
     assert len(list(out.glob("*/manifest.json"))) == 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,10 +36,11 @@ def python(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def keeper(tmp_path: Path) -> Iterator[Keeper]:
-    keeper = Keeper(NodeDirs(str(tmp_path / "n"), "node-1"), os.getpid())
-    yield keeper
-    keeper.close()
+def keeper() -> Iterator[Keeper]:
+    with tempfile.TemporaryDirectory(prefix="et-") as short:  # a socket's path has at most 107 bytes
+        keeper = Keeper(NodeDirs(short, "node-1"), os.getpid())
+        yield keeper
+        keeper.close()
 
 
 def test_runs_with_and_without_gpus_have_a_zygote_each(keeper: Keeper, python: Path) -> None:
