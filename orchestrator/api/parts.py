@@ -18,7 +18,7 @@ from orchestrator.control.fleet import Fleet
 from orchestrator.control.sweeps import Sweeps
 from orchestrator.core import lifecycle, money
 from orchestrator.core.observations import Progress
-from orchestrator.core.runs import Attempt, Queued, Run
+from orchestrator.core.runs import Attempt, Queued, Reason, Run
 from orchestrator.errors import InvalidSpec, Problem
 from orchestrator.ports import BundleStore, Clock, LogStore, Store, Wakeups
 from orchestrator.protocol import convert
@@ -56,11 +56,10 @@ class Parts:
             raise bad_request("run", run, "the id or the name of a run is needed")
         return await self.blocking(self.store.run, caller().scope(project), run)
 
-    def present(self, run: Run) -> Run:
-        """The run with the reason of the last scheduling pass, which is not worth a write to the store."""
-        if isinstance(run.state, Queued) and (reason := self.board.reason(run.id)) is not None:
-            return replace(run, state=replace(run.state, reason=reason))
-        return run
+    def reason(self, run: Run) -> Reason:
+        """Of a queued run, that of the last scheduling pass, which is not worth a write to the store."""
+        newest = self.board.reason(run.id) if isinstance(run.state, Queued) else None
+        return newest or run.state.reason
 
     def progress(self, run: Run) -> Progress | None:
         """Of the current attempt only."""
@@ -81,7 +80,10 @@ class Parts:
 
     def summary(self, run: Run) -> pb.Run:
         return convert.run_summary(
-            self.present(run), liveness=self.fleet.liveness(run), progress=None if run.terminal else self.progress(run)
+            run,
+            reason=self.reason(run),
+            liveness=self.fleet.liveness(run),
+            progress=None if run.terminal else self.progress(run),
         )
 
     def detail(self, run: Run) -> pb.Run:
@@ -94,7 +96,8 @@ class Parts:
             ledger = lifecycle.ledger(run, workers=shape.workers, now=self.clock.now(), live=live)
             cost = money.cost(shape, self.settings.prices, ledger)
         return convert.run_detail(
-            self.present(run),
+            run,
+            reason=self.reason(run),
             ledger=ledger,
             liveness=self.fleet.liveness(run),
             progress=progress,

@@ -58,7 +58,7 @@ class RunFeed:
     def _look(self, run: Run) -> tuple[object, ...]:
         """What makes an update worth sending when it differs."""
         parts = self._parts
-        return run.version, parts.present(run).state.reason, parts.fleet.liveness(run), parts.progress(run)
+        return run.version, parts.reason(run), parts.fleet.liveness(run), parts.progress(run)
 
     async def _events(self, run_id: str) -> pb.EventsResponse:
         page = await events_page(self._parts, run_id, self._after, EVENTS_AT_ONCE)

@@ -55,15 +55,18 @@ def from_proto(message: Message, cls: type[T]) -> T:
 # ---- runs, by hand --------------------------------------------------------------------------------------------------
 
 
-def run_summary(run: Run, *, liveness: str = "unknown", progress: Progress | None = None) -> pb.Run:
-    """A run as lists show it: without its run file and its attempts."""
+def run_summary(
+    run: Run, *, reason: Reason | None = None, liveness: str = "unknown", progress: Progress | None = None
+) -> pb.Run:
+    """A run as lists show it: without its run file and its attempts. `reason`: a newer one than the run's own."""
     state, spent = run.state, run.spent
+    why = reason or state.reason
     message = pb.Run(
         id=run.id,
         project=run.project,
         name=run.name,
         state=state.kind,
-        reason=pb.Reason(code=state.reason.code, message=state.reason.message),
+        reason=pb.Reason(code=why.code, message=why.message),
         liveness=liveness,
         queue=run.queue,
         priority=run.priority,
@@ -91,12 +94,13 @@ def run_detail(
     run: Run,
     *,
     ledger: Ledger,
+    reason: Reason | None = None,
     liveness: str = "unknown",
     progress: Progress | None = None,
     cost: Amount | None = None,
 ) -> pb.Run:
     """A run with all that is known of it. `ledger` is that of the whole run, queued time included."""
-    message = run_summary(run, liveness=liveness, progress=progress)
+    message = run_summary(run, reason=reason, liveness=liveness, progress=progress)
     message.spec_json = dump_spec(run.spec)
     message.attempts.extend(to_proto(attempt, pb.Attempt) for attempt in run.attempts)
     message.ledger.CopyFrom(to_proto(ledger, pb.Ledger))
