@@ -10,7 +10,7 @@ PROTO := orchestrator/protocol/v1
 demo: setup  ## train digits on two ranks, kill one in the middle, see it recover
 	$(BIN)/python -m deploy.demo
 
-test: setup system-packages lint  ## everything that must hold, about 12 minutes on 2 cores
+test: setup system-packages lint  ## everything that must hold, 13 minutes on 2 cores
 	$(BIN)/pytest --numprocesses 2
 
 setup: $(INSTALLED)
