@@ -18,6 +18,7 @@ from typing import Any
 import ray
 
 from orchestrator.cluster.attendant import Line
+from orchestrator.cluster.search_line import Address, DriverOrder
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.observations import (
     AttemptEnded,
@@ -155,23 +156,17 @@ class SearchAttendant:
 
     def _order_of_driver(self) -> str:
         order = self.order
-        address = {
-            "server": self._server,
-            "token": order.driver_token,
-            "ca_cert": str(self._ca_cert) if self._ca_cert is not None else None,
-            "project": order.project,
-            "sweep": order.run_id,
-            "attempt": order.attempt,
-        }
-        context = ray.get_runtime_context()
-        return json.dumps(
-            {
-                "address": address,
-                "document": order.spec,
-                "ray_address": context.gcs_address,
-                "node_ip": str(ray.util.get_node_ip_address()),  # type: ignore[no-untyped-call]
-            }
+        address = Address(
+            server=self._server,
+            token=order.driver_token,
+            ca_cert=str(self._ca_cert) if self._ca_cert is not None else None,
+            project=order.project,
+            sweep=order.run_id,
+            attempt=order.attempt,
         )
+        gcs_address = ray.get_runtime_context().gcs_address
+        node_ip = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+        return DriverOrder(address, order.spec, gcs_address, node_ip).to_json()
 
     async def _hear(self, driver: asyncio.subprocess.Process) -> dict[str, Any] | None:
         assert driver.stdout is not None

@@ -17,14 +17,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import IO, Any
 
 import ray
 from ray import tune
 from ray.tune import Callback, Stopper
 
-from orchestrator.cluster.search_line import Address, SearchLine
+from orchestrator.cluster.search_line import DriverOrder, SearchLine
 from orchestrator.cluster.search_points import Points
 from orchestrator.cluster.search_schedulers import milestones, scheduler
 from orchestrator.cluster.search_trial import SweepTrial
@@ -45,24 +44,6 @@ _QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
-
-
-@dataclass(frozen=True)
-class DriverOrder:
-    """What the agent starts a driver with."""
-
-    address: Address
-    document: Mapping[str, Any]  # the sweep's run file
-    ray_address: str
-    node_ip: str  # trials' actors stay beside the driver: they hold nothing, and reach the server from here
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> DriverOrder:
-        raw = json.loads(text)
-        return cls(**{**raw, "address": Address(**raw["address"])})
 
 
 class Watch:

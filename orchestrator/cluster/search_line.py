@@ -6,12 +6,13 @@ import json
 import random
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
 
+from orchestrator.cluster.channel import CHANNEL_OPTIONS
 from orchestrator.core.sweeps import Sweep
 from orchestrator.errors import EvertrainError, Refused, Unauthenticated
 from orchestrator.protocol.sweeps import sweep_of
@@ -24,14 +25,6 @@ CALL_S = 30.0
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 3.0
 _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-_OPTIONS = (
-    ("grpc.max_receive_message_length", 64 * 2**20),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.enable_retries", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-)
 
 
 @dataclass(frozen=True)
@@ -44,6 +37,24 @@ class Address:
     project: str
     sweep: str
     attempt: int
+
+
+@dataclass(frozen=True)
+class DriverOrder:
+    """What the agent starts a driver with."""
+
+    address: Address
+    document: Mapping[str, Any]  # the sweep's run file
+    ray_address: str
+    node_ip: str  # trials' actors stay beside the driver: they hold nothing, and reach the server from here
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> DriverOrder:
+        raw = json.loads(text)
+        return cls(**{**raw, "address": Address(**raw["address"])})
 
 
 class SearchLine:
@@ -127,6 +138,6 @@ def _pauses() -> Iterator[float]:
 
 def _open(address: Address) -> grpc.Channel:
     if address.ca_cert is None:
-        return grpc.insecure_channel(address.server, _OPTIONS)
+        return grpc.insecure_channel(address.server, CHANNEL_OPTIONS)
     certificate = Path(address.ca_cert).read_bytes()
-    return grpc.secure_channel(address.server, grpc.ssl_channel_credentials(certificate), _OPTIONS)
+    return grpc.secure_channel(address.server, grpc.ssl_channel_credentials(certificate), CHANNEL_OPTIONS)

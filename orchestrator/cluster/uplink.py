@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from orchestrator.cluster.channel import CHANNEL_OPTIONS
 from orchestrator.cluster.epochs import OlderEpoch
 from orchestrator.cluster.gang_messages import Superseded
 from orchestrator.cluster.outgoing import Outgoing
@@ -27,14 +28,6 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 5.0
-_CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", 64 * 2**20),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.enable_retries", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-)
 _FINAL = {
     grpc.StatusCode.UNAUTHENTICATED: "the server does not know this token",
     grpc.StatusCode.PERMISSION_DENIED: "this token may not attach the cluster",
@@ -161,6 +154,6 @@ def _asked_to_end() -> bool:
 
 def _open(server: str, ca_cert: Path | None) -> grpc.aio.Channel:
     if ca_cert is None:
-        return grpc.aio.insecure_channel(server, options=_CHANNEL_OPTIONS)
+        return grpc.aio.insecure_channel(server, options=CHANNEL_OPTIONS)
     credentials = grpc.ssl_channel_credentials(ca_cert.read_bytes())
-    return grpc.aio.secure_channel(server, credentials, options=_CHANNEL_OPTIONS)
+    return grpc.aio.secure_channel(server, credentials, options=CHANNEL_OPTIONS)
