@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from orchestrator.core.records import (
     Checkpoint,
@@ -205,6 +205,49 @@ class BundleStore(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Observed:
+    """What a replica said of live traffic in one go, as it is kept."""
+
+    number: int  # 1, 2, ... in each monitor, in the order of arrival; 0 in a draft: the store counts
+    at: float  # received, by the server's clock
+    source: str  # the replica
+    seq: int  # from 1 in each source
+    kind: Literal["rows", "labels", "sketch"]
+    version: int  # of the model that answered; 0: not known
+    rows: int
+    data: bytes  # an Arrow IPC stream (`drift/batches.py`); of a sketch, a serialized TableSummary
+
+
+class ObservationStore(Protocol):
+    """Live traffic by monitor, which is a project and a model: a journal that the judging loop reads from a cursor.
+
+    Calls block; every one is safe from several threads. Raises Refused for a project or a model that is no name, and
+    StorageFailed.
+    """
+
+    def append(self, project: str, model: str, batches: Sequence[Observed]) -> None:
+        """Durable when it returns: it survives `kill -9` and loss of power. A (source, seq) that was kept before is dropped
+        silently, also one that came out of order; of one source, a seq 512 or more below its highest counts as such. Beyond
+        the monitor's size limit the oldest batches go, read or not.
+        """
+        ...
+
+    def read(self, project: str, model: str, *, after: int, limit_rows: int = 50_000) -> list[Observed]:
+        """In order of number, those above `after`: as many as have `limit_rows` rows together, and one at least where there
+        is any. Numbers that are missing in the answer have gone, and will not come.
+        """
+        ...
+
+    def rows(self, project: str, model: str, *, since: int = 0) -> int:
+        """Rows of the batches above number `since` that are still kept; labels are no rows."""
+        ...
+
+    def last(self, project: str, model: str) -> int:
+        """The highest number ever given; 0 for none."""
+        ...
+
+
 class Prunable(Protocol):
     """What keeps files for long. Calls block."""
 
@@ -217,7 +260,7 @@ class Wakeups(Protocol):
     """Events only wake; a lost one costs delay, never correctness."""
 
     def notify(self, topic: str) -> None:
-        """Topics: "runs" (something to schedule), "run:<id>", "logs:<id>"."""
+        """Topics: "runs" (something to schedule), "run:<id>", "logs:<id>", "observed" (rows of some monitor)."""
         ...
 
     def wait(self, topic: str, timeout_s: float) -> AsyncGenerator[None, None]:

@@ -56,6 +56,7 @@ RULES: Mapping[str, Role | str] = {
     "/evertrain.v1.Models/SetAlias": Role.USER,
     "/evertrain.v1.Models/Facts": Role.VIEWER,
     "/evertrain.v1.Models/PutFact": Role.USER,
+    "/evertrain.v1.Monitors/Observe": Role.USER,
     "/evertrain.v1.Tokens/Create": Role.ADMIN,
     "/evertrain.v1.Tokens/List": Role.ADMIN,
     "/evertrain.v1.Tokens/Revoke": Role.ADMIN,

@@ -851,6 +851,32 @@ class PutFactRequest(_message.Message):
     json: str
     def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., fact: _Optional[str] = ..., json: _Optional[str] = ...) -> None: ...
 
+class ObserveRequest(_message.Message):
+    __slots__ = ("project", "model", "source", "seq", "kind", "version", "data")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    model: str
+    source: str
+    seq: int
+    kind: str
+    version: int
+    data: bytes
+    def __init__(self, project: _Optional[str] = ..., model: _Optional[str] = ..., source: _Optional[str] = ..., seq: _Optional[int] = ..., kind: _Optional[str] = ..., version: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class ObserveReply(_message.Message):
+    __slots__ = ("seq", "refused")
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    refused: str
+    def __init__(self, seq: _Optional[int] = ..., refused: _Optional[str] = ...) -> None: ...
+
 class CreateTokenRequest(_message.Message):
     __slots__ = ("name", "project", "role", "expires_s")
     NAME_FIELD_NUMBER: _ClassVar[int]

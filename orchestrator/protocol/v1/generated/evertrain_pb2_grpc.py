@@ -995,6 +995,86 @@ class Models:
             _registered_method=True)
 
 
+class MonitorsStub:
+    """---- monitors ------------------------------------------------------------------------------------------------------
+
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Observe = channel.stream_stream(
+                '/evertrain.v1.Monitors/Observe',
+                request_serializer=evertrain__pb2.ObserveRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.ObserveReply.FromString,
+                _registered_method=True)
+
+
+class MonitorsServicer:
+    """---- monitors ------------------------------------------------------------------------------------------------------
+
+    """
+
+    def Observe(self, request_iterator, context):
+        """Live traffic up. Each batch is answered once it is durable, or with words that say why it never will be; the stream
+        goes on either way. Sent again, a batch that was kept is answered and kept once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_MonitorsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Observe': grpc.stream_stream_rpc_method_handler(
+                    servicer.Observe,
+                    request_deserializer=evertrain__pb2.ObserveRequest.FromString,
+                    response_serializer=evertrain__pb2.ObserveReply.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'evertrain.v1.Monitors', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('evertrain.v1.Monitors', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Monitors:
+    """---- monitors ------------------------------------------------------------------------------------------------------
+
+    """
+
+    @staticmethod
+    def Observe(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/evertrain.v1.Monitors/Observe',
+            evertrain__pb2.ObserveRequest.SerializeToString,
+            evertrain__pb2.ObserveReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class TokensStub:
     """---- tokens and secrets --------------------------------------------------------------------------------------------
 
