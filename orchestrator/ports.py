@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Container, Iterable, Mapping, Sequen
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from orchestrator.core.decisions import DecisionRecord, Order
 from orchestrator.core.records import (
     Checkpoint,
     Cluster,
@@ -164,6 +165,34 @@ class Store(Protocol):
 
     def clusters(self) -> list[Cluster]: ...
 
+    def record_decision(self, draft: DecisionRecord) -> DecisionRecord:
+        """Keep it under the model's next number, and answer it as stored. Idempotent by (project, model, `draft.key`): a
+        decision that is there is answered as it stands now.
+        """
+        ...
+
+    def change_decision(self, record: DecisionRecord) -> DecisionRecord | None:
+        """Compare and set: where the stored revision is still `record.revision`, write it with revision + 1 and answer it;
+        otherwise write nothing and answer None.
+        """
+        ...
+
+    def decisions(
+        self, project: str, model: str, *, accepted: bool = False, below: int | None = None, limit: int = 100
+    ) -> list[DecisionRecord]:
+        """Newest first, those whose number is lower than `below`. `accepted`: only those that started a retraining, or ask
+        to. `limit` is held within 1 and 1,000.
+        """
+        ...
+
+    def decision(self, project: str, model: str, number: int) -> DecisionRecord:
+        """Raises NotFound."""
+        ...
+
+    def open_decisions(self) -> list[DecisionRecord]:
+        """Of every project: those with something still to be done, awaited or announced, by project, model and number."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -245,6 +274,35 @@ class ObservationStore(Protocol):
 
     def last(self, project: str, model: str) -> int:
         """The highest number ever given; 0 for none."""
+        ...
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Labelled rows that stay as they are. `lineage`: JSON, what they are and where they came from."""
+
+    url: str  # of a directory: what `data.source` of a run file may name
+    rows: int
+    columns: tuple[str, ...]  # features and label
+    lineage: Mapping[str, Any]
+
+
+class SnapshotStore(Protocol):
+    """Training data made of live traffic. Calls block."""
+
+    def take(self, project: str, model: str, number: int, order: Order, *, label: str) -> Snapshot:
+        """The labelled rows among the batches up to `order.upto`, features by their names and the label as `label`; taken
+        once for each (project, model, number), and answered as it was afterwards. Raises Refused where no row has a label,
+        StorageFailed.
+        """
+        ...
+
+
+class Webhooks(Protocol):
+    """Whoever wants to hear of retrainings. Calls block."""
+
+    def tell(self, record: DecisionRecord) -> bool:
+        """Whether every receiver has taken it. Never raises: a receiver that is down is told again later."""
         ...
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from orchestrator.core.decisions import DecisionRecord
 from orchestrator.core.records import Checkpoint, Cluster, EventDraft, ModelVersion
 from orchestrator.core.runs import Attempt, Event, Run
 
@@ -21,6 +22,7 @@ _ATTEMPTS = TypeAdapter(tuple[Attempt, ...])
 _CHECKPOINT = TypeAdapter(Checkpoint)
 _MODEL = TypeAdapter(ModelVersion)
 _CLUSTER = TypeAdapter(Cluster)
+_DECISION = TypeAdapter(DecisionRecord)
 _spelled_out = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -105,6 +107,14 @@ def cluster_record(cluster: Cluster) -> str:
 
 def cluster(record: str) -> Cluster:
     return _CLUSTER.validate_python(_read(record))
+
+
+def decision_record(decision: DecisionRecord) -> str:
+    return _text(_DECISION, decision)
+
+
+def decision(record: str) -> DecisionRecord:
+    return _DECISION.validate_python(_read(record))
 
 
 def copy_spec(spec: Mapping[str, Any]) -> dict[str, Any]:

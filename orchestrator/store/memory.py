@@ -8,13 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.core import lifecycle
+from orchestrator.core.decisions import DecisionRecord
 from orchestrator.core.records import Checkpoint, Cluster, EventDraft, ModelVersion, RunFilter, Submission, Token
 from orchestrator.core.runs import STATE_NAMES, Event, Run
 from orchestrator.core.words import in_project
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.ports import Change, Page, Submitted
 from orchestrator.store import codec, paging
-from orchestrator.store.names import refuse_ambiguous
+from orchestrator.store.names import no_decision, refuse_ambiguous
 
 
 class MemoryStore:
@@ -32,6 +33,7 @@ class MemoryStore:
         self._tokens: dict[str, Token] = {}
         self._secrets: dict[tuple[str, str], str] = {}
         self._clusters: dict[str, Cluster] = {}
+        self._decisions: dict[tuple[str, str], list[DecisionRecord]] = {}  # by project and model, in order of number
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -246,6 +248,45 @@ class MemoryStore:
         with self._lock:
             return [self._clusters[name] for name in sorted(self._clusters)]
 
+    # ---- decisions --------------------------------------------------------------------------------------------------
+
+    def record_decision(self, draft: DecisionRecord) -> DecisionRecord:
+        with self._lock:
+            mine = self._decisions.setdefault((draft.project, draft.model), [])
+            for each in mine:
+                if each.key == draft.key:
+                    return each
+            mine.append(_decision_as_stored(replace(draft, number=len(mine) + 1)))
+            return mine[-1]
+
+    def change_decision(self, record: DecisionRecord) -> DecisionRecord | None:
+        with self._lock:
+            mine = self._decisions.get((record.project, record.model), [])
+            if not 1 <= record.number <= len(mine) or mine[record.number - 1].revision != record.revision:
+                return None
+            changed = _decision_as_stored(replace(record, revision=record.revision + 1))
+            mine[record.number - 1] = changed
+            return changed
+
+    def decisions(
+        self, project: str, model: str, *, accepted: bool = False, below: int | None = None, limit: int = 100
+    ) -> list[DecisionRecord]:
+        with self._lock:
+            mine = list(reversed(self._decisions.get((project, model), [])))
+        found = [each for each in mine if each.accepted or not accepted]
+        return [each for each in found if below is None or each.number < below][: paging.size(limit)]
+
+    def decision(self, project: str, model: str, number: int) -> DecisionRecord:
+        with self._lock:
+            mine = self._decisions.get((project, model), [])
+            if not 1 <= number <= len(mine):
+                raise no_decision(project, model, number)
+            return mine[number - 1]
+
+    def open_decisions(self) -> list[DecisionRecord]:
+        with self._lock:
+            return [each for key in sorted(self._decisions) for each in self._decisions[key] if each.pending]
+
 
 def _shown(run: Run, where: RunFilter) -> bool:
     return (
@@ -260,3 +301,7 @@ def _shown(run: Run, where: RunFilter) -> bool:
 
 def _as_stored(value: Any) -> Any:
     return codec.fact(codec.fact_record(value))
+
+
+def _decision_as_stored(record: DecisionRecord) -> DecisionRecord:
+    return codec.decision(codec.decision_record(record))

@@ -1,4 +1,4 @@
-"""Names are a project's own: over all projects a name may be nobody's in particular."""
+"""What is said where a name or a number is nobody's, or over all projects nobody's in particular."""
 
 from __future__ import annotations
 
@@ -16,3 +16,7 @@ def refuse_ambiguous(name: str, projects: Collection[str]) -> None:
     known = sorted(projects)
     shown = ", ".join(known[:_SHOWN]) + (f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else "")
     raise Refused(f"several projects have a run {name!r} ({shown}): say which by --project, or give the run's id")
+
+
+def no_decision(project: str, model: str, number: int) -> NotFound:
+    return NotFound(f"no decision {number} on {model!r} in project {project!r}: see `evertrain monitor decisions {model}`")

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, Select, delete, func, insert, select, tuple_, update
+from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from orchestrator.core import lifecycle
+from orchestrator.core.decisions import DecisionRecord
 from orchestrator.core.records import Checkpoint, Cluster, ModelVersion, Role, RunFilter, Submission, Token
 from orchestrator.core.runs import STATE_NAMES, TERMINAL_NAMES, Event, Run
 from orchestrator.core.words import in_project
@@ -20,11 +21,12 @@ from orchestrator.ports import Change, Page, Submitted
 from orchestrator.store import codec, listing, migrations, paging
 from orchestrator.store.engines import Engines, open_engines
 from orchestrator.store.foreign_errors import translated
-from orchestrator.store.names import refuse_ambiguous
+from orchestrator.store.names import no_decision, refuse_ambiguous
 from orchestrator.store.sealing import SecretBox
 from orchestrator.store.tables import (
     checkpoints,
     clusters,
+    decisions,
     events,
     model_aliases,
     model_facts,
@@ -269,6 +271,39 @@ class SqlStore:
         query = select(clusters.c.record).order_by(clusters.c.name)
         return [codec.cluster(record) for record in self._read(lambda c: c.scalars(query).all())]
 
+    # ---- decisions --------------------------------------------------------------------------------------------------
+
+    def record_decision(self, draft: DecisionRecord) -> DecisionRecord:
+        return self._writer.write(lambda connection: _record_decision(connection, draft))
+
+    def change_decision(self, record: DecisionRecord) -> DecisionRecord | None:
+        changed = replace(record, revision=record.revision + 1)
+        columns = _decision_columns(changed)
+        same = (_this_decision(record), decisions.c.revision == record.revision)
+        done = update(decisions).where(*same).values(**columns)
+        return changed if self._writer.write(lambda connection: connection.execute(done).rowcount) else None
+
+    def decisions(
+        self, project: str, model: str, *, accepted: bool = False, below: int | None = None, limit: int = 100
+    ) -> list[DecisionRecord]:
+        mine = [decisions.c.project == project, decisions.c.model == model]
+        mine += [decisions.c.accepted] if accepted else []
+        mine += [decisions.c.number < below] if below is not None else []
+        query = select(decisions.c.record).where(*mine).order_by(decisions.c.number.desc()).limit(paging.size(limit))
+        return [codec.decision(record) for record in self._read(lambda c: c.scalars(query).all())]
+
+    def decision(self, project: str, model: str, number: int) -> DecisionRecord:
+        wanted = (decisions.c.project == project, decisions.c.model == model, decisions.c.number == number)
+        record = self._read(lambda connection: connection.scalar(select(decisions.c.record).where(*wanted)))
+        if record is None:
+            raise no_decision(project, model, number)
+        return codec.decision(record)
+
+    def open_decisions(self) -> list[DecisionRecord]:
+        order = (decisions.c.project, decisions.c.model, decisions.c.number)
+        query = select(decisions.c.record).where(decisions.c.pending).order_by(*order)
+        return [codec.decision(record) for record in self._read(lambda c: c.scalars(query).all())]
+
 
 # ---- submitting ----------------------------------------------------------------------------------------------------
 
@@ -425,6 +460,30 @@ def _note(connection: Connection, project: str, name: str, version: int, fact: s
 def _point(connection: Connection, project: str, name: str, version: int, alias: str) -> None:
     row = {"project": project, "name": name, "alias": alias, "version": version}
     _upsert(connection, model_aliases, row, ("version",))
+
+
+def _record_decision(connection: Connection, draft: DecisionRecord) -> DecisionRecord:
+    mine = (decisions.c.project == draft.project, decisions.c.model == draft.model)
+    key, because = draft.key
+    known = select(decisions.c.record).where(*mine, decisions.c.key == key, decisions.c.because == because)
+    record = connection.scalar(known)
+    if record is not None:
+        return codec.decision(record)
+    last = connection.scalar(select(func.max(decisions.c.number)).where(*mine)) or 0
+    made = replace(draft, number=last + 1)
+    row = {"project": made.project, "model": made.model, "number": made.number, "key": key, "because": because}
+    connection.execute(insert(decisions), {**row, "accepted": made.accepted, **_decision_columns(made)})
+    return made
+
+
+def _decision_columns(record: DecisionRecord) -> dict[str, Any]:
+    """Those that change with it."""
+    return {"pending": record.pending, "revision": record.revision, "record": codec.decision_record(record)}
+
+
+def _this_decision(record: DecisionRecord) -> Any:
+    same = (decisions.c.project == record.project, decisions.c.model == record.model)
+    return and_(*same, decisions.c.number == record.number)
 
 
 def _insert(connection: Connection, table: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Double,
     ForeignKey,
@@ -177,4 +178,22 @@ clusters = Table(
     Column("name", Word, primary_key=True),
     Column("epoch", BigInteger, nullable=False),
     Column("record", Text, nullable=False),
+)
+
+# One row a decision on retraining; `key` and `because` are those of DecisionRecord.key. `pending`: something of it is still
+# to be done, awaited or announced.
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("project", Word, primary_key=True),
+    Column("model", Word, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("key", Word, nullable=False),
+    Column("because", Word, nullable=False),
+    Column("accepted", Boolean, nullable=False),
+    Column("pending", Boolean, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("record", Text, nullable=False),
+    UniqueConstraint("project", "model", "key", "because"),
+    Index(None, "pending", "project", "model", "number"),
 )

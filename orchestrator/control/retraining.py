@@ -1,0 +1,241 @@
+"""Retraining: what asks for it is decided on and written down, and what was accepted is carried out, once.
+
+The record of a decision is the only memory. A pass takes each open one a step further; a server that was killed between two
+steps finds the record as it was, and takes the step again: the snapshot is taken under the decision's number and the run is
+submitted under the trigger's key, so that both are what they were.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from orchestrator.control.challengers import Challengers
+from orchestrator.control.commands import Commands, SubmitCommand
+from orchestrator.control.model_versions import champion_of
+from orchestrator.core.decisions import DecisionRecord, Order, Standing, became, draft, occasion, past
+from orchestrator.core.monitors import Monitor
+from orchestrator.core.retraining import Action, Cause, Decision, Policy, Situation, Trigger, decide, due
+from orchestrator.core.words import counted
+from orchestrator.errors import Conflict, EvertrainError, InvalidSpec, NotFound, Refused
+from orchestrator.ports import Clock, ObservationStore, SnapshotStore, Store, Wakeups
+from orchestrator.spec.retraining import alerts_of, label_of, policy_of, retraining_document
+from orchestrator.spec.search import put
+
+log = logging.getLogger(__name__)
+
+TOPIC = "retraining"
+LOOK_BACK = 1000  # retrainings of a model that a decision knows of: a month of them, and more
+_ALERT_S = 3600.0  # firings of one alert within the same hour are one occasion, however many series fire
+
+
+class Retraining:
+    """Safe from several threads. Every method blocks; an event loop calls it in a thread."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        commands: Commands,
+        observations: ObservationStore,
+        snapshots: SnapshotStore,
+        challengers: Challengers,
+        wakeups: Wakeups,
+        clock: Clock,
+    ) -> None:
+        self._store, self._commands, self._observations = store, commands, observations
+        self._snapshots, self._challengers = snapshots, challengers
+        self._wakeups, self._clock = wakeups, clock
+        self._lock = threading.Lock()  # one decision at a time: each must know what the last one accepted
+
+    # ---- what asks ---------------------------------------------------------------------------------------------------
+
+    def triggered(self, monitor: Monitor, trigger: Trigger, by: str = "") -> DecisionRecord:
+        """Decide, and keep the decision. The same trigger told again is the same decision."""
+        with self._lock:
+            known = self._store.decisions(monitor.project, monitor.model, accepted=True, limit=LOOK_BACK)
+            trigger = occasion(trigger, known)
+            told = next((each for each in known if each.trigger.key == trigger.key), None)
+            if told is not None:
+                return told
+            now = self._clock.now()
+            decision = decide(trigger, policy_of(monitor.settings), self._situation(monitor, known, now))
+            order = self._order(monitor) if decision.action is Action.RETRAIN else None
+            record = self._store.record_decision(draft(monitor.project, monitor.model, decision, order, by, now))
+        log.info("model %s, %s: %s", record.model, record.decision.because, record.decision.words)
+        self._wakeups.notify(TOPIC)
+        return record
+
+    def alert(self, name: str, labels: Mapping[str, str], at: float) -> list[DecisionRecord]:
+        """An alert fires, since `at`: what was decided for each monitor that retrains for it. Its labels `project` and
+        `model` narrow them down, where it has them.
+        """
+        answers = []
+        for monitor in self._store.monitors(labels.get("project") or "*"):
+            if labels.get("model", monitor.model) != monitor.model or name not in alerts_of(monitor.settings):
+                continue
+            words = labels.get("summary") or f"alert {name} fires"
+            trigger = Trigger(Cause.ALERT, f"alert/{name}/{at // _ALERT_S:.0f}", at, words)
+            answers.append(self.triggered(monitor, trigger, by="alert"))
+        return answers
+
+    def retrain(self, project: str, model: str, *, by: str, reason: str, key: str) -> DecisionRecord:
+        """A person asks; the same `key` is the same retraining. Raises NotFound for a model without a monitor."""
+        monitor = self._store.monitor(project, model)
+        words = f"{by} asked for it" + (f": {reason}" if reason else "")
+        return self.triggered(monitor, Trigger(Cause.MANUAL, f"manual/{key}", self._clock.now(), words), by)
+
+    def approve(self, project: str, model: str, number: int, *, by: str) -> DecisionRecord:
+        """Let a retraining that waits for approval begin. Idempotent. Raises NotFound, Refused for one that does not wait."""
+        monitor = self._store.monitor(project, model)
+        record = self._store.decision(monitor.project, model, number)
+        if record.accepted and record.order is not None:
+            return record
+        _insist_on(record, Standing.ASKED)
+        return self._answered(
+            became(record, Standing.ACCEPTED, f"approved by {by}", by=by, order=self._order(monitor), at=record.at)
+        )
+
+    def reject(self, project: str, model: str, number: int, *, by: str, reason: str) -> DecisionRecord:
+        """End one that waits, for approval or for its time. Idempotent. Raises NotFound, Refused."""
+        monitor = self._store.monitor(project, model)
+        record = self._store.decision(monitor.project, model, number)
+        if record.standing is Standing.REJECTED:
+            return record
+        _insist_on(record, Standing.ASKED, Standing.WAITING)
+        words = f"rejected by {by}" + (f": {reason}" if reason else "")
+        return self._answered(became(record, Standing.REJECTED, words, by=by))
+
+    def _answered(self, record: DecisionRecord) -> DecisionRecord:
+        changed = self._store.change_decision(record)
+        if changed is None:
+            raise Conflict(f"decision {record.name} was changed in the same moment: look at it again")
+        self._wakeups.notify(TOPIC)
+        return changed
+
+    # ---- what follows ------------------------------------------------------------------------------------------------
+
+    def one_pass(self) -> None:
+        """What time and data alone ask for, and each open decision one step further."""
+        for monitor in self._store.monitors("*"):
+            if not monitor.paused:
+                self._ask_whether_due(monitor)
+        for record in self._store.open_decisions():
+            try:
+                self._advance(record)
+            except EvertrainError as error:
+                log.error("decision %s stays %s for now: %s", record.name, record.standing, error)
+
+    def _ask_whether_due(self, monitor: Monitor) -> None:
+        policy = policy_of(monitor.settings)
+        if policy.schedule is None and policy.volume_rows is None:
+            return
+        known = self._store.decisions(monitor.project, monitor.model, accepted=True, limit=LOOK_BACK)
+        situation = self._situation(monitor, known, self._clock.now())
+        for trigger in due(policy, situation, monitor.created_at):
+            self.triggered(monitor, trigger)
+
+    def _advance(self, record: DecisionRecord) -> None:
+        match record.standing:
+            case Standing.WAITING:
+                changed = self._ask_again(record)
+            case Standing.ACCEPTED:
+                changed = self._submit(record)
+            case Standing.TRAINING:
+                changed = self._challengers.follow(record)
+            case Standing.PROBATION:
+                changed = self._challengers.watch(record)
+            case _:
+                return
+        if changed is not None and self._store.change_decision(changed) is not None:
+            log.info("decision %s is %s: %s", changed.name, changed.standing, changed.told[-1])
+            self._wakeups.notify(TOPIC)
+
+    def _ask_again(self, record: DecisionRecord) -> DecisionRecord | None:
+        now, waiting = self._clock.now(), record.decision
+        if waiting.again_at is not None and now < waiting.again_at:
+            return None
+        monitor = self._store.monitor(record.project, record.model)
+        with self._lock:
+            known = self._store.decisions(record.project, record.model, accepted=True, limit=LOOK_BACK)
+            decision = decide(record.trigger, policy_of(monitor.settings), self._situation(monitor, known, now))
+            if decision.because is waiting.because:
+                return _still_waiting(record, decision)
+            order = self._order(monitor) if decision.action is Action.RETRAIN else None
+            new = self._store.record_decision(draft(record.project, record.model, decision, order, record.by, now))
+        return became(record, Standing.CLOSED, f"decided again as #{new.number}: {decision.words}")
+
+    def _submit(self, record: DecisionRecord) -> DecisionRecord:
+        """Freeze the data and submit the run; done again after a crash, both are answered as they are."""
+        assert record.order is not None  # of what was accepted
+        now = self._clock.now()
+        try:
+            document, snapshot = self._document(record, record.order)
+            run = self._commands.submit([self._command(record, document)])[0].run
+        except (InvalidSpec, Refused, NotFound, Conflict) as error:
+            return became(record, Standing.FAILED, f"no run could be submitted: {error}", ended_at=now)
+        words = f"run {run.id} trains on {counted(snapshot['rows'], 'labelled row')}"
+        return became(record, Standing.TRAINING, words, run=run.id, data=snapshot)
+
+    def _document(self, record: DecisionRecord, order: Order) -> tuple[dict[str, Any], Mapping[str, Any]]:
+        """The run file, a function of the record alone, and the lineage of its data."""
+        base = self._store.run(record.project, order.base).spec
+        facts = self._store.facts(record.project, record.model, order.champion) if order.champion else {}
+        label = label_of(base, facts.get("profile") or {})
+        snapshot = self._snapshots.take(record.project, record.model, record.number, order, label=label)
+        if base.get("search"):
+            base = put(base, (facts.get("sweep") or {}).get("point") or {})
+        document = retraining_document(
+            base,
+            base["monitor"],
+            source=snapshot.url,
+            label=label,
+            champion=f"{record.model}@{order.champion}" if order.champion else "",
+        )
+        document = self._challengers.asked_to_prove(document, order, snapshot)
+        return document, {**snapshot.lineage, "url": snapshot.url, "rows": snapshot.rows}
+
+    def _command(self, record: DecisionRecord, document: Mapping[str, Any]) -> SubmitCommand:
+        return SubmitCommand(
+            project=record.project,
+            spec_text=json.dumps(document, sort_keys=True),
+            by=record.by or "monitor",
+            idempotency_key=f"retrain/{record.model}/{record.trigger.key}",
+        )
+
+    # ---- what is known -----------------------------------------------------------------------------------------------
+
+    def _situation(self, monitor: Monitor, known: list[DecisionRecord], now: float) -> Situation:
+        learned = max((each.order.upto for each in known if each.order is not None), default=0)
+        costs = [each.cost for each in known if each.cost > 0]
+        return Situation(
+            now=now,
+            new_rows=self._observations.rows(monitor.project, monitor.model, since=learned),
+            past=past(known),
+            expected_cost=costs[0] if costs else self._challengers.cost(monitor.project, monitor.run),
+        )
+
+    def _order(self, monitor: Monitor) -> Order:
+        champion = champion_of(self._store.models(monitor.project, monitor.model))
+        return Order(
+            base=monitor.run,
+            champion=champion.version if champion is not None else 0,
+            upto=self._observations.last(monitor.project, monitor.model),
+        )
+
+
+def _still_waiting(record: DecisionRecord, decision: Decision) -> DecisionRecord | None:
+    """None where nothing is new: how many rows are lacking changes by the second, and is told when it is decided again."""
+    if decision.again_at == record.decision.again_at:
+        return None
+    return replace(became(record, Standing.WAITING, decision.words), decision=decision)
+
+
+def _insist_on(record: DecisionRecord, *standings: Standing) -> None:
+    if record.standing not in standings:
+        told = f" ({record.told[-1]})" if record.told else ""
+        raise Refused(f"decision {record.name} is {record.standing}{told}: only what waits can be approved or rejected")
