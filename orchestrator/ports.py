@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from orchestrator.core.decisions import DecisionRecord, Order
+from orchestrator.core.monitors import Judgement, Monitor
 from orchestrator.core.records import (
     Checkpoint,
     Cluster,
@@ -46,6 +47,7 @@ class Change:
     checkpoints: tuple[Checkpoint, ...] = ()
     model: ModelVersion | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)  # of that model version, by name: JSON values
+    monitor: Monitor | None = None  # a draft: what shall watch that model from this version on
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,9 @@ class Store(Protocol):
         """Compare and set: where the stored version is still `change.run.version`, write it with version + 1 and append
         the events; answer the stored run. Otherwise write nothing for that change and answer None: load and think again.
         Changes are independent of one another; all of a call share one transaction.
+
+        A change with a `monitor` makes the version that it registers the model's champion, where there is none, and
+        brings the monitor as `core.monitors.brought` has it.
         """
         ...
 
@@ -133,6 +138,30 @@ class Store(Protocol):
 
     def put_fact(self, project: str, name: str, version: int, fact: str, value: Any) -> None:
         """Set or replace one of them. Raises NotFound."""
+        ...
+
+    def monitor(self, project: str, model: str) -> Monitor:
+        """Project "*" looks everywhere. Raises NotFound, and Refused for a model that several projects watch."""
+        ...
+
+    def monitors(self, project: str) -> list[Monitor]:
+        """Those of the project, "*": all; by model, then by project."""
+        ...
+
+    def put_monitor(self, monitor: Monitor) -> Monitor | None:
+        """Compare and set by `revision`: 0 inserts what is not there. Answers it as stored, with the next revision; None:
+        another change came first, and nothing was written.
+        """
+        ...
+
+    def record_judgements(self, monitor: Monitor, judgements: Sequence[Judgement]) -> Monitor | None:
+        """`put_monitor` together with what was judged, in their order: all of it or, where it answers None, nothing. The
+        newest KEPT_JUDGEMENTS of a monitor are kept.
+        """
+        ...
+
+    def judgements(self, project: str, model: str, *, below: int | None = None, limit: int = 100) -> list[Judgement]:
+        """Newest first, those whose number is lower than `below`; none of a monitor that is not there."""
         ...
 
     def add_token(self, token: Token) -> None: ...

@@ -8,7 +8,7 @@ from alembic import op
 from orchestrator.store.tables import Word
 
 revision = "decisions"
-down_revision = "0004"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 

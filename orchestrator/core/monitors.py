@@ -1,0 +1,57 @@
+"""What watches a model: the monitor, and the judgements that it has made.
+
+A monitor is one of (project, model). It comes into being with the first version that a run with `monitor:` registers, and
+judges live data against the profile of one version, its reference: that of the model's `champion`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+CHAMPION = "champion"
+"""The alias of the version that serves. A watched model always has one: the first version gets it by itself."""
+KEPT_JUDGEMENTS = 10_000
+"""The newest of each monitor; older ones go."""
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """`state` is the judging loop's own: what it has read, the windows that are open, what it remembers."""
+
+    project: str
+    model: str
+    settings: Mapping[str, Any]  # the section `monitor:` of its run file
+    run: str  # id of the run whose file brought them: a retraining starts from that file
+    reference: int  # the version whose profile live data are judged against
+    created_at: float
+    paused: str = ""  # why it judges nothing; empty: it watches
+    state: Mapping[str, Any] = field(default_factory=dict)
+    revision: int = 0  # grows by one with every change: compare and set
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What one window was judged to be. `evidence`: the numbers behind it, as JSON holds them."""
+
+    number: int  # 0 in a draft: the store counts, from 1 in each monitor
+    at: float
+    start: float
+    end: float
+    rows: int
+    status: str
+    severity: int  # 0 none, 1 minor, 2 moderate, 3 major
+    words: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+def brought(known: Monitor | None, draft: Monitor, champion: int) -> Monitor | None:
+    """The monitor as it shall be now that a run has registered another version: new, or with the settings of a file that
+    says something else. None: as it was. A retraining says what the file says that it started from, and changes nothing.
+    """
+    if known is None:
+        return replace(draft, reference=champion)
+    if known.settings == draft.settings:
+        return None
+    return replace(known, settings=draft.settings, run=draft.run)
