@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 from orchestrator.core.decisions import DecisionRecord, Order
 from orchestrator.core.monitors import Judgement, Monitor
 from orchestrator.core.records import (
+    AliasMove,
     Checkpoint,
     Cluster,
     EventDraft,
@@ -128,8 +129,30 @@ class Store(Protocol):
         """By name, then newest version first."""
         ...
 
-    def set_alias(self, project: str, name: str, version: int, alias: str) -> None:
-        """Move `alias` to that version, atomically. Raises NotFound."""
+    def move_alias(
+        self,
+        project: str,
+        name: str,
+        alias: str,
+        to: int,
+        *,
+        expected: int | None = None,
+        at: float,
+        by: str,
+        reason: str,
+        report: Mapping[str, Any] | None = None,
+    ) -> AliasMove | None:
+        """Compare and set: where `alias` stands on version `expected` (0: nowhere; None: wherever it stands), move it to
+        version `to` and append to the model's history, in one transaction; answer the move. None: it stands elsewhere, and
+        nothing was written. Where it stands on `to` already, nothing is written and the newest of its moves is answered, so
+        that a move may be repeated. Raises NotFound for a version that there is not.
+        """
+        ...
+
+    def alias_history(self, project: str, name: str, alias: str = "") -> list[AliasMove]:
+        """Newest first; "": of all aliases of the model. An alias of a version's draft has moved when that was registered.
+        Empty where there is no such model, and of aliases that have not moved since histories are kept.
+        """
         ...
 
     def facts(self, project: str, name: str, version: int) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from typing import Any
 
 from orchestrator.api.auth import caller
@@ -40,7 +41,8 @@ class ModelsService(rpc.ModelsServicer):
         if not _ALIAS.fullmatch(request.alias):
             raise bad_request("alias", request.alias, "must begin with a letter: lower-case letters, digits, '_', '-'")
         version = await self._find(caller().scope(request.project), request.name, str(request.version))
-        await parts.blocking(parts.store.set_alias, version.project, request.name, version.version, request.alias)
+        move = partial(parts.store.move_alias, at=parts.clock.now(), by=caller().name, reason="set by hand")
+        await parts.blocking(move, version.project, request.name, request.alias, version.version)
         changed = await self._find(version.project, request.name, str(version.version))
         return convert.to_proto(changed, pb.ModelVersion)
 

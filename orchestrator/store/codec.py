@@ -15,13 +15,14 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from orchestrator.core.decisions import DecisionRecord
 from orchestrator.core.monitors import Judgement, Monitor
-from orchestrator.core.records import Checkpoint, Cluster, EventDraft, ModelVersion
+from orchestrator.core.records import AliasMove, Checkpoint, Cluster, EventDraft, ModelVersion
 from orchestrator.core.runs import Attempt, Event, Run
 
 _RUN = TypeAdapter(Run)
 _ATTEMPTS = TypeAdapter(tuple[Attempt, ...])
 _CHECKPOINT = TypeAdapter(Checkpoint)
 _MODEL = TypeAdapter(ModelVersion)
+_ALIAS_MOVE = TypeAdapter(AliasMove)
 _CLUSTER = TypeAdapter(Cluster)
 _DECISION = TypeAdapter(DecisionRecord)
 _MONITOR = TypeAdapter(Monitor)
@@ -102,6 +103,14 @@ def fact(record: str) -> Any:
 
 def model(record: str, aliases: tuple[str, ...]) -> ModelVersion:
     return _MODEL.validate_python({**_read(record), "aliases": aliases})
+
+
+def alias_move_record(move: AliasMove) -> str:
+    return _text(_ALIAS_MOVE, move)
+
+
+def alias_move(record: str) -> AliasMove:
+    return _ALIAS_MOVE.validate_python(_read(record))
 
 
 def cluster_record(cluster: Cluster) -> str:

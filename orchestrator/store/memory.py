@@ -8,9 +8,20 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.core import lifecycle
+from orchestrator.core.aliases import CHAMPION
 from orchestrator.core.decisions import DecisionRecord
-from orchestrator.core.monitors import CHAMPION, KEPT_JUDGEMENTS, Judgement, Monitor, brought
-from orchestrator.core.records import Checkpoint, Cluster, EventDraft, ModelVersion, RunFilter, Submission, Token
+from orchestrator.core.monitors import KEPT_JUDGEMENTS, Judgement, Monitor, brought, first_champion
+from orchestrator.core.records import (
+    AliasMove,
+    Checkpoint,
+    Cluster,
+    EventDraft,
+    ModelVersion,
+    RunFilter,
+    Submission,
+    Token,
+    registered_with,
+)
 from orchestrator.core.runs import STATE_NAMES, Event, Run
 from orchestrator.core.words import in_project
 from orchestrator.errors import Conflict, NotFound
@@ -33,6 +44,7 @@ class MemoryStore:
         self._facts: dict[tuple[str, str, int], dict[str, Any]] = {}  # one entry for each version
         self._monitors: dict[tuple[str, str], Monitor] = {}
         self._judgements: dict[tuple[str, str], list[Judgement]] = {}
+        self._moves: dict[tuple[str, str], list[AliasMove]] = {}  # oldest first
         self._tokens: dict[str, Token] = {}
         self._secrets: dict[tuple[str, str], str] = {}
         self._clusters: dict[str, Cluster] = {}
@@ -164,7 +176,7 @@ class MemoryStore:
         versions.append(replace(draft, version=version, aliases=()))
         self._facts[(draft.project, draft.name, version)] = {fact: _as_stored(value) for fact, value in facts.items()}
         for alias in draft.aliases:
-            self.set_alias(draft.project, draft.name, version, alias)
+            self._move_alias(registered_with(draft, version, alias), None)
         if monitor is not None:
             self._watch(monitor, version)
 
@@ -173,7 +185,7 @@ class MemoryStore:
         champion = next((each.version for each in self._models[key] if CHAMPION in each.aliases), None)
         if champion is None:
             champion = version
-            self.set_alias(*key, version, CHAMPION)
+            self._move_alias(first_champion(draft, version), None)
         known = self._monitors.get(key)
         if (changed := brought(known, draft, champion)) is not None:
             self._monitors[key] = _as_kept(changed)
@@ -184,15 +196,45 @@ class MemoryStore:
             mine = [key for key in keys if project in ("*", key[0]) and name in ("", key[1])]
             return [version for key in mine for version in reversed(self._models[key])]
 
-    def set_alias(self, project: str, name: str, version: int, alias: str) -> None:
+    def move_alias(
+        self,
+        project: str,
+        name: str,
+        alias: str,
+        to: int,
+        *,
+        expected: int | None = None,
+        at: float,
+        by: str,
+        reason: str,
+        report: Mapping[str, Any] | None = None,
+    ) -> AliasMove | None:
         with self._lock:
-            versions = self._models.get((project, name), [])
-            if not 1 <= version <= len(versions):
-                raise NotFound(f"no version {version} of model {name!r} in project {project!r}")
-            for index, each in enumerate(versions):
-                kept = {kept for kept in each.aliases if kept != alias}
-                kept |= {alias} if each.version == version else set()
-                versions[index] = replace(each, aliases=tuple(sorted(kept)))
+            draft = AliasMove(project, name, 0, alias, to, 0, at, by, reason, _as_stored(dict(report or {})))
+            return self._move_alias(draft, expected)
+
+    def _move_alias(self, draft: AliasMove, expected: int | None) -> AliasMove | None:
+        self._facts_of(draft.project, draft.name, draft.version)
+        moves = self._moves.setdefault((draft.project, draft.name), [])
+        newest = next((each for each in reversed(moves) if each.alias == draft.alias), None)
+        stands = newest.version if newest is not None else 0
+        if newest is not None and stands == draft.version:
+            return newest
+        if expected not in (None, stands):
+            return None
+        move = replace(draft, number=len(moves) + 1, before=stands)
+        moves.append(move)
+        versions = self._models[draft.project, draft.name]
+        for index, each in enumerate(versions):
+            kept = {kept for kept in each.aliases if kept != draft.alias}
+            kept |= {draft.alias} if each.version == draft.version else set()
+            versions[index] = replace(each, aliases=tuple(sorted(kept)))
+        return move
+
+    def alias_history(self, project: str, name: str, alias: str = "") -> list[AliasMove]:
+        with self._lock:
+            moves = self._moves.get((project, name), [])
+            return [each for each in reversed(moves) if alias in ("", each.alias)]
 
     def facts(self, project: str, name: str, version: int) -> Mapping[str, Any]:
         with self._lock:

@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from orchestrator.core import lifecycle
+from orchestrator.core import lifecycle, records
+from orchestrator.core.aliases import CHAMPION
 from orchestrator.core.decisions import DecisionRecord
-from orchestrator.core.monitors import CHAMPION, KEPT_JUDGEMENTS, Judgement, Monitor, brought
-from orchestrator.core.records import Checkpoint, Cluster, ModelVersion, Role, RunFilter, Submission, Token
+from orchestrator.core.monitors import KEPT_JUDGEMENTS, Judgement, Monitor, brought, first_champion
+from orchestrator.core.records import AliasMove, Checkpoint, Cluster, ModelVersion, Role, RunFilter, Submission, Token
 from orchestrator.core.runs import STATE_NAMES, TERMINAL_NAMES, Event, Run
 from orchestrator.core.words import in_project
 from orchestrator.errors import Conflict, NotFound, Unavailable
@@ -25,6 +26,7 @@ from orchestrator.store.foreign_errors import translated
 from orchestrator.store.names import no_decision, refuse_ambiguous
 from orchestrator.store.sealing import SecretBox
 from orchestrator.store.tables import (
+    alias_moves,
     checkpoints,
     clusters,
     decisions,
@@ -185,12 +187,25 @@ class SqlStore:
             names += [row.alias] if row.alias is not None else []
         return [codec.model(record, tuple(names)) for record, names in found.values()]
 
-    def set_alias(self, project: str, name: str, version: int, alias: str) -> None:
-        def work(connection: Connection) -> None:
-            _insist_on_version(connection, project, name, version)
-            _point(connection, project, name, version, alias)
+    def move_alias(
+        self,
+        project: str,
+        name: str,
+        alias: str,
+        to: int,
+        *,
+        expected: int | None = None,
+        at: float,
+        by: str,
+        reason: str,
+        report: Mapping[str, Any] | None = None,
+    ) -> AliasMove | None:
+        draft = AliasMove(project, name, 0, alias, to, 0, at, by, reason, dict(report or {}))
+        return self._writer.write(lambda connection: _move_alias(connection, draft, expected))
 
-        self._writer.write(work)
+    def alias_history(self, project: str, name: str, alias: str = "") -> list[AliasMove]:
+        query = _moves_of(project, name, alias)
+        return [codec.alias_move(record) for record in self._read(lambda c: c.scalars(query).all())]
 
     def facts(self, project: str, name: str, version: int) -> Mapping[str, Any]:
         table = model_facts
@@ -479,7 +494,7 @@ def _register(
     record = codec.model_record(replace(draft, version=version))
     connection.execute(insert(table), {**mine, "version": version, "run_id": draft.run_id, "record": record})
     for alias in draft.aliases:
-        _point(connection, draft.project, draft.name, version, alias)
+        _move_alias(connection, records.registered_with(draft, version, alias), None)
     for fact, value in facts.items():
         _note(connection, draft.project, draft.name, version, fact, codec.fact_record(value))
     if monitor is not None:
@@ -497,7 +512,7 @@ def _watch(connection: Connection, draft: Monitor, version: int) -> None:
     )
     if champion is None:
         champion = version
-        _point(connection, draft.project, draft.model, version, CHAMPION)
+        _move_alias(connection, first_champion(draft, version), None)
     query = select(table.c.record, table.c.state).where(*(table.c[key] == value for key, value in mine.items()))
     row = connection.execute(query).first()
     changed = brought(codec.monitor(*row) if row is not None else None, draft, champion)
@@ -541,9 +556,34 @@ def _note(connection: Connection, project: str, name: str, version: int, fact: s
     _upsert(connection, model_facts, row, ("record",))
 
 
-def _point(connection: Connection, project: str, name: str, version: int, alias: str) -> None:
-    row = {"project": project, "name": name, "alias": alias, "version": version}
-    _upsert(connection, model_aliases, row, ("version",))
+def _move_alias(connection: Connection, draft: AliasMove, expected: int | None) -> AliasMove | None:
+    """The draft as a move, with its number and where the alias stood, written; see ports.Store.move_alias."""
+    project, name, alias = draft.project, draft.name, draft.alias
+    _insist_on_version(connection, project, name, draft.version)
+    mine = {"project": project, "name": name}
+    # Held until the end of the transaction, so that two servers on one PostgreSQL move the model's aliases in turn.
+    of_model = (models.c.project == project, models.c.name == name)
+    connection.execute(select(models.c.last_version).where(*of_model).with_for_update())
+    newest = connection.scalar(_moves_of(project, name, alias).limit(1))
+    before = codec.alias_move(newest) if newest is not None else None
+    stands = before.version if before is not None else 0
+    if before is not None and stands == draft.version:
+        return before
+    if expected not in (None, stands):
+        return None
+    last = connection.scalar(_moves_of(project, name, "").with_only_columns(alias_moves.c.number).limit(1)) or 0
+    move = replace(draft, number=last + 1, before=stands)
+    _upsert(connection, model_aliases, {**mine, "alias": alias, "version": move.version}, ("version",))
+    row = {**mine, "number": move.number, "alias": alias, "record": codec.alias_move_record(move)}
+    connection.execute(insert(alias_moves), row)
+    return move
+
+
+def _moves_of(project: str, name: str, alias: str) -> Select[Any]:
+    """Newest first; "": of all aliases."""
+    mine = [alias_moves.c.project == project, alias_moves.c.name == name]
+    mine += [alias_moves.c.alias == alias] if alias else []
+    return select(alias_moves.c.record).where(*mine).order_by(alias_moves.c.number.desc())
 
 
 def _record_decision(connection: Connection, draft: DecisionRecord) -> DecisionRecord:

@@ -135,6 +135,18 @@ model_aliases = Table(
     ),
 )
 
+# Where aliases stand is in `model_aliases`; how they came there is here, numbered within the model.
+alias_moves = Table(
+    "alias_moves",
+    metadata,
+    Column("project", Word, primary_key=True),
+    Column("name", Word, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("alias", Word, nullable=False),
+    Column("record", Text, nullable=False),
+    ForeignKeyConstraint(["project", "name"], ["models.project", "models.name"]),
+)
+
 model_facts = Table(
     "model_facts",
     metadata,

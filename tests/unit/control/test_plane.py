@@ -422,7 +422,7 @@ async def test_a_registered_model_is_begun_with_by_version_or_alias():
     await session.observe([observation(parent, what, seq=n) for n, what in enumerate(TRAINING, 1)])
     await session.observe([observation(parent, attempt_ended("succeeded"), seq=3)])
     (version,) = plane.store.models("default", "parent")
-    plane.store.set_alias("default", "parent", 1, "best")
+    plane.store.move_alias("default", "parent", "best", 1, at=1.0, by="ann", reason="")
     child = plane.submit("child", init_from={"model": "parent@best", "freeze": ["first.*"]})
     assert child.spec["init_from"]["checkpoint"] == version.checkpoint
     assert child.spec["init_from"]["freeze"] == ["first.*"]
