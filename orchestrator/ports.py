@@ -168,7 +168,9 @@ class Store(Protocol):
         ...
 
     def monitors(self, project: str) -> list[Monitor]:
-        """Those of the project, "*": all; by model, then by project."""
+        """Those of the project, "*": all; by model, then by project. Their `state`, which may be large, is empty: ask
+        `monitor` for it, and never put one of a listing.
+        """
         ...
 
     def put_monitor(self, monitor: Monitor) -> Monitor | None:

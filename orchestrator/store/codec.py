@@ -138,7 +138,7 @@ def monitor_columns(monitor: Monitor) -> dict[str, object]:
     }
 
 
-def monitor(record: str, state: str) -> Monitor:
+def monitor(record: str, state: str = "{}") -> Monitor:
     return _MONITOR.validate_python({**_read(record), "state": _read(state)})
 
 

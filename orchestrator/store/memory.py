@@ -252,7 +252,8 @@ class MemoryStore:
     # ---- monitors ---------------------------------------------------------------------------------------------------
 
     def monitor(self, project: str, model: str) -> Monitor:
-        found = [each for each in self.monitors(project) if each.model == model]
+        with self._lock:
+            found = [each for each in self._monitors.values() if each.model == model and project in ("*", each.project)]
         refuse_ambiguous(model, {each.project for each in found}, "monitored model")
         if not found:
             raise NotFound(f"no model {model!r} is watched{in_project(project)}: see `evertrain monitor list`")
@@ -260,7 +261,7 @@ class MemoryStore:
 
     def monitors(self, project: str) -> list[Monitor]:
         with self._lock:
-            mine = [each for each in self._monitors.values() if project in ("*", each.project)]
+            mine = [replace(each, state={}) for each in self._monitors.values() if project in ("*", each.project)]
         return sorted(mine, key=lambda each: (each.model, each.project))
 
     def put_monitor(self, monitor: Monitor) -> Monitor | None:

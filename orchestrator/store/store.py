@@ -231,19 +231,18 @@ class SqlStore:
     # ---- monitors ---------------------------------------------------------------------------------------------------
 
     def monitor(self, project: str, model: str) -> Monitor:
-        found = [codec.monitor(*row) for row in self._monitors(project, monitors.c.model == model)]
+        where = [monitors.c.model == model] + ([] if project == "*" else [monitors.c.project == project])
+        query = select(monitors.c.record, monitors.c.state).where(*where)
+        found = [codec.monitor(*row) for row in self._read(lambda connection: connection.execute(query).all())]
         refuse_ambiguous(model, {each.project for each in found}, "monitored model")
         if not found:
             raise NotFound(f"no model {model!r} is watched{in_project(project)}: see `evertrain monitor list`")
         return found[0]
 
     def monitors(self, project: str) -> list[Monitor]:
-        return [codec.monitor(*row) for row in self._monitors(project)]
-
-    def _monitors(self, project: str, *where: Any) -> Sequence[Any]:
-        mine = [*where] + ([] if project == "*" else [monitors.c.project == project])
-        query = select(monitors.c.record, monitors.c.state).where(*mine).order_by(monitors.c.model, monitors.c.project)
-        return self._read(lambda connection: connection.execute(query).all())
+        mine = [] if project == "*" else [monitors.c.project == project]
+        query = select(monitors.c.record).where(*mine).order_by(monitors.c.model, monitors.c.project)
+        return [codec.monitor(record) for record in self._read(lambda connection: connection.scalars(query).all())]
 
     def put_monitor(self, monitor: Monitor) -> Monitor | None:
         return self.record_judgements(monitor, ())

@@ -110,8 +110,10 @@ def test_a_monitor_comes_back_as_it_was_put(store: Store) -> None:
 
 def test_monitors_are_listed_by_model_and_found_in_their_project_only(store: Store) -> None:
     for project, model in [("b", "x"), ("a", "y"), ("a", "x")]:
-        put(store, monitor(project, model))
+        put(store, monitor(project, model, state={"cursor": 7}))
 
+    assert {bool(each.state) for each in store.monitors("*")} == {False}
+    assert store.monitor("a", "x").state == {"cursor": 7}
     assert [(each.model, each.project) for each in store.monitors("*")] == [("x", "a"), ("x", "b"), ("y", "a")]
     assert [each.model for each in store.monitors("b")] == ["x"]
     assert store.monitor("*", "y").project == "a"
