@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.core.money import Prices
@@ -27,6 +28,8 @@ _Seconds = Annotated[float, Field(gt=0)]
 _Price = Annotated[float, Field(ge=0)]
 _Days = Annotated[float, Field(gt=0)]
 _Bytes = Annotated[int, Field(gt=0)]
+
+_WEBHOOK = re.compile(r"https?://[^\s/]+(/\S*)?")
 
 MIB = 2**20
 
@@ -106,6 +109,14 @@ class Settings(BaseSettings):
         default="USD", description="Currency of the prices, by its three letters."
     )
 
+    webhooks: str = Field(
+        default="", description="URLs that every step of a retraining is posted to, separated by commas."
+    )
+    webhook_secret_file: Path | None = Field(
+        default=None,
+        description="File with the secret that posts to webhooks are signed with, made at first use; empty: in data_dir.",
+    )
+
     watch_poll_s: _Seconds = Field(
         default=2.0, description="A watcher looks again after so long even when nothing woke it."
     )
@@ -121,6 +132,14 @@ class Settings(BaseSettings):
     )
     log_format: Literal["json", "text"] = Field(default="json", description="Form of the server's own log.")
 
+    @field_validator("webhooks")
+    @classmethod
+    def _of_http(cls, value: str) -> str:
+        strange = [each for each in value.split(",") if each.strip() and not _WEBHOOK.fullmatch(each.strip())]
+        if strange:
+            raise ValueError(f"must be http:// or https:// URLs, separated by commas; {strange[0].strip()!r} is none")
+        return value
+
     @property
     def database_url(self) -> str:
         return self.store_url or f"sqlite:///{self.data_dir / 'evertrain.db'}"
@@ -128,6 +147,14 @@ class Settings(BaseSettings):
     @property
     def secrets_key(self) -> Path:
         return self.secrets_key_file or self.data_dir / "secrets.key"
+
+    @property
+    def webhook_urls(self) -> tuple[str, ...]:
+        return tuple(each.strip() for each in self.webhooks.split(",") if each.strip())
+
+    @property
+    def webhook_secret(self) -> Path:
+        return self.webhook_secret_file or self.data_dir / "webhook.secret"
 
     @property
     def storage_root(self) -> str:

@@ -36,6 +36,7 @@ from orchestrator.core.runs import Event
 from orchestrator.core.sweeps import Sweep
 from orchestrator.planning.plan import Plan
 from orchestrator.protocol.convert import from_proto
+from orchestrator.protocol.decisions import DecisionView, decision_of
 from orchestrator.protocol.sweeps import sweep_of
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
@@ -66,6 +67,7 @@ class Client:
         self._runs = stubs.RunsStub(self._calls.channel)
         self._sweeps = stubs.SweepsStub(self._calls.channel)
         self._models = stubs.ModelsStub(self._calls.channel)
+        self._monitors = stubs.MonitorsStub(self._calls.channel)
         self._tokens = stubs.TokensStub(self._calls.channel)
         self._secrets = stubs.SecretsStub(self._calls.channel)
         self._clusters = stubs.ClustersStub(self._calls.channel)
@@ -287,6 +289,32 @@ class Client:
         """Set or replace one fact, a JSON value; answers all."""
         request = pb.PutFactRequest(project=project, name=name, version=version, fact=fact, json=json.dumps(value))
         return _facts(self._calls.unary(self._models.PutFact, request))
+
+    # ---- retraining -------------------------------------------------------------------------------------------------
+
+    def decisions(self, model: str, *, project: str = "") -> Iterator[DecisionView]:
+        """What was decided on retraining the model, newest first, page by page as you go on."""
+        request = pb.DecisionsRequest(project=project, model=model)
+        for page in self._pages(self._monitors.Decisions, request):
+            for each in page.decisions:
+                yield decision_of(each)
+
+    def retrain(self, model: str, *, reason: str = "", idempotency_key: str = "", project: str = "") -> DecisionView:
+        """Ask for a retraining; its `standing` says whether there is one. The same `idempotency_key` asks once."""
+        request = pb.RetrainRequest(
+            project=project, model=model, reason=reason, idempotency_key=idempotency_key or uuid.uuid4().hex
+        )
+        return decision_of(self._calls.unary(self._monitors.Retrain, request))
+
+    def approve(self, model: str, number: int, *, project: str = "") -> DecisionView:
+        """Let the retraining that decision `number` asks for begin. Idempotent."""
+        request = pb.AnswerRequest(project=project, model=model, number=number)
+        return decision_of(self._calls.unary(self._monitors.Approve, request))
+
+    def reject(self, model: str, number: int, *, reason: str = "", project: str = "") -> DecisionView:
+        """End what decision `number` waits for. Idempotent."""
+        request = pb.AnswerRequest(project=project, model=model, number=number, reason=reason)
+        return decision_of(self._calls.unary(self._monitors.Reject, request))
 
     # ---- clusters ---------------------------------------------------------------------------------------------------
 

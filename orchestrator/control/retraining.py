@@ -7,10 +7,11 @@ submitted under the trigger's key, so that both are what they were.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,8 +30,12 @@ from orchestrator.spec.search import put
 log = logging.getLogger(__name__)
 
 TOPIC = "retraining"
+PASS_EVERY_S = 2.0
 LOOK_BACK = 1000  # retrainings of a model that a decision knows of: a month of them, and more
+ATTEMPTS = 20
 _ALERT_S = 3600.0  # firings of one alert within the same hour are one occasion, however many series fire
+
+_Think = Callable[[DecisionRecord], DecisionRecord | None]  # None: it is right as it is
 
 
 class Retraining:
@@ -92,32 +97,46 @@ class Retraining:
     def approve(self, project: str, model: str, number: int, *, by: str) -> DecisionRecord:
         """Let a retraining that waits for approval begin. Idempotent. Raises NotFound, Refused for one that does not wait."""
         monitor = self._store.monitor(project, model)
-        record = self._store.decision(monitor.project, model, number)
-        if record.accepted and record.order is not None:
-            return record
-        _insist_on(record, Standing.ASKED)
-        return self._answered(
-            became(record, Standing.ACCEPTED, f"approved by {by}", by=by, order=self._order(monitor), at=record.at)
-        )
+
+        def think(record: DecisionRecord) -> DecisionRecord | None:
+            if record.accepted and record.order is not None:
+                return None
+            _insist_on(record, Standing.ASKED)
+            return became(record, Standing.ACCEPTED, f"approved by {by}", by=by, order=self._order(monitor))
+
+        return self._change(monitor, number, think)
 
     def reject(self, project: str, model: str, number: int, *, by: str, reason: str) -> DecisionRecord:
         """End one that waits, for approval or for its time. Idempotent. Raises NotFound, Refused."""
-        monitor = self._store.monitor(project, model)
-        record = self._store.decision(monitor.project, model, number)
-        if record.standing is Standing.REJECTED:
-            return record
-        _insist_on(record, Standing.ASKED, Standing.WAITING)
-        words = f"rejected by {by}" + (f": {reason}" if reason else "")
-        return self._answered(became(record, Standing.REJECTED, words, by=by))
 
-    def _answered(self, record: DecisionRecord) -> DecisionRecord:
-        changed = self._store.change_decision(record)
-        if changed is None:
-            raise Conflict(f"decision {record.name} was changed in the same moment: look at it again")
-        self._wakeups.notify(TOPIC)
-        return changed
+        def think(record: DecisionRecord) -> DecisionRecord | None:
+            if record.standing is Standing.REJECTED:
+                return None
+            _insist_on(record, Standing.ASKED, Standing.WAITING)
+            return became(record, Standing.REJECTED, f"rejected by {by}" + (f": {reason}" if reason else ""), by=by)
+
+        return self._change(self._store.monitor(project, model), number, think)
+
+    def _change(self, monitor: Monitor, number: int, think: _Think) -> DecisionRecord:
+        for _ in range(ATTEMPTS):
+            record = self._store.decision(monitor.project, monitor.model, number)
+            thought = think(record)
+            if thought is None:
+                return record
+            if (changed := self._store.change_decision(thought)) is not None:
+                self._wakeups.notify(TOPIC)
+                return changed
+        raise Conflict(f"decision {number} on {monitor.model} changed {ATTEMPTS} times meanwhile: try again")
 
     # ---- what follows ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until cancelled. A pass that fails is logged, and the next one does its work."""
+        async for _ in self._wakeups.wait(TOPIC, PASS_EVERY_S):
+            try:
+                await asyncio.to_thread(self.one_pass)
+            except EvertrainError as error:
+                log.error("retraining: trying again in %g s: %s", PASS_EVERY_S, error)
 
     def one_pass(self) -> None:
         """What time and data alone ask for, and each open decision one step further."""
@@ -196,7 +215,6 @@ class Retraining:
             label=label,
             champion=f"{record.model}@{order.champion}" if order.champion else "",
         )
-        document = self._challengers.asked_to_prove(document, order, snapshot)
         return document, {**snapshot.lineage, "url": snapshot.url, "rows": snapshot.rows}
 
     def _command(self, record: DecisionRecord, document: Mapping[str, Any]) -> SubmitCommand:
