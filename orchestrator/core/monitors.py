@@ -62,3 +62,35 @@ def brought(known: Monitor | None, draft: Monitor, champion: int) -> Monitor | N
     if known.settings == draft.settings:
         return None
     return replace(known, settings=draft.settings, run=draft.run)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a monitor has counted since it began, and how far behind it is."""
+
+    rows: int = 0
+    labels: int = 0  # joined with an answer
+    unknown_labels: int = 0  # whose request nobody has told of, among those that are looked at
+    late_rows: int = 0  # that came after their window had ended
+    other_versions: int = 0  # rows that another version than the reference answered
+    wrong_kind: int = 0  # values of another kind than their column
+    malformed: int = 0  # batches that could not be read
+    judged: int = 0  # windows, against the present reference
+    behind_rows: int = 0  # kept, and not yet judged
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A monitor as people see it. `status` is that of the newest judgement; `paused`, or `waiting` before the first."""
+
+    project: str
+    model: str
+    settings: Mapping[str, Any]
+    run: str
+    reference: int
+    created_at: float
+    paused: str
+    status: str
+    words: str
+    figures: Figures = Figures()
+    newest: Judgement | None = None
