@@ -155,6 +155,10 @@ class Store(Protocol):
         """
         ...
 
+    def standing(self, project: str, alias: str) -> Mapping[str, int]:
+        """The version on which the alias stands, of each model of the project that has it."""
+        ...
+
     def facts(self, project: str, name: str, version: int) -> Mapping[str, Any]:
         """What is known of a version beside its record, by name: JSON values. Raises NotFound."""
         ...

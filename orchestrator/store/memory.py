@@ -236,6 +236,11 @@ class MemoryStore:
             moves = self._moves.get((project, name), [])
             return [each for each in reversed(moves) if alias in ("", each.alias)]
 
+    def standing(self, project: str, alias: str) -> Mapping[str, int]:
+        with self._lock:
+            found = {name: self.alias_history(owner, name, alias) for owner, name in self._moves if owner == project}
+        return {name: moves[0].version for name, moves in found.items() if moves}
+
     def facts(self, project: str, name: str, version: int) -> Mapping[str, Any]:
         with self._lock:
             return dict(self._facts_of(project, name, version))

@@ -207,6 +207,11 @@ class SqlStore:
         query = _moves_of(project, name, alias)
         return [codec.alias_move(record) for record in self._read(lambda c: c.scalars(query).all())]
 
+    def standing(self, project: str, alias: str) -> Mapping[str, int]:
+        table = model_aliases
+        query = select(table.c.name, table.c.version).where(table.c.project == project, table.c.alias == alias)
+        return {row.name: row.version for row in self._read(lambda connection: connection.execute(query).all())}
+
     def facts(self, project: str, name: str, version: int) -> Mapping[str, Any]:
         table = model_facts
         query = select(table.c.fact, table.c.record).where(

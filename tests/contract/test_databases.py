@@ -344,6 +344,7 @@ def every_call(store: Store) -> dict[str, Callable[[], Any]]:
         "facts": lambda: store.facts("p", "m", 1),
         "put_fact": lambda: store.put_fact("p", "m", 1, "f", {}),
         "move_alias": lambda: store.move_alias("p", "m", "a", 1, at=1.0, by="b", reason="r"),
+        "standing": lambda: store.standing("p", "a"),
         "alias_history": lambda: store.alias_history("p", "m"),
         "add_token": lambda: store.add_token(token),
         "token_by_hash": lambda: store.token_by_hash("0" * 64),

@@ -630,6 +630,17 @@ def test_a_move_that_is_repeated_is_written_once(store: Store) -> None:
     assert store.alias_history("default", "digits") == [first]
 
 
+def test_where_an_alias_stands_is_known_of_all_models_of_a_project(store: Store) -> None:
+    for number, (project, name) in enumerate([("a", "x"), ("a", "x"), ("a", "y"), ("a", "z"), ("b", "x")]):
+        (run,) = submit(store, [number], project=project)
+        _register(store, run, project=project, name=name)
+    for project, name, alias, version in [("a", "x", "champion", 1), ("a", "x", "champion", 2), ("a", "y", "best", 1)]:
+        store.move_alias(project, name, alias, version, at=1.0, by="ann", reason="")
+
+    assert store.standing("a", "champion") == {"x": 2}
+    assert store.standing("b", "champion") == {}
+
+
 def test_of_a_promotion_and_a_rollback_at_once_one_wins(store: Store) -> None:
     for run in submit(store, range(3)):
         _register(store, run)

@@ -49,6 +49,7 @@ def tabular(settings: Settings) -> Classification:
         inputs=("numbers", "categories"),
         notes={"labels": list(classes), "network": network, **prepared.notes},
         classes=classes,
+        arranged=_columns,
     )
 
 
