@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.core.cron import parse_cron
 from orchestrator.core.retraining import Cause, Mode, Policy, QuietHours
+from orchestrator.spec import PROOF
 from orchestrator.spec.monitor import Monitor, Retrain
 
 _CAUSES = {
@@ -65,7 +66,7 @@ def retraining_document(
     does not have (`split_by`) is left to the label or to the rows' hashes.
     """
     retrain = Monitor.model_validate(settings).retrain or Retrain()
-    changed = {key: value for key, value in document.items() if key != "search"}
+    changed = {key: value for key, value in document.items() if key not in ("search", PROOF)}
     data = dict(document.get("data") or {})
     stratified = (data.get("split_by") or {}).get("stratify")
     changed["data"] = {
