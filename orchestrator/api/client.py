@@ -30,6 +30,7 @@ from orchestrator.api.views import (
     SubmitView,
     TokenView,
 )
+from orchestrator.core.monitors import Judgement, Watched
 from orchestrator.core.observations import Progress
 from orchestrator.core.records import Checkpoint, LogLine, ModelVersion, Role
 from orchestrator.core.runs import Event
@@ -289,6 +290,35 @@ class Client:
         """Set or replace one fact, a JSON value; answers all."""
         request = pb.PutFactRequest(project=project, name=name, version=version, fact=fact, json=json.dumps(value))
         return _facts(self._calls.unary(self._models.PutFact, request))
+
+    # ---- monitors ---------------------------------------------------------------------------------------------------
+
+    def monitors(self, *, project: str = "") -> Sequence[Watched]:
+        """By model."""
+        request = pb.ListMonitorsRequest(project=project)
+        return [from_proto(each, Watched) for page in self._pages(self._monitors.List, request) for each in page.monitors]
+
+    def monitor(self, model: str, *, project: str = "") -> Watched:
+        """With pictures of the features that differ most."""
+        request = pb.GetMonitorRequest(model=model, project=project)
+        return from_proto(self._calls.unary(self._monitors.Get, request), Watched)
+
+    def judgements(self, model: str, *, project: str = "") -> Iterator[Judgement]:
+        """Newest first, read as they are asked for."""
+        request = pb.JudgementsRequest(model=model, project=project)
+        while found := self._calls.unary(self._monitors.Judgements, request).judgements:
+            yield from (from_proto(each, Judgement) for each in found)
+            request.below = found[-1].number
+
+    def pause_monitor(self, model: str, *, reason: str = "", project: str = "") -> Watched:
+        """What comes is kept and not judged. Idempotent."""
+        request = pb.PauseMonitorRequest(model=model, project=project, reason=reason)
+        return from_proto(self._calls.unary(self._monitors.Pause, request), Watched)
+
+    def resume_monitor(self, model: str, *, project: str = "") -> Watched:
+        """It goes on where it stopped. Idempotent."""
+        request = pb.GetMonitorRequest(model=model, project=project)
+        return from_proto(self._calls.unary(self._monitors.Resume, request), Watched)
 
     # ---- retraining -------------------------------------------------------------------------------------------------
 

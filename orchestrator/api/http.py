@@ -78,6 +78,7 @@ class HttpSide:
         metrics.state_counts(parts.store.count_by_state())
         # What began before this process did, or ended without a word from its cluster, is only in the store.
         metrics.sweeps(parts.sweeps.living(SWEEPS_SHOWN))
+        metrics.monitors(parts.monitors.watched(EVERY_PROJECT))
         shown, held = metrics.living(), {each.run_id: None for each in parts.board.holdings()}
         unseen = [run_id for run_id in held if run_id not in shown]
         for run_id in [*(shown - held.keys()), *unseen[: metrics.room()]]:

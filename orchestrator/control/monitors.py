@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from orchestrator.core.monitors import CHAMPION, Figures, Judgement, Monitor, Watched
+from orchestrator.core.monitors import CHAMPION, Figures, Judgement, Monitor, Picture, Watched
 from orchestrator.core.retraining import Cause, Trigger
 from orchestrator.errors import Conflict, EvertrainError
 from orchestrator.ports import Clock, ObservationStore, Observed, Store, Wakeups
@@ -114,26 +114,13 @@ class Monitors:
 
     def get(self, project: str, model: str) -> Watched:
         """Blocks. Raises NotFound, Refused for a model that several projects watch."""
-        return self._seen(self._store.monitor(project, model))
-
-    def pictures(self, project: str, model: str) -> list[Mapping[str, Any]]:
-        """The window that was judged last beside the reference, feature by feature. Blocks. Raises NotFound, Refused."""
         monitor = self._store.monitor(project, model)
-        newest = self._store.judgements(monitor.project, monitor.model, limit=1)
-        if not (monitor.state.get("watch") and newest):
-            return []
-        from orchestrator.drift.telling import pictures
-        from orchestrator.drift.watch_state import newest_window
+        return replace(self._seen(monitor), pictures=self._pictures(monitor))
 
-        window = newest_window(monitor.state["watch"])
-        if window is None:
-            return []
-        try:
-            reference = self._reference(monitor, _rules(monitor.settings))
-        except Unjudgeable:
-            return []
-        shown = list(newest[0].evidence.get("features", ())) or list(reference.table.columns)[:20]
-        return list(pictures(reference.table, window, shown))
+    def judgements(self, project: str, model: str, *, below: int | None, limit: int) -> list[Judgement]:
+        """Newest first. Blocks. Raises NotFound, Refused for a model that several projects watch."""
+        monitor = self._store.monitor(project, model)
+        return self._store.judgements(monitor.project, monitor.model, below=below, limit=limit)
 
     def pause(self, project: str, model: str, *, by: str, reason: str = "") -> Watched:
         """Nothing is judged any more; what comes is kept. Idempotent. Raises NotFound, Refused, Conflict."""
@@ -154,6 +141,21 @@ class Monitors:
             if stored is not None:
                 return self._seen(stored)
         raise Conflict(f"the monitor of {model} changed {ATTEMPTS} times while it was being changed: try again")
+
+    def _pictures(self, monitor: Monitor) -> tuple[Picture, ...]:
+        from orchestrator.drift.telling import SHOWN, pictures
+        from orchestrator.drift.watch_state import newest_window
+
+        window = newest_window(monitor.state["watch"]) if monitor.state.get("watch") else None
+        if window is None:
+            return ()
+        try:
+            reference = self._reference(monitor, _rules(monitor.settings)).table
+        except Unjudgeable:
+            return ()
+        newest = self._store.judgements(monitor.project, monitor.model, limit=1)
+        told = [name for each in newest for name in each.evidence.get("features", ())]
+        return pictures(reference, window, told or list(reference.columns)[:SHOWN])
 
     def _seen(self, monitor: Monitor) -> Watched:
         newest = next(iter(self._store.judgements(monitor.project, monitor.model, limit=1)), None)

@@ -80,6 +80,16 @@ class Figures:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """One feature, of the reference and of the window that was judged last: shares of the rows by bin, which is in words."""
+
+    feature: str
+    bins: tuple[str, ...]
+    reference: tuple[float, ...]
+    current: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Watched:
     """A monitor as people see it. `status` is that of the newest judgement; `paused`, or `waiting` before the first."""
 
@@ -94,3 +104,4 @@ class Watched:
     words: str
     figures: Figures = Figures()
     newest: Judgement | None = None
+    pictures: tuple[Picture, ...] = ()  # of the features that differ most; not in a listing

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from orchestrator.drift.sketches import CategorySummary, NumberSummary, Summary, TableSummary
+from orchestrator.core.monitors import Picture
+from orchestrator.drift.sketches import CategorySummary, Floats, NumberSummary, Summary, TableSummary
 from orchestrator.drift.verdicts import Finding, Verdict
 
 SHOWN = 20
@@ -57,44 +58,44 @@ def _finding(finding: Finding) -> dict[str, Any]:
     }
 
 
-def pictures(reference: TableSummary, window: TableSummary, names: list[str]) -> list[dict[str, Any]]:
-    """Of each named feature that both sides have: `bins` in words, and the shares of the `reference` and `current` rows."""
-    drawn = []
-    for name in names:
-        known, live = reference.columns.get(name), window.columns.get(name)
-        picture = _picture(known, live) if known is not None and live is not None else None
-        if picture is not None:
-            drawn.append({"feature": name, **picture})
-    return drawn
+def pictures(reference: TableSummary, window: TableSummary, names: Sequence[str]) -> tuple[Picture, ...]:
+    """Of each named feature that both sides have, of one kind."""
+    both = [(name, reference.columns.get(name), window.columns.get(name)) for name in names]
+    drawn = [_picture(name, known, live) for name, known, live in both if known is not None and live is not None]
+    return tuple(each for each in drawn if each is not None)
 
 
-def _picture(known: Summary, live: Summary) -> Mapping[str, Any] | None:
+def _picture(name: str, known: Summary, live: Summary) -> Picture | None:
     if isinstance(known, NumberSummary) and isinstance(live, NumberSummary) and known.count and live.count:
-        return _of_numbers(known, live)
+        return _of_numbers(name, known, live)
     if isinstance(known, CategorySummary) and isinstance(live, CategorySummary) and known.count and live.count:
-        return _of_categories(known, live)
+        return _of_categories(name, known, live)
     return None
 
 
-def _of_numbers(known: NumberSummary, live: NumberSummary) -> Mapping[str, Any]:
+def _of_numbers(name: str, known: NumberSummary, live: NumberSummary) -> Picture:
     """Equal bins over what 99 % of both hold: a few absurd values would press all others into one bin."""
     tails = np.concatenate([each.quantiles(np.array([0.005, 0.995])) for each in (known, live)])
-    edges = np.linspace(tails.min(), tails.max(), _BINS + 1)
     if not tails.max() > tails.min():
-        return {"bins": [f"{tails[0]:.4g}"], "reference": [1.0], "current": [1.0]}
-    shares = [np.diff(each.ranks(edges)).tolist() for each in (known, live)]
+        return Picture(name, (f"{tails[0]:.4g}",), (1.0,), (1.0,))
+    edges = np.linspace(tails.min(), tails.max(), _BINS + 1)
     middles = (edges[:-1] + edges[1:]) / 2
-    return {"bins": [f"{each:.4g}" for each in middles], "reference": shares[0], "current": shares[1]}
+    first, second = (_shares(each, edges) for each in (known, live))
+    return Picture(name, tuple(f"{each:.4g}" for each in middles), first, second)
 
 
-def _of_categories(known: CategorySummary, live: CategorySummary) -> Mapping[str, Any]:
+def _shares(column: NumberSummary, edges: Floats) -> tuple[float, ...]:
+    """Between each two edges; the first bin has what lies on its lower edge, too."""
+    upto = column.ranks(edges)
+    upto[0] = column.ranks(np.nextafter(edges[:1], -np.inf))[0]
+    return tuple(np.diff(upto).tolist())
+
+
+def _of_categories(name: str, known: CategorySummary, live: CategorySummary) -> Picture:
     both = {
         value: (known.values.get(value, 0) / known.count, live.values.get(value, 0) / live.count)
         for value in {**known.values, **live.values}
     }
     largest = sorted(both, key=lambda value: (-max(both[value]), value))[:_BINS]
-    return {
-        "bins": largest,
-        "reference": [both[value][0] for value in largest],
-        "current": [both[value][1] for value in largest],
-    }
+    first, second = (tuple(both[value][side] for value in largest) for side in (0, 1))
+    return Picture(name, tuple(largest), first, second)
