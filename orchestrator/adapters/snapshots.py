@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fsspec.core import url_to_fs
@@ -60,7 +61,7 @@ class ParquetSnapshots:
         return Snapshot(url, int(lineage["rows"]), tuple(lineage["columns"]), lineage)
 
     def _write(self, files: Any, path: str, project: str, model: str, order: Order, label: str) -> Mapping[str, Any]:
-        survey = self._survey(project, model, order.upto)
+        survey = self._survey(project, model, order)
         schema = _schema(survey, label)
         files.makedirs(path, exist_ok=True)
         rows = self._write_rows(files, f"{path}/rows.parquet", project, model, order.upto, survey, schema)
@@ -84,21 +85,22 @@ class ParquetSnapshots:
         files.mv(f"{path}/.lineage", f"{path}/_lineage.json")
         return lineage
 
-    def _survey(self, project: str, model: str, upto: int) -> _Survey:
+    def _survey(self, project: str, model: str, order: Order) -> _Survey:
         survey = _Survey()
-        kept: list[tuple[int, int]] = []
-        for batch in self._batches(project, model, 0, upto):
+        kept: deque[Observed] = deque()
+        rows = 0
+        for batch in self._batches(project, model, 0, order.upto):
             survey.until = batch.at
             if batch.kind == "labels":
                 _take_labels(batch, survey)
             elif batch.kind == "rows":
-                kept.append((batch.number, batch.rows))
                 _take_rows(batch, survey)
-        while kept and sum(rows for _, rows in kept) > MOST_ROWS:
-            kept.pop(0)
+                kept.append(replace(batch, data=b""))
+                rows += batch.rows
+            while kept and _unneeded(kept[0], rows, order):
+                rows -= kept.popleft().rows
         if kept:
-            survey.first, survey.last = kept[0][0], kept[-1][0]
-            survey.rows = sum(rows for _, rows in kept)
+            survey.first, survey.last, survey.rows = kept[0].number, kept[-1].number, rows
         return survey
 
     def _write_rows(
@@ -128,6 +130,11 @@ class ParquetSnapshots:
                 return
             yield from (each for each in found if each.number <= upto)
             after = found[-1].number
+
+
+def _unneeded(oldest: Observed, rows: int, order: Order) -> bool:
+    """Whether the rows do without their oldest batch."""
+    return rows > MOST_ROWS or (oldest.at < order.since and rows - oldest.rows >= order.least_rows)
 
 
 def _read_lineage(files: Any, path: str) -> Mapping[str, Any] | None:

@@ -33,6 +33,7 @@ TOPIC = "retraining"
 PASS_EVERY_S = 2.0
 LOOK_BACK = 1000  # retrainings of a model that a decision knows of: a month of them, and more
 ATTEMPTS = 20
+_SEEN_LIVE = (Cause.DRIFT, Cause.PERFORMANCE)
 _ALERT_S = 3600.0  # firings of one alert within the same hour are one occasion, however many series fire
 
 _Think = Callable[[DecisionRecord], DecisionRecord | None]  # None: it is right as it is
@@ -63,17 +64,25 @@ class Retraining:
         """Decide, and keep the decision. The same trigger told again is the same decision."""
         with self._lock:
             known = self._store.decisions(monitor.project, monitor.model, accepted=True, limit=LOOK_BACK)
-            trigger = occasion(trigger, known)
+            trigger = occasion(trigger, known, self._seen_at(monitor, trigger))
             told = next((each for each in known if each.trigger.key == trigger.key), None)
             if told is not None:
                 return told
             now = self._clock.now()
             decision = decide(trigger, policy_of(monitor.settings), self._situation(monitor, known, now))
-            order = self._order(monitor) if decision.action is Action.RETRAIN else None
+            order = self._order(monitor, trigger) if decision.action is Action.RETRAIN else None
             record = self._store.record_decision(draft(monitor.project, monitor.model, decision, order, by, now))
         log.info("model %s, %s: %s", record.model, record.decision.because, record.decision.words)
         self._wakeups.notify(TOPIC)
         return record
+
+    def heard(self, monitor: Monitor, trigger: Trigger) -> None:
+        """What the judging loop tells."""
+        self.triggered(monitor, trigger)
+
+    def fired(self, name: str, fingerprint: str, labels: Mapping[str, str], starts_at: float) -> None:
+        """What Alertmanager tells. `fingerprint` tells the series of one alert apart; to a model they are one occasion."""
+        self.alert(name, labels, starts_at)
 
     def alert(self, name: str, labels: Mapping[str, str], at: float) -> list[DecisionRecord]:
         """An alert fires, since `at`: what was decided for each monitor that retrains for it. Its labels `project` and
@@ -102,7 +111,7 @@ class Retraining:
             if record.accepted and record.order is not None:
                 return None
             _insist_on(record, Standing.ASKED)
-            return became(record, Standing.ACCEPTED, f"approved by {by}", by=by, order=self._order(monitor))
+            return became(record, Standing.ACCEPTED, f"approved by {by}", by=by, order=self._order(monitor, record.trigger))
 
         return self._change(monitor, number, think)
 
@@ -184,7 +193,7 @@ class Retraining:
             decision = decide(record.trigger, policy_of(monitor.settings), self._situation(monitor, known, now))
             if decision.because is waiting.because:
                 return _still_waiting(record, decision)
-            order = self._order(monitor) if decision.action is Action.RETRAIN else None
+            order = self._order(monitor, record.trigger) if decision.action is Action.RETRAIN else None
             new = self._store.record_decision(draft(record.project, record.model, decision, order, record.by, now))
         return became(record, Standing.CLOSED, f"decided again as #{new.number}: {decision.words}")
 
@@ -237,13 +246,24 @@ class Retraining:
             expected_cost=costs[0] if costs else self._challengers.cost(monitor.project, monitor.run),
         )
 
-    def _order(self, monitor: Monitor) -> Order:
+    def _order(self, monitor: Monitor, trigger: Trigger) -> Order:
+        """What the retraining is made of. Where the world has changed it learns from what came since then: the rows of before
+        would make a model, and a reference to judge by, of a world that is no more."""
         champion = champion_of(self._store.models(monitor.project, monitor.model))
         return Order(
             base=monitor.run,
             champion=champion.version if champion is not None else 0,
             upto=self._observations.last(monitor.project, monitor.model),
+            since=trigger.at if trigger.cause in _SEEN_LIVE else 0.0,
+            least_rows=policy_of(monitor.settings).least_new_rows,
         )
+
+    def _seen_at(self, monitor: Monitor, trigger: Trigger) -> float:
+        """When it was last seen; of what the judging loop tells, with its newest judgement: a trigger is `at` its beginning."""
+        if trigger.cause not in _SEEN_LIVE:
+            return trigger.at
+        newest = self._store.judgements(monitor.project, monitor.model, limit=1)
+        return newest[0].at if newest else trigger.at
 
 
 def _still_waiting(record: DecisionRecord, decision: Decision) -> DecisionRecord | None:

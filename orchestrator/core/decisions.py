@@ -54,6 +54,8 @@ class Order:
     base: str  # id of the run whose file it starts from
     champion: int  # the version that served then; 0: none did
     upto: int  # the last batch of observations that it may learn from
+    since: float = 0.0  # it learns from what came since then: the world that is now, where that has changed
+    least_rows: int = 0  # and from earlier rows as well, where those are fewer
 
 
 @dataclass(frozen=True)
@@ -142,14 +144,14 @@ def past(records: Iterable[DecisionRecord]) -> list[Retraining]:
     ]
 
 
-def occasion(trigger: Trigger, records: Sequence[DecisionRecord]) -> Trigger:
-    """The trigger under the key of its occasion: what still holds after a retraining for it had ended is a new one, and
-    what was told before that end is the old one, told again.
+def occasion(trigger: Trigger, records: Sequence[DecisionRecord], seen_at: float) -> Trigger:
+    """The trigger under the key of its occasion: what is seen again after a retraining for it had ended is a new one, and
+    what was seen before that end is the old one, told again. `seen_at`: when it was last seen.
     """
     base, turn = trigger.key, 1
     while True:
         key = base if turn == 1 else f"{base}/{turn}"
         over = [each.ended_at for each in records if each.accepted and each.trigger.key == key]
-        if not over or over[0] is None or trigger.at <= over[0]:
+        if not over or over[0] is None or seen_at <= over[0]:
             return replace(trigger, key=key)
         turn += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.core.decisions import DecisionRecord
@@ -42,12 +42,7 @@ class DecisionView:
     again_at: float | None = None
     ended_at: float | None = None
     promoted_at: float | None = None
-    data_json: str = field(default="{}", repr=False)
-
-    @property
-    def data(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = json.loads(self.data_json or "{}")
-        return found
+    data: Mapping[str, Any] = field(default_factory=dict)  # lineage of what it was trained on
 
 
 def decision_message(record: DecisionRecord) -> pb.RetrainingDecision:
@@ -69,4 +64,4 @@ def decision_message(record: DecisionRecord) -> pb.RetrainingDecision:
 
 def decision_of(message: pb.RetrainingDecision) -> DecisionView:
     """Raises ValueError."""
-    return from_proto(message, DecisionView)
+    return replace(from_proto(message, DecisionView), data=json.loads(message.data_json or "{}"))

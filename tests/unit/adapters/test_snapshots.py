@@ -34,9 +34,9 @@ class Journal:
         batch = Observed(0, 100.0 + seq, "replica", seq, kind, version, rows, write_batch(columns))
         self.observations.append("default", "digits", [batch])
 
-    def take(self, number: int = 1, upto: int | None = None) -> Snapshot:
+    def take(self, number: int = 1, upto: int | None = None, **order: Any) -> Snapshot:
         last = self.observations.last("default", "digits") if upto is None else upto
-        return self.snapshots.take("default", "digits", number, Order("run-base", 1, last), label="digit")
+        return self.snapshots.take("default", "digits", number, Order("run-base", 1, last, **order), label="digit")
 
 
 @pytest.fixture
@@ -93,6 +93,15 @@ def test_it_ends_at_the_batch_that_was_decided_on_and_is_the_same_when_taken_aga
     assert (first.lineage["since"], first.lineage["until"]) == (101.0, 102.0)
     assert journal.take(upto=3) == first, "of the same decision"
     assert journal.take(number=2, upto=3).rows == 3
+
+
+@pytest.mark.parametrize(("least_rows", "first"), [(0, 3), (3, 3), (5, 2), (99, 1)])
+def test_it_begins_where_the_world_changed_or_earlier_where_that_is_too_little(
+    journal: Journal, least_rows: int, first: int
+) -> None:
+    for _ in range(4):  # received at 101, 102, 103 and 104
+        journal.rows(2, height=[1.0, 2.0], **{"(label)": [1, 2]})
+    assert journal.take(since=102.5, least_rows=least_rows).lineage["batches"] == [first, 4]
 
 
 def test_one_that_was_interrupted_is_taken_anew(journal: Journal) -> None:

@@ -64,19 +64,19 @@ def test_what_was_refused_told_or_rejected_was_no_retraining() -> None:
 
 
 def test_a_trigger_that_is_told_again_is_the_old_one_until_its_retraining_has_ended() -> None:
-    assert occasion(DRIFT, []) == DRIFT
-    assert occasion(replace(DRIFT, at=900.0), [decided(standing=Standing.TRAINING)]).key == DRIFT.key
+    assert occasion(DRIFT, [], 600.0) == DRIFT
+    assert occasion(DRIFT, [decided(standing=Standing.TRAINING)], 900.0).key == DRIFT.key
     ended = decided(standing=Standing.KEPT, ended_at=800.0)
-    assert occasion(replace(DRIFT, at=700.0), [ended]).key == DRIFT.key, "told late"
-    assert occasion(replace(DRIFT, at=900.0), [ended]).key == f"{DRIFT.key}/2", "it drifts still"
+    assert occasion(DRIFT, [ended], 700.0).key == DRIFT.key, "told late"
+    assert occasion(DRIFT, [ended], 900.0).key == f"{DRIFT.key}/2", "it drifts still"
     again = decided(trigger=replace(DRIFT, key=f"{DRIFT.key}/2"), standing=Standing.FAILED, ended_at=1000.0)
-    assert occasion(replace(DRIFT, at=900.0), [ended, again]).key == f"{DRIFT.key}/2"
-    assert occasion(replace(DRIFT, at=1100.0), [ended, again]).key == f"{DRIFT.key}/3"
+    assert occasion(DRIFT, [ended, again], 900.0).key == f"{DRIFT.key}/2"
+    assert occasion(DRIFT, [ended, again], 1100.0).key == f"{DRIFT.key}/3"
 
 
 def test_what_a_person_rejected_is_not_asked_again() -> None:
     rejected = decided(Action.ASK, standing=Standing.REJECTED)
-    assert occasion(replace(DRIFT, at=9e9), [rejected]).key == DRIFT.key
+    assert occasion(DRIFT, [rejected], 9e9).key == DRIFT.key
 
 
 def test_standings_are_open_or_over() -> None:
