@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from orchestrator.cli.monitor_tables import SEVERITIES, seen
+from orchestrator.cli.monitor_tables import SEVERITIES, performance, seen
 from orchestrator.cli.render import date
 from orchestrator.core.monitors import Judgement, Picture, Watched
 
@@ -37,6 +37,7 @@ def page(watched: Watched, judged: Sequence[Judgement]) -> str:
         f"<h1>Monitor of {escape(watched.model)}</h1>",
         f"<p><b>{escape(watched.status)}</b>: {escape(watched.words)}</p>",
         f'<p class="note">Judged against version {watched.reference}; {escape(seen(watched.figures))}.</p>',
+        f'<p class="note">Performance in the newest window: {escape(performance(watched.newest))}.</p>',
         "<h2>Judgements over time</h2>",
         _timeline(judged),
         "<h2>What moved</h2>",

@@ -59,6 +59,7 @@ def description(watched: Watched, judged: Sequence[Judgement], now: float) -> Re
         ("status", Text.assemble(status(watched.status), f": {harmless(watched.words)}")),
         ("window", _window(watched.settings.get("window") or {})),
         ("seen", seen(watched.figures)),
+        ("performance", performance(watched.newest)),
         ("run file of", watched.run),
         ("since", f"{date(watched.created_at)} ({duration(now - watched.created_at)})"),
     ]
@@ -68,6 +69,16 @@ def description(watched: Watched, judged: Sequence[Judgement], now: float) -> Re
     if judged:
         parts += [Text(f"\nNewest judgements ({len(judged)})", style="bold"), judgements_table(judged)]
     return Group(*parts)
+
+
+def performance(newest: Judgement | None) -> str:
+    told = newest.evidence.get("performance") or {} if newest is not None else {}
+    parts = []
+    if "error_rate" in told:
+        parts.append(f"{told['error_rate']:.1%} of {told['labels']:,.0f} labelled answers are wrong")
+    if "estimated_accuracy" in told:
+        parts.append(f"{told['estimated_accuracy']:.1%} are right by the model's own confidence")
+    return "; ".join(parts) or "not known: neither labels nor a calibrated confidence"
 
 
 def seen(figures: Figures) -> str:

@@ -75,7 +75,7 @@ class Monitors:
         observations: ObservationStore,
         clock: Clock,
         wakeups: Wakeups,
-        triggered: Triggered = lambda monitor, trigger: None,
+        triggered: Triggered,
     ) -> None:
         """`triggered` is told of every trigger, in the thread that judges. It may be told twice, by one key, and again after
         it has raised.
@@ -108,9 +108,9 @@ class Monitors:
 
     # ---- for people -------------------------------------------------------------------------------------------------
 
-    def watched(self, project: str) -> list[Watched]:
-        """Every monitor of the project, or of all ("*"), as it stands. Blocks."""
-        return [self._seen(each) for each in self._store.monitors(project)]
+    def watched(self, project: str, most: int | None = None) -> list[Watched]:
+        """The monitors of the project, or of all ("*"), as they stand, by model. Blocks."""
+        return [self._seen(each) for each in self._store.monitors(project)[:most]]
 
     def get(self, project: str, model: str) -> Watched:
         """Blocks. Raises NotFound, Refused for a model that several projects watch."""

@@ -16,7 +16,7 @@ from orchestrator.core.monitors import Judgement
 from orchestrator.core.retraining import Cause, Trigger
 from orchestrator.drift.batches import Batch
 from orchestrator.drift.detectors import Alarm, FalseAlarms, PageHinkley
-from orchestrator.drift.estimation import Confidences, estimated_drop, measured_drop
+from orchestrator.drift.estimation import Confidences, estimated_accuracy, estimated_drop, measured_drop
 from orchestrator.drift.joining import Joined, Joining, Value
 from orchestrator.drift.reference import CONFIDENCE, PREDICTION
 from orchestrator.drift.sketches import (
@@ -191,7 +191,7 @@ class Watch:
 
     def _joined(self, batch: Batch) -> Iterator[Joined]:
         """Of a batch's own answers: those whose label is beside them, or came before."""
-        if PREDICTION not in batch.columns:
+        if PREDICTION not in batch.columns or (batch.labels is None and batch.requests is None):
             return
         answers = _values(batch.columns[PREDICTION])
         sure = batch.columns.get(CONFIDENCE)
@@ -272,27 +272,42 @@ class Watch:
             if name in sent or name not in (PREDICTION, CONFIDENCE)
         }
         reference = replace(self.reference.table, columns=known)
-        labelled = self.outcomes[1]
-        verdict, self.history = judge(reference, spans, self.history, self.rules.policy, self._beside(sent))
+        confidence = sent.get(CONFIDENCE)
+        sure = Confidences.of(confidence) if isinstance(confidence, NumberSummary) and confidence.count else None
+        performance, labelled = self._performance(sure), self.outcomes[1]
+        verdict, self.history = judge(reference, spans, self.history, self.rules.policy, self._beside(sure))
         if verdict.status not in (Status.TOO_FEW, Status.BLIND):
             self.outcomes = (0, 0)
-        return Judged(_recorded(verdict, now), self._triggers(verdict, labelled, now))
+        recorded = _recorded(verdict, now)
+        recorded = replace(recorded, evidence={**recorded.evidence, "performance": performance})
+        return Judged(recorded, self._triggers(verdict, labelled, now))
 
-    def _beside(self, sent: Mapping[str, Summary]) -> dict[str, Evidence]:
-        """How well the model does, measured and estimated."""
+    def _known(self) -> Confidences | None:
+        """How often the version was right, by how sure it was: on its test part, else on the first labelled rows."""
         known = self.reference.calibration
-        if known is None:
-            known = self.learned if self.learned.labelled.sum() >= LEARNED_ROWS else None
-        if known is None or not known.labelled.sum():
-            return {}
-        rows, (errors, labelled) = int(known.labelled.sum()), self.outcomes
-        beside = {}
-        if labelled:
+        if known is None and self.learned.labelled.sum() >= LEARNED_ROWS:
+            known = self.learned
+        return known if known is not None and known.labelled.sum() else None
+
+    def _beside(self, sure: Confidences | None) -> dict[str, Evidence]:
+        """Whether the model does worse than it did: by its labels, and by how sure it is."""
+        known, (errors, labelled) = self._known(), self.outcomes
+        beside: dict[str, Evidence] = {}
+        if known is not None and labelled:
+            rows = int(known.labelled.sum())
             beside[_PERFORMANCE] = measured_drop(errors, labelled, rows - int(known.right.sum()), rows)
-        confidence = sent.get(CONFIDENCE)
-        if isinstance(confidence, NumberSummary) and confidence.count:
-            beside[_ESTIMATE] = estimated_drop(known, Confidences.of(confidence))
+        if known is not None and sure is not None:
+            beside[_ESTIMATE] = estimated_drop(known, sure)
         return beside
+
+    def _performance(self, sure: Confidences | None) -> dict[str, float]:
+        """As it is, whether or not that is worse than it was."""
+        known, (errors, labelled) = self._known(), self.outcomes
+        told = {"labels": labelled, "error_rate": errors / labelled} if labelled else {}
+        if known is not None and sure is not None:
+            estimate = estimated_accuracy(known, sure)
+            told |= {"estimated_accuracy": estimate.accuracy, "estimated_accuracy_error": estimate.error}
+        return told
 
     def _triggers(self, verdict: Verdict, labelled: int, now: float) -> tuple[Trigger, ...]:
         if verdict.status is Status.DATA_FAULT:

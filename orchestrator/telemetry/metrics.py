@@ -93,6 +93,13 @@ TABLE: tuple[Exported, ...] = (
         (*_MONITOR, "reason"),
     ),
     Exported("evertrain_monitor_behind_rows", "gauge", "Rows that wait to be judged.", _MONITOR),
+    Exported("evertrain_monitor_error_ratio", "gauge", "Wrong answers among the labels of the newest window.", _MONITOR),
+    Exported(
+        "evertrain_monitor_estimated_accuracy_ratio",
+        "gauge",
+        "Right answers in the newest window, as the model's confidence has it.",
+        _MONITOR,
+    ),
     Exported(
         "evertrain_drift_effect",
         "gauge",
@@ -324,6 +331,10 @@ def _of_a_monitor(watched: Watched) -> Iterator[tuple[str, tuple[str, ...], floa
         return
     yield "evertrain_monitor_severity", (), newest.severity
     yield "evertrain_monitor_judged_at_seconds", (), newest.at
+    performance = newest.evidence.get("performance", {})
+    for name, key in (("error", "error_rate"), ("estimated_accuracy", "estimated_accuracy")):
+        if key in performance:
+            yield f"evertrain_monitor_{name}_ratio", (), performance[key]
     for feature, tests in list(newest.evidence.get("features", {}).items())[:FEATURES_SHOWN]:
         yield "evertrain_drift_effect", (feature,), max([tests[each][0] for each in _DISTANCES if each in tests] or [0.0])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,50 +16,15 @@ from orchestrator.core.records import ModelVersion
 from orchestrator.core.retraining import Cause, Trigger
 from orchestrator.core.runs import Run
 from orchestrator.drift.batches import write_batch
-from orchestrator.drift.reference import CONFIDENCE, PREDICTION
-from orchestrator.drift.sketches import NumberSummary
 from orchestrator.errors import NotFound, Refused, Unavailable
 from orchestrator.ports import Change, Observed
 from orchestrator.store.memory import MemoryStore
 from tests.builders import submission
 from tests.unit.control.plane import HandClock
-from tests.unit.drift.streams import REFERENCE_ROWS, columns, reference
+from tests.unit.control.profiles import PROFILE
+from tests.unit.drift.streams import columns
 
 SETTINGS = {"window": {"by": "count", "rows": 500, "length": 3600.0}}
-
-
-def profile() -> dict[str, Any]:
-    """As training leaves it with a version."""
-    known = reference()
-    table = known.table.columns
-    numbers = {name: _number(each) for name, each in table.items() if isinstance(each, NumberSummary)}
-    colour, answers = table["colour"], table[PREDICTION]
-    sure = numbers.pop(CONFIDENCE)
-    assert known.calibration is not None
-    calibration = {"rows": known.calibration.labelled.tolist(), "right": known.calibration.right.tolist()}
-    return {
-        "format": 2,
-        "rows": REFERENCE_ROWS,
-        "numbers": numbers,
-        "categories": {"colour": _category(colour)},
-        "predictions": {"label": _category(answers), "confidence": sure, "calibration": calibration},
-    }
-
-
-def _number(column: NumberSummary) -> dict[str, Any]:
-    counts = {"count": column.count, "missing": column.missing}
-    if not column.count:
-        return counts
-    sketch = base64.b64encode(bytes(column.sketch.serialize())).decode()
-    moments = {"mean": column.mean, "deviation": column.deviation, "min": column.low, "max": column.high}
-    return {**counts, **moments, "sketch": sketch}
-
-
-def _category(column: Any) -> dict[str, Any]:
-    return {"count": column.count, "missing": column.missing, "values": column.values}
-
-
-PROFILE = profile()
 
 
 class Fleet:
