@@ -15,6 +15,7 @@ from orchestrator.api.auth import Authenticator, caller
 from orchestrator.control.board import Board
 from orchestrator.control.commands import Commands
 from orchestrator.control.fleet import Fleet
+from orchestrator.control.promotions import Promotions
 from orchestrator.control.sweeps import Sweeps
 from orchestrator.core import lifecycle, money
 from orchestrator.core.observations import Progress
@@ -35,6 +36,7 @@ class Parts:
     store: Store
     commands: Commands
     sweeps: Sweeps
+    promotions: Promotions
     board: Board
     fleet: Fleet
     logs: LogStore
