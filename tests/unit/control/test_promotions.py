@@ -210,11 +210,8 @@ def test_what_a_run_file_asks_of_a_promotion_is_what_the_judge_holds_it_to() -> 
 
 def test_a_lineage_goes_back_to_random_numbers(registry: Registry) -> None:
     registry.register(data={"source": "sklearn://digits"})
-    registry.register(
-        data={"source": "/new.parquet"},
-        init_from={"model": "digits@champion", "checkpoint": "/seal-1"},
-        proof={"champion": 1},
-    )
+    begun = {"model": "digits@champion", "checkpoint": "/seal-1"}
+    registry.register(data={"source": "/new.parquet"}, init_from=begun, proof={"champion": 1})
     newest = registry.register(
         data={"source": "/newer.parquet"}, init_from={"model": "digits@2", "checkpoint": "/seal-2"}
     )
