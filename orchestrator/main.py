@@ -29,6 +29,7 @@ from orchestrator.control.commands import Commands
 from orchestrator.control.fleet import Fleet
 from orchestrator.control.housekeeping import Housekeeping
 from orchestrator.control.loop import Loop
+from orchestrator.control.promotions import Promotions
 from orchestrator.control.runs import RunRecords
 from orchestrator.control.startup import fill_board
 from orchestrator.control.sweeps import Sweeps
@@ -109,6 +110,7 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
         store=store,
         commands=commands,
         sweeps=sweeps,
+        promotions=Promotions(store, clock),
         board=board,
         fleet=fleet,
         logs=logs,

@@ -24,6 +24,7 @@ from orchestrator import bundle, shipping
 from orchestrator.api.calls import Calls
 from orchestrator.api.views import (
     ClusterView,
+    Comparison,
     NewToken,
     RunUpdate,
     RunView,
@@ -32,7 +33,7 @@ from orchestrator.api.views import (
 )
 from orchestrator.core.monitors import Judgement, Watched
 from orchestrator.core.observations import Progress
-from orchestrator.core.records import Checkpoint, LogLine, ModelVersion, Role
+from orchestrator.core.records import AliasMove, Ancestor, Checkpoint, LogLine, ModelVersion, Role
 from orchestrator.core.runs import Event
 from orchestrator.core.sweeps import Sweep
 from orchestrator.planning.plan import Plan
@@ -290,6 +291,48 @@ class Client:
         """Set or replace one fact, a JSON value; answers all."""
         request = pb.PutFactRequest(project=project, name=name, version=version, fact=fact, json=json.dumps(value))
         return _facts(self._calls.unary(self._models.PutFact, request))
+
+    def promote(
+        self,
+        name: str,
+        version: str = "",
+        *,
+        alias: str = "",
+        reason: str = "",
+        anyway: bool = False,
+        project: str = "",
+    ) -> AliasMove:
+        """Move the alias (`champion` unless said) to a version, by number or alias; empty: the newest. Refused where its
+        proof does not hold against the version there, unless `anyway`, which needs a reason."""
+        request = pb.PromoteRequest(
+            project=project, name=name, version=version, alias=alias, reason=reason, anyway=anyway
+        )
+        return from_proto(self._calls.unary(self._models.Promote, request), AliasMove)
+
+    def roll_back(
+        self, name: str, reason: str, *, alias: str = "", expected: int | None = None, project: str = ""
+    ) -> AliasMove:
+        """Move the alias back to where it stood before. `expected`: only if that version is the one taken back."""
+        request = pb.RollbackRequest(project=project, name=name, alias=alias, reason=reason, expected=expected)
+        return from_proto(self._calls.unary(self._models.Rollback, request, again=False), AliasMove)
+
+    def alias_history(self, name: str, *, alias: str = "", project: str = "") -> Sequence[AliasMove]:
+        """How its aliases moved, newest first."""
+        request = pb.AliasHistoryRequest(project=project, name=name, alias=alias)
+        return [
+            from_proto(each, AliasMove) for page in self._pages(self._models.History, request) for each in page.moves
+        ]
+
+    def compare(self, name: str, challenger: str = "", champion: str = "", *, project: str = "") -> Comparison:
+        """What the proof of one version (empty: the newest) says against another (empty: the champion)."""
+        request = pb.CompareRequest(project=project, name=name, champion=champion, challenger=challenger)
+        return from_proto(self._calls.unary(self._models.Compare, request), Comparison)
+
+    def lineage(self, name: str, version: str = "", *, project: str = "") -> Sequence[Ancestor]:
+        """The version, then what it began with, and so on."""
+        request = pb.GetModelRequest(project=project, name=name, version=version)
+        answer = self._calls.unary(self._models.Lineage, request)
+        return [from_proto(each, Ancestor) for each in answer.ancestors]
 
     # ---- monitors ---------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from orchestrator.control.board import Board
 from orchestrator.control.commands import Commands
 from orchestrator.control.fleet import Fleet
 from orchestrator.control.retraining import Retraining
+from orchestrator.control.promotions import Promotions
 from orchestrator.control.sweeps import Sweeps
 from orchestrator.core import lifecycle, money
 from orchestrator.core.observations import Progress
@@ -37,6 +38,7 @@ class Parts:
     commands: Commands
     sweeps: Sweeps
     retraining: Retraining
+    promotions: Promotions
     board: Board
     fleet: Fleet
     logs: LogStore

@@ -1,6 +1,7 @@
 """Which version of a model serves: promoted by its proof, taken back by its history. Every method blocks.
 
-An alias moves only from where its mover saw it stand: of a promotion and a rollback at once one is told that it came too late.
+An alias moves only from where its mover saw it stand: of a promotion and a rollback at once, one is told that it came too
+late.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import spec
 from orchestrator.control.model_versions import find_version
+from orchestrator.core import probation
 from orchestrator.core.aliases import CHAMPION, stands_on, stood_before
+from orchestrator.core.probation import Answers, Standing, Verdict
 from orchestrator.core.records import AliasMove, ModelVersion
 from orchestrator.errors import Conflict, InvalidSpec, NotFound, Refused
 from orchestrator.ports import Clock, Store
@@ -36,16 +39,21 @@ class Promotions:
         reason: str = "",
         anyway: bool = False,
     ) -> AliasMove:
-        """Move the alias to the version, if its proof holds against the one where it stands. `anyway`: also where it does
-        not, and for aliases that have no proofs; the reason says why then.
+        """Move the alias to the version, if its proof holds against the one where it stands and it was not taken back before.
+        `anyway`: also where it does not; the reason says why then.
 
         Raises Refused with the judgement's words; Conflict where the alias moved meanwhile.
         """
-        project, name = version.project, version.name
-        stands = stands_on(self._store.alias_history(project, name, alias))
+        name = version.name
+        history = self._store.alias_history(version.project, name, alias)
+        stands = stands_on(history)
         judgement = self.judged(version, stands) if stands and stands != version.version else None
         if judgement is not None and not judgement.promote and not anyway:
             raise Refused(f"{name}@{version.version} is {judgement.words}")
+        if stands != version.version and not anyway and any(each.version == version.version for each in history):
+            raise Refused(
+                f"{name}@{version.version} was {alias} before and was taken back: `evertrain model history {name}`"
+            )
         if anyway and not reason:
             raise Refused("a promotion without a proof needs a reason, which the history keeps: give one")
         words = "; ".join(each for each in (reason, judgement.words if judgement is not None else "") if each)
@@ -70,6 +78,33 @@ class Promotions:
             )
         version = find_version(self._store.models(project, name), project, name, str(before))
         return self._moved(version, alias, stands, by, f"version {stands} taken back: {reason}", None)
+
+    def probation(self, project: str, name: str, served: Answers) -> Verdict | None:
+        """Judge the champion by its labelled live answers since its promotion, and take it back where they fall short.
+        None: it was not promoted by a proof, so there is nothing to hold it to.
+
+        Raises Conflict where somebody else moved the alias meanwhile.
+        """
+        history = self._store.alias_history(project, name, CHAMPION)
+        if not history or not history[0].report:
+            return None
+        promotion = history[0]
+        version = find_version(self._store.models(project, name), project, name, str(promotion.version))
+        asked = self.wanted(version).probation
+        policy = probation.Policy(asked.length or 0.0, asked.drop, asked.false_alarms)
+        held_to = probation.held_to(promotion.report)
+        verdict = probation.judge(promotion.at, self._clock.now(), held_to, served, policy)
+        if verdict.standing is Standing.ROLL_BACK:
+            self.roll_back(project, name, by="probation", reason=verdict.words, expected=promotion.version)
+        return verdict
+
+    def compare(self, challenger: ModelVersion, champion: ModelVersion) -> Judgement:
+        """Raises Refused for a version beside itself."""
+        if champion.version == challenger.version:
+            raise Refused(
+                f"version {champion.version} of {champion.name} would be compared with itself: name another one"
+            )
+        return self.judged(challenger, champion.version)
 
     def judged(self, challenger: ModelVersion, champion: int) -> Judgement:
         """The challenger's proof against that version, by what its run file asks of it."""
@@ -117,13 +152,7 @@ class Promotions:
                 f"{version.name}`, and decide again"
             )
         log.info(
-            "model %s: %s moved from version %d to %d by %s: %s",
-            version.name,
-            alias,
-            move.before,
-            move.version,
-            by,
-            reason,
+            "model %s: %s moved from %d to %d by %s: %s", version.name, alias, move.before, move.version, by, reason
         )
         return move
 

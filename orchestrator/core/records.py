@@ -82,6 +82,19 @@ class AliasMove:
     report: Mapping[str, Any] = field(default_factory=dict)  # the judgement that it rests on; JSON, {} for none
 
 
+@dataclass(frozen=True)
+class Ancestor:
+    """A version, and what it came from."""
+
+    version: ModelVersion
+    run: str  # its name
+    submitted_by: str
+    submitted_at: float
+    data: str  # source of its run
+    weights: str  # what it began with, as `init_from` names it; "": random numbers
+    champion: int  # the version that it was compared with; 0: none
+
+
 def registered_with(version: ModelVersion, number: int, alias: str) -> AliasMove:
     """The move of an alias that a version was given when it was registered."""
     by, reason = f"run {version.run_id}", f"version {number} was registered as {alias}"

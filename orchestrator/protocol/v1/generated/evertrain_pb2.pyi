@@ -851,6 +851,126 @@ class PutFactRequest(_message.Message):
     json: str
     def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., fact: _Optional[str] = ..., json: _Optional[str] = ...) -> None: ...
 
+class PromoteRequest(_message.Message):
+    __slots__ = ("project", "name", "version", "alias", "reason", "anyway")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ANYWAY_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    name: str
+    version: str
+    alias: str
+    reason: str
+    anyway: bool
+    def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., alias: _Optional[str] = ..., reason: _Optional[str] = ..., anyway: _Optional[bool] = ...) -> None: ...
+
+class RollbackRequest(_message.Message):
+    __slots__ = ("project", "name", "alias", "reason", "expected")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    name: str
+    alias: str
+    reason: str
+    expected: int
+    def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ..., alias: _Optional[str] = ..., reason: _Optional[str] = ..., expected: _Optional[int] = ...) -> None: ...
+
+class AliasHistoryRequest(_message.Message):
+    __slots__ = ("project", "name", "alias", "page")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    PAGE_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    name: str
+    alias: str
+    page: str
+    def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ..., alias: _Optional[str] = ..., page: _Optional[str] = ...) -> None: ...
+
+class AliasHistory(_message.Message):
+    __slots__ = ("moves", "next_page")
+    MOVES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_FIELD_NUMBER: _ClassVar[int]
+    moves: _containers.RepeatedCompositeFieldContainer[AliasMove]
+    next_page: str
+    def __init__(self, moves: _Optional[_Iterable[_Union[AliasMove, _Mapping]]] = ..., next_page: _Optional[str] = ...) -> None: ...
+
+class AliasMove(_message.Message):
+    __slots__ = ("project", "name", "number", "alias", "version", "before", "at", "by", "reason", "report")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    name: str
+    number: int
+    alias: str
+    version: int
+    before: int
+    at: float
+    by: str
+    reason: str
+    report: _struct_pb2.Struct
+    def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ..., number: _Optional[int] = ..., alias: _Optional[str] = ..., version: _Optional[int] = ..., before: _Optional[int] = ..., at: _Optional[float] = ..., by: _Optional[str] = ..., reason: _Optional[str] = ..., report: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
+class CompareRequest(_message.Message):
+    __slots__ = ("project", "name", "champion", "challenger")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CHAMPION_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGER_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    name: str
+    champion: str
+    challenger: str
+    def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ..., champion: _Optional[str] = ..., challenger: _Optional[str] = ...) -> None: ...
+
+class Comparison(_message.Message):
+    __slots__ = ("champion", "challenger", "judgement")
+    CHAMPION_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGER_FIELD_NUMBER: _ClassVar[int]
+    JUDGEMENT_FIELD_NUMBER: _ClassVar[int]
+    champion: ModelVersion
+    challenger: ModelVersion
+    judgement: _struct_pb2.Struct
+    def __init__(self, champion: _Optional[_Union[ModelVersion, _Mapping]] = ..., challenger: _Optional[_Union[ModelVersion, _Mapping]] = ..., judgement: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
+class ModelLineage(_message.Message):
+    __slots__ = ("ancestors",)
+    ANCESTORS_FIELD_NUMBER: _ClassVar[int]
+    ancestors: _containers.RepeatedCompositeFieldContainer[Ancestor]
+    def __init__(self, ancestors: _Optional[_Iterable[_Union[Ancestor, _Mapping]]] = ...) -> None: ...
+
+class Ancestor(_message.Message):
+    __slots__ = ("version", "run", "submitted_by", "submitted_at", "data", "weights", "champion")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    SUBMITTED_BY_FIELD_NUMBER: _ClassVar[int]
+    SUBMITTED_AT_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    CHAMPION_FIELD_NUMBER: _ClassVar[int]
+    version: ModelVersion
+    run: str
+    submitted_by: str
+    submitted_at: float
+    data: str
+    weights: str
+    champion: int
+    def __init__(self, version: _Optional[_Union[ModelVersion, _Mapping]] = ..., run: _Optional[str] = ..., submitted_by: _Optional[str] = ..., submitted_at: _Optional[float] = ..., data: _Optional[str] = ..., weights: _Optional[str] = ..., champion: _Optional[int] = ...) -> None: ...
+
 class ObserveRequest(_message.Message):
     __slots__ = ("project", "model", "source", "seq", "kind", "version", "data")
     PROJECT_FIELD_NUMBER: _ClassVar[int]

@@ -781,6 +781,31 @@ class ModelsStub:
                 request_serializer=evertrain__pb2.PutFactRequest.SerializeToString,
                 response_deserializer=evertrain__pb2.ModelFacts.FromString,
                 _registered_method=True)
+        self.Promote = channel.unary_unary(
+                '/evertrain.v1.Models/Promote',
+                request_serializer=evertrain__pb2.PromoteRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.AliasMove.FromString,
+                _registered_method=True)
+        self.Rollback = channel.unary_unary(
+                '/evertrain.v1.Models/Rollback',
+                request_serializer=evertrain__pb2.RollbackRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.AliasMove.FromString,
+                _registered_method=True)
+        self.History = channel.unary_unary(
+                '/evertrain.v1.Models/History',
+                request_serializer=evertrain__pb2.AliasHistoryRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.AliasHistory.FromString,
+                _registered_method=True)
+        self.Compare = channel.unary_unary(
+                '/evertrain.v1.Models/Compare',
+                request_serializer=evertrain__pb2.CompareRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.Comparison.FromString,
+                _registered_method=True)
+        self.Lineage = channel.unary_unary(
+                '/evertrain.v1.Models/Lineage',
+                request_serializer=evertrain__pb2.GetModelRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.ModelLineage.FromString,
+                _registered_method=True)
 
 
 class ModelsServicer:
@@ -818,6 +843,40 @@ class ModelsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Promote(self, request, context):
+        """To a version whose proof holds against the one where the alias stands.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rollback(self, request, context):
+        """Back to the version where the alias stood before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def History(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Compare(self, request, context):
+        """Two versions side by side, and what the proof of one says against the other.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Lineage(self, request, context):
+        """What a version came from, and that from what.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -845,6 +904,31 @@ def add_ModelsServicer_to_server(servicer, server):
                     servicer.PutFact,
                     request_deserializer=evertrain__pb2.PutFactRequest.FromString,
                     response_serializer=evertrain__pb2.ModelFacts.SerializeToString,
+            ),
+            'Promote': grpc.unary_unary_rpc_method_handler(
+                    servicer.Promote,
+                    request_deserializer=evertrain__pb2.PromoteRequest.FromString,
+                    response_serializer=evertrain__pb2.AliasMove.SerializeToString,
+            ),
+            'Rollback': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rollback,
+                    request_deserializer=evertrain__pb2.RollbackRequest.FromString,
+                    response_serializer=evertrain__pb2.AliasMove.SerializeToString,
+            ),
+            'History': grpc.unary_unary_rpc_method_handler(
+                    servicer.History,
+                    request_deserializer=evertrain__pb2.AliasHistoryRequest.FromString,
+                    response_serializer=evertrain__pb2.AliasHistory.SerializeToString,
+            ),
+            'Compare': grpc.unary_unary_rpc_method_handler(
+                    servicer.Compare,
+                    request_deserializer=evertrain__pb2.CompareRequest.FromString,
+                    response_serializer=evertrain__pb2.Comparison.SerializeToString,
+            ),
+            'Lineage': grpc.unary_unary_rpc_method_handler(
+                    servicer.Lineage,
+                    request_deserializer=evertrain__pb2.GetModelRequest.FromString,
+                    response_serializer=evertrain__pb2.ModelLineage.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -984,6 +1068,141 @@ class Models:
             '/evertrain.v1.Models/PutFact',
             evertrain__pb2.PutFactRequest.SerializeToString,
             evertrain__pb2.ModelFacts.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Promote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Models/Promote',
+            evertrain__pb2.PromoteRequest.SerializeToString,
+            evertrain__pb2.AliasMove.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rollback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Models/Rollback',
+            evertrain__pb2.RollbackRequest.SerializeToString,
+            evertrain__pb2.AliasMove.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def History(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Models/History',
+            evertrain__pb2.AliasHistoryRequest.SerializeToString,
+            evertrain__pb2.AliasHistory.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Compare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Models/Compare',
+            evertrain__pb2.CompareRequest.SerializeToString,
+            evertrain__pb2.Comparison.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Lineage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Models/Lineage',
+            evertrain__pb2.GetModelRequest.SerializeToString,
+            evertrain__pb2.ModelLineage.FromString,
             options,
             channel_credentials,
             insecure,
