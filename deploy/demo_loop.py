@@ -1,7 +1,7 @@
 """`make demo-loop`: a model is trained, serves, its world moves, and it is trained again, proven and promoted, by itself.
 
-Real digits are trained on and served; from one moment on half of them come from a second scanner, which writes white on black.
-Nobody does anything then but watch. Starts a stack of its own under .evertrain/demo-loop, and ends all that it started.
+Real digits are trained on and served; from one moment on half of them come from a second scanner, that writes white on
+black. Nobody does anything then but watch. Starts a stack of its own under .evertrain/demo-loop, and ends all that it started.
 Exits non-zero when anything it promises did not happen.
 """
 
@@ -51,7 +51,7 @@ def evertrain(*words: str, check: bool = True) -> int:
 
 
 class World:
-    """Digits as they come to be read: images [n, 64] of 0 (white) to 16 (ink), drawn by a seed from those never trained on."""
+    """Digits as they come to be read: images [n, 64] of 0 (white) to 16 (ink), drawn by a seed from those not trained on."""
 
     def __init__(self) -> None:
         digits = load_digits()
@@ -224,7 +224,9 @@ def main() -> int:
     for words in missing:
         print(f"NOT as promised: {words}", file=sys.stderr)
     if not missing:
-        print(f"\nAll of it in {time.monotonic() - started:.0f} s, and nobody touched anything after the first command.")
+        print(
+            f"\nAll of it in {time.monotonic() - started:.0f} s, and nobody touched anything after the first command."
+        )
     return 1 if missing else 0
 
 

@@ -57,7 +57,9 @@ class Story:
 
         parts = []
         for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-            parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - 20}" y1="{y(share):.1f}" y2="{y(share):.1f}" stroke="#ddd"/>')
+            parts.append(
+                f'<line x1="{_LEFT}" x2="{_WIDTH - 20}" y1="{y(share):.1f}" y2="{y(share):.1f}" stroke="#ddd"/>'
+            )
             parts.append(f'<text x="10" y="{y(share) + 4:.1f}">{share:.0%}</text>')
         for place, (at, words) in enumerate(self.moments):
             parts.append(
@@ -68,7 +70,9 @@ class Story:
         for at, right, version in self.rates:
             colour = "#36a" if version == 1 else "#2a7"
             parts.append(f'<circle cx="{x(at):.1f}" cy="{y(right):.1f}" r="3.5" fill="{colour}"/>')
-        parts.append(f'<text x="{_LEFT}" y="{_HEIGHT - 10}">seconds: 0 to {longest:.0f}; blue: version 1, green: 2</text>')
+        parts.append(
+            f'<text x="{_LEFT}" y="{_HEIGHT - 10}">seconds: 0 to {longest:.0f}; blue: version 1, green: 2</text>'
+        )
         body = "".join(parts)
         return (
             f"<!doctype html><meta charset='utf-8'><title>{escape(model)}</title>"

@@ -43,7 +43,8 @@ class HttpWebhooks:
 
     def tell(self, record: DecisionRecord) -> bool:
         body = json.dumps(message(record)).encode()
-        return all([self._post(url, delivery(record), body) for url in self._urls])
+        taken = [self._post(url, delivery(record), body) for url in self._urls]  # all are told, whoever does not answer
+        return all(taken)
 
     def _post(self, url: str, name: str, body: bytes) -> bool:
         timestamp = f"{self._clock.now():.0f}"

@@ -28,9 +28,7 @@ class DecisionCalls:
         size = min(request.page_size or 100, MAX_PAGE - 1)  # one more is asked for, to see whether there is one
         monitor = await parts.blocking(parts.store.monitor, scope, _named(request.model))
         below = int(request.page) if request.page else None
-        found = await parts.blocking(
-            parts.store.decisions, monitor.project, monitor.model, below=below, limit=size + 1
-        )
+        found = await parts.blocking(parts.store.decisions, monitor.project, monitor.model, below=below, limit=size + 1)
         shown = found[:size]
         return pb.DecisionsResponse(
             decisions=[decision_message(each) for each in shown],
@@ -61,9 +59,7 @@ class DecisionCalls:
     async def Reject(self, request: pb.AnswerRequest, context: Any) -> pb.RetrainingDecision:
         parts, who = self._parts, caller()
         scope, model, reason = who.scope(request.project), _named(request.model), request.reason[:REASON_CHARS]
-        record = await parts.blocking(
-            parts.retraining.reject, scope, model, request.number, by=who.name, reason=reason
-        )
+        record = await parts.blocking(parts.retraining.reject, scope, model, request.number, by=who.name, reason=reason)
         return decision_message(record)
 
 

@@ -15,8 +15,8 @@ from orchestrator.api.auth import Authenticator, caller
 from orchestrator.control.board import Board
 from orchestrator.control.commands import Commands
 from orchestrator.control.fleet import Fleet
-from orchestrator.control.retraining import Retraining
 from orchestrator.control.promotions import Promotions
+from orchestrator.control.retraining import Retraining
 from orchestrator.control.sweeps import Sweeps
 from orchestrator.core import lifecycle, money
 from orchestrator.core.observations import Progress

@@ -28,7 +28,7 @@ def decisions(
 
 
 def retrain(model: Model, reason: Why = "", output: Output = None) -> None:
-    """Ask for a retraining. It is held to the one that is under way, to the month's budget and to a dry run, to nothing else."""
+    """Ask for a retraining. Only one that is under way, the month's budget and a dry run are in its way."""
     from orchestrator.cli import decision_tables
 
     with connected() as client:

@@ -20,7 +20,7 @@ from orchestrator.control.commands import Commands, SubmitCommand
 from orchestrator.control.model_versions import champion_of
 from orchestrator.core.decisions import DecisionRecord, Order, Standing, became, draft, occasion, past
 from orchestrator.core.monitors import Monitor
-from orchestrator.core.retraining import Action, Cause, Decision, Policy, Situation, Trigger, decide, due
+from orchestrator.core.retraining import Action, Cause, Decision, Situation, Trigger, decide, due
 from orchestrator.core.words import counted
 from orchestrator.errors import Conflict, EvertrainError, InvalidSpec, NotFound, Refused
 from orchestrator.ports import Clock, ObservationStore, SnapshotStore, Store, Wakeups
@@ -111,7 +111,9 @@ class Retraining:
             if record.accepted and record.order is not None:
                 return None
             _insist_on(record, Standing.ASKED)
-            return became(record, Standing.ACCEPTED, f"approved by {by}", by=by, order=self._order(monitor, record.trigger))
+            return became(
+                record, Standing.ACCEPTED, f"approved by {by}", by=by, order=self._order(monitor, record.trigger)
+            )
 
         return self._change(monitor, number, think)
 
@@ -259,7 +261,7 @@ class Retraining:
         )
 
     def _seen_at(self, monitor: Monitor, trigger: Trigger) -> float:
-        """When it was last seen; of what the judging loop tells, with its newest judgement: a trigger is `at` its beginning."""
+        """When it was last seen: what the judging loop tells is `at` its beginning, and seen with the newest judgement."""
         if trigger.cause not in _SEEN_LIVE:
             return trigger.at
         newest = self._store.judgements(monitor.project, monitor.model, limit=1)

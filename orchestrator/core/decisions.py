@@ -77,7 +77,7 @@ class DecisionRecord:
     ended_at: float | None = None  # when the retraining was over: its probation is not counted
     version: int = 0  # the challenger
     promoted_at: float | None = None
-    proven: Answers = Answers(0, 0)  # the challenger's in its proof
+    proven: Answers = field(default_factory=lambda: Answers(0, 0))  # the challenger's in its proof
     served_from: int = 0  # the last batch of observations before it was promoted
     announced: Standing | None = None  # the last standing that every webhook has taken
     revision: int = 0

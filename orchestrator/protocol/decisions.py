@@ -1,4 +1,4 @@
-"""Decisions on retraining between the core and the wire. The lineage travels as JSON text: a Struct cannot tell 1 from 1.0."""
+"""Decisions on retraining between the core and the wire. Lineage travels as JSON text: a Struct cannot tell 1 from 1.0."""
 
 from __future__ import annotations
 

@@ -20,4 +20,6 @@ def refuse_ambiguous(name: str, projects: Collection[str], what: str = "run") ->
 
 
 def no_decision(project: str, model: str, number: int) -> NotFound:
-    return NotFound(f"no decision {number} on {model!r} in project {project!r}: see `evertrain monitor decisions {model}`")
+    return NotFound(
+        f"no decision {number} on {model!r} in project {project!r}: see `evertrain monitor decisions {model}`"
+    )

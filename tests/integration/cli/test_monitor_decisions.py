@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -27,9 +26,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def evertrain(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Evertrain:
+def evertrain(stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Evertrain:
     monkeypatch.setenv("EVERTRAIN_SERVER", stack.address)
     monkeypatch.setenv("EVERTRAIN_TOKEN", stack.admin)
     monkeypatch.setenv("COLUMNS", "240")

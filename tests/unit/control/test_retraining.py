@@ -163,12 +163,12 @@ async def test_the_schedule_and_the_amount_of_data_ask_by_themselves(tmp_path: P
     assert by_rows.decision.words == "retrains: 16 new rows, 12 were asked for"
     await watching.train(watching.run_of(by_rows))
     watching.passes()
-    at_three = datetime.datetime(1970, 1, 2, 3, 0, 1, tzinfo=datetime.UTC).timestamp()
+    at_three = datetime.datetime(1970, 1, 1, 3, 0, 1, tzinfo=datetime.UTC).timestamp()
     watching.clock.forward(at_three - watching.clock.now())
     watching.serve(3)
     watching.passes()
     newest = watching.store.decisions("default", "flights")[0]
-    assert "scheduled for 1970-01-02 03:00" in newest.decision.words
+    assert "scheduled for 1970-01-01 03:00" in newest.decision.words
     assert newest.standing is Standing.TRAINING
     watching.passes()
     assert len(watching.store.decisions("default", "flights")) == 2
@@ -261,7 +261,7 @@ async def test_a_challenger_that_was_compared_with_nothing_stays_one(watching: W
 async def test_a_challenger_that_was_overtaken_stays_one(watching: Watching) -> None:
     record = watching.drift()
     watching.passes()
-    other = await watching.train(watching.plane.submit("flights", **watching.store.run("default", "flights").spec))
+    other = await watching.train(watching.plane.submit("flights", recipe="tabular"))
     watching.store.move_alias("default", "flights", "champion", 2, at=1.0, by="ada", reason="by hand")
     assert other.terminal
     await watching.train(watching.run_of(record), facts={"proof": proof(challenger=0.9, champion=0.6)})
@@ -286,9 +286,7 @@ async def test_late_labels_and_another_versions_answers_count_as_they_should_in_
     watching.serve(2, 100, version=1, **{"(prediction)": ["7"] * 100})
     watching.serve(3, 100, version=2, **{"(prediction)": [each % 2 for each in range(100)]})
     requests = [f"r{each}" for each in range(100)]
-    watching.keep(
-        4, "rows", 100, 2, **{"distance": [1.0] * 100, "(request)": requests, "(prediction)": ["1"] * 100}
-    )
+    watching.keep(4, "rows", 100, 2, **{"distance": [1.0] * 100, "(request)": requests, "(prediction)": ["1"] * 100})
     watching.keep(5, "labels", 100, 0, **{"(request)": requests, "(label)": ["1"] * 100})
     watching.passes(1)
     assert watching.now(record).standing is Standing.PROBATION

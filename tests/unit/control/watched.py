@@ -13,8 +13,8 @@ from orchestrator.control.promotions import Promotions
 from orchestrator.control.retraining import Retraining
 from orchestrator.control.wakeups import LocalWakeups
 from orchestrator.core.decisions import DecisionRecord
-from orchestrator.core.monitors import Monitor
 from orchestrator.core.money import NO_PRICES, Prices
+from orchestrator.core.monitors import Monitor
 from orchestrator.core.retraining import Cause, Trigger
 from orchestrator.core.runs import Run
 from orchestrator.drift.batches import write_batch

@@ -26,9 +26,7 @@ def settings(**retrain: Any) -> dict[str, Any]:
 
 def made(run: dict[str, Any], **retrain: Any) -> dict[str, Any]:
     document = spec.dump(spec.load(run))
-    return retraining_document(
-        document, settings(**retrain), source="/snapshots/1", label="late", champion="flights@3"
-    )
+    return retraining_document(document, settings(**retrain), source="/snapshots/1", label="late", champion="flights@3")
 
 
 def test_a_policy_says_what_the_run_file_says() -> None:

@@ -25,13 +25,9 @@ def upgrade() -> None:
         sa.Column("pending", sa.Boolean, nullable=False),
         sa.Column("revision", sa.BigInteger, nullable=False),
         sa.Column("record", sa.Text, nullable=False),
-        sa.UniqueConstraint(
-            "project", "model", "key", "because", name=op.f("uq_decisions_project_model_key_because")
-        ),
+        sa.UniqueConstraint("project", "model", "key", "because", name=op.f("uq_decisions_project_model_key_because")),
     )
-    op.create_index(
-        "ix_decisions_pending_project_model_number", "decisions", ["pending", "project", "model", "number"]
-    )
+    op.create_index("ix_decisions_pending_project_model_number", "decisions", ["pending", "project", "model", "number"])
 
 
 def downgrade() -> None:
