@@ -132,19 +132,27 @@ def watch_the_loop(client: Client, service: Service, story: Story) -> Mapping[st
     while time.monotonic() - began < LATEST_S:
         rate = service.one_batch()
         for judged in list(client.judgements(MODEL))[:20][::-1]:
-            if judged.status in ("suspected", "drift") and tell(told, f"judged/{judged.number}"):
-                print(f"    [{rate:.0%} right] monitor: {judged.words[:200]}", flush=True)
+            kind = "performance" if "error rate" in judged.words else "features"
+            if judged.status in ("suspected", "drift") and tell(told, f"judged/{judged.status}/{kind}"):
+                print(f"    [{rate:.0%} right] monitor: {shortened(judged.words)}", flush=True)
                 story.happened("drift seen" if judged.status == "drift" else "suspected")
         for decision in list(client.decisions(MODEL))[::-1]:
             if tell(told, f"decided/{decision.number}/{decision.standing}"):
                 words = decision.told[-1] if decision.told else decision.words
-                print(f"    [{rate:.0%} right] decision {decision.number}, {decision.standing}: {words}", flush=True)
+                if decision.because != "in_progress":
+                    print(f"    [{rate:.0%} right] decision {decision.number}, {decision.standing}: {words}", flush=True)
                 if decision.action == "retrain":
                     story.happened(decision.standing)
             if decision.action == "retrain" and decision.standing not in ("accepted", "training"):
                 return {"decision": decision, "told": told}
         time.sleep(PACE_S)
     return {"decision": None, "told": told}
+
+
+def shortened(words: str) -> str:
+    """What a line has room for: the first of all features that moved."""
+    first, *others = words.split("; ")
+    return first + (f"; and {len(others)} more" if others else "")
 
 
 def tell(told: set[str], key: str) -> bool:

@@ -23,6 +23,7 @@ from orchestrator.ports import ObservationStore, Observed, Snapshot
 
 MOST_ROWS = 1_000_000
 """The newest: what was served long ago is in the data of earlier versions."""
+GROUP_ROWS = 100_000
 _REQUEST, _LABEL = "(request)", "(label)"
 
 
@@ -89,7 +90,7 @@ class ParquetSnapshots:
         survey = _Survey()
         kept: deque[Observed] = deque()
         rows = 0
-        for batch in self._batches(project, model, 0, order.upto):
+        for batch in self._batches(project, model, order.after, order.upto):
             survey.until = batch.at
             if batch.kind == "labels":
                 _take_labels(batch, survey)
@@ -97,7 +98,7 @@ class ParquetSnapshots:
                 _take_rows(batch, survey)
                 kept.append(replace(batch, data=b""))
                 rows += batch.rows
-            while kept and _unneeded(kept[0], rows, order):
+            while rows > MOST_ROWS:
                 rows -= kept.popleft().rows
         if kept:
             survey.first, survey.last, survey.rows = kept[0].number, kept[-1].number, rows
@@ -111,17 +112,21 @@ class ParquetSnapshots:
         written = 0
         with files.open(path, "wb") as file:
             with pq.ParquetWriter(file, schema) as writer:
-                for batch in self._batches(project, model, survey.first - 1, upto) if survey.first else ():
-                    if batch.kind == "rows" and (table := _labelled(batch, survey, schema)).num_rows:
-                        survey.since = survey.since or batch.at
-                        survey.versions[batch.version] = survey.versions.get(batch.version, 0) + table.num_rows
-                        survey.sources.add(batch.source)
-                        writer.write_table(table)
-                        written += table.num_rows
+                for group in _grouped(self._tables(project, model, upto, survey, schema)):
+                    writer.write_table(group, row_group_size=GROUP_ROWS)
+                    written += group.num_rows
             if isinstance(files, LocalFileSystem):
                 file.flush()
                 os.fsync(file.fileno())
         return written
+
+    def _tables(self, project: str, model: str, upto: int, survey: _Survey, schema: Any) -> Iterator[Any]:
+        for batch in self._batches(project, model, survey.first - 1, upto) if survey.first else ():
+            if batch.kind == "rows" and (table := _labelled(batch, survey, schema)).num_rows:
+                survey.since = survey.since or batch.at
+                survey.versions[batch.version] = survey.versions.get(batch.version, 0) + table.num_rows
+                survey.sources.add(batch.source)
+                yield table
 
     def _batches(self, project: str, model: str, after: int, upto: int) -> Iterator[Observed]:
         while after < upto:
@@ -132,9 +137,18 @@ class ParquetSnapshots:
             after = found[-1].number
 
 
-def _unneeded(oldest: Observed, rows: int, order: Order) -> bool:
-    """Whether the rows do without their oldest batch."""
-    return rows > MOST_ROWS or (oldest.at < order.since and rows - oldest.rows >= order.least_rows)
+def _grouped(tables: Iterator[Any]) -> Iterator[Any]:
+    """Tables of `GROUP_ROWS` rows and more, but for the last: each row group is a piece of work for whoever reads it."""
+    import pyarrow as pa
+
+    some: list[Any] = []
+    for table in tables:
+        some.append(table)
+        if sum(each.num_rows for each in some) >= GROUP_ROWS:
+            yield pa.concat_tables(some)
+            some = []
+    if some:
+        yield pa.concat_tables(some)
 
 
 def _read_lineage(files: Any, path: str) -> Mapping[str, Any] | None:

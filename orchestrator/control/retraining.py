@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.control.challengers import Challengers
+from orchestrator.control.journal import last_before
 from orchestrator.control.commands import Commands, SubmitCommand
 from orchestrator.control.model_versions import champion_of
 from orchestrator.core.decisions import DecisionRecord, Order, Standing, became, draft, occasion, past
@@ -69,7 +70,7 @@ class Retraining:
             if told is not None:
                 return told
             now = self._clock.now()
-            decision = decide(trigger, policy_of(monitor.settings), self._situation(monitor, known, now))
+            decision = decide(trigger, policy_of(monitor.settings), self._situation(monitor, known, now, trigger))
             order = self._order(monitor, trigger) if decision.action is Action.RETRAIN else None
             record = self._store.record_decision(draft(monitor.project, monitor.model, decision, order, by, now))
         log.info("model %s, %s: %s", record.model, record.decision.because, record.decision.words)
@@ -192,7 +193,8 @@ class Retraining:
         monitor = self._store.monitor(record.project, record.model)
         with self._lock:
             known = self._store.decisions(record.project, record.model, accepted=True, limit=LOOK_BACK)
-            decision = decide(record.trigger, policy_of(monitor.settings), self._situation(monitor, known, now))
+            situation = self._situation(monitor, known, now, record.trigger)
+            decision = decide(record.trigger, policy_of(monitor.settings), situation)
             if decision.because is waiting.because:
                 return _still_waiting(record, decision)
             order = self._order(monitor, record.trigger) if decision.action is Action.RETRAIN else None
@@ -238,8 +240,13 @@ class Retraining:
 
     # ---- what is known -----------------------------------------------------------------------------------------------
 
-    def _situation(self, monitor: Monitor, known: list[DecisionRecord], now: float) -> Situation:
+    def _situation(
+        self, monitor: Monitor, known: list[DecisionRecord], now: float, trigger: Trigger | None = None
+    ) -> Situation:
+        """New are rows that no retraining has learned from; of a world that has changed, those that came since then."""
         learned = max((each.order.upto for each in known if each.order is not None), default=0)
+        if trigger is not None:
+            learned = max(learned, self._begins_after(monitor, trigger))
         costs = [each.cost for each in known if each.cost > 0]
         return Situation(
             now=now,
@@ -255,10 +262,15 @@ class Retraining:
         return Order(
             base=monitor.run,
             champion=champion.version if champion is not None else 0,
+            after=self._begins_after(monitor, trigger),
             upto=self._observations.last(monitor.project, monitor.model),
-            since=trigger.at if trigger.cause in _SEEN_LIVE else 0.0,
-            least_rows=policy_of(monitor.settings).least_new_rows,
         )
+
+    def _begins_after(self, monitor: Monitor, trigger: Trigger) -> int:
+        """The last batch of the world of before; 0 where nothing says that it has changed."""
+        if trigger.cause not in _SEEN_LIVE:
+            return 0
+        return last_before(self._observations, monitor.project, monitor.model, trigger.at)
 
     def _seen_at(self, monitor: Monitor, trigger: Trigger) -> float:
         """When it was last seen: what the judging loop tells is `at` its beginning, and seen with the newest judgement."""

@@ -53,9 +53,8 @@ class Order:
 
     base: str  # id of the run whose file it starts from
     champion: int  # the version that served then; 0: none did
-    upto: int  # the last batch of observations that it may learn from
-    since: float = 0.0  # it learns from what came since then: the world that is now, where that has changed
-    least_rows: int = 0  # and from earlier rows as well, where those are fewer
+    after: int  # it learns from the batches of observations above this number
+    upto: int  # up to this one
 
 
 @dataclass(frozen=True)

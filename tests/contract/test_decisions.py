@@ -46,7 +46,7 @@ def made(
     project: str = "default",
 ) -> DecisionRecord:
     decision = Decision(Trigger(Cause.DRIFT, key, 5.0, "it drifts", severity=2), action, because, "words", 7.5)
-    return draft(project, model, decision, Order("run-base", 1, 40), "ada", 6.0)
+    return draft(project, model, decision, Order("run-base", 1, 0, 40), "ada", 6.0)
 
 
 def changed(store: Store, record: DecisionRecord, **changes: Any) -> DecisionRecord:

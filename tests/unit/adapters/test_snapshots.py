@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from orchestrator.adapters import snapshots
 from orchestrator.adapters.memory_observations import MemoryObservationStore
 from orchestrator.adapters.snapshots import ParquetSnapshots
 from orchestrator.core.decisions import Order
@@ -34,9 +35,9 @@ class Journal:
         batch = Observed(0, 100.0 + seq, "replica", seq, kind, version, rows, write_batch(columns))
         self.observations.append("default", "digits", [batch])
 
-    def take(self, number: int = 1, upto: int | None = None, **order: Any) -> Snapshot:
+    def take(self, number: int = 1, upto: int | None = None, after: int = 0) -> Snapshot:
         last = self.observations.last("default", "digits") if upto is None else upto
-        return self.snapshots.take("default", "digits", number, Order("run-base", 1, last, **order), label="digit")
+        return self.snapshots.take("default", "digits", number, Order("run-base", 1, after, last), label="digit")
 
 
 @pytest.fixture
@@ -95,13 +96,21 @@ def test_it_ends_at_the_batch_that_was_decided_on_and_is_the_same_when_taken_aga
     assert journal.take(number=2, upto=3).rows == 3
 
 
-@pytest.mark.parametrize(("least_rows", "first"), [(0, 3), (3, 3), (5, 2), (99, 1)])
-def test_it_begins_where_the_world_changed_or_earlier_where_that_is_too_little(
-    journal: Journal, least_rows: int, first: int
-) -> None:
-    for _ in range(4):  # received at 101, 102, 103 and 104
+def test_it_begins_after_the_world_of_before_and_takes_its_late_labels_from_anywhere_after(journal: Journal) -> None:
+    for number in range(1, 5):
+        journal.rows(2, height=[1.0, 2.0], **{"(label)": [1, None], "(request)": [f"a{number}", f"b{number}"]})
+    journal.labels(["b1", "b4"], [7, 8])
+    taken = journal.take(after=2)
+    assert taken.lineage["batches"] == [3, 4]
+    assert [each["digit"] for each in table(taken).to_pylist()] == [1, 1, 8]
+
+
+def test_a_large_one_is_written_in_large_pieces(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "GROUP_ROWS", 5)
+    for _ in range(6):
         journal.rows(2, height=[1.0, 2.0], **{"(label)": [1, 2]})
-    assert journal.take(since=102.5, least_rows=least_rows).lineage["batches"] == [first, 4]
+    groups = pq.ParquetFile(Path(journal.take().url, "rows.parquet")).metadata
+    assert [groups.row_group(each).num_rows for each in range(groups.num_row_groups)] == [5, 1, 5, 1]
 
 
 def test_one_that_was_interrupted_is_taken_anew(journal: Journal) -> None:

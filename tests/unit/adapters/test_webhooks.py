@@ -63,7 +63,7 @@ def receiver() -> Iterator[Receiver]:
 def decision() -> DecisionRecord:
     trigger = Trigger(Cause.DRIFT, "drift/v1/900", 5.0, "drift (major): height")
     made = Decision(trigger, Action.RETRAIN, Because.ACCEPTED, "retrains: drift (major): height")
-    return draft("default", "digits", made, Order("run-base", 1, 40), "", 6.0)
+    return draft("default", "digits", made, Order("run-base", 1, 0, 40), "", 6.0)
 
 
 def test_a_post_says_what_happened_and_whoever_has_the_secret_can_check_it(receiver: Receiver) -> None:

@@ -87,6 +87,22 @@ async def test_too_little_data_waits_until_there_is_enough(tmp_path: Path) -> No
     assert "decided again as #2" in closed.told[-1]
 
 
+async def test_what_has_changed_is_learned_from_what_came_since_and_needs_enough_of_that(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"minimum_rows": 10})
+    for seq in range(1, 5):
+        watching.serve(seq)
+    watching.clock.forward(60)
+    waiting = watching.drift()
+    assert waiting.decision.because is Because.TOO_LITTLE_DATA, "32 rows are of the world of before"
+    watching.clock.forward(1)
+    watching.serve(5)
+    watching.serve(6)
+    watching.passes()
+    record = watching.store.decisions("default", "flights")[0]
+    assert (record.data["rows"], record.data["batches"]) == (16, [5, 6])
+
+
 async def test_a_person_approves_what_asks_and_the_data_are_those_of_then(tmp_path: Path) -> None:
     watching = Watching(tmp_path)
     await watching.begin({"mode": "approve"})
@@ -114,6 +130,7 @@ async def test_what_a_person_rejects_is_not_asked_again_and_another_trigger_is(t
     assert rejected.told[-1] == "rejected by ada: a holiday"
     watching.clock.forward(60)
     assert watching.drift() == rejected
+    watching.serve(2)
     assert watching.drift("drift/v1/950").standing is Standing.ASKED
     with pytest.raises(NotFound):
         watching.retraining.approve("default", "flights", 99, by="ada")

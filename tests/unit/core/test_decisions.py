@@ -11,7 +11,7 @@ from orchestrator.core.decisions import OPEN, UNDER_WAY, DecisionRecord, Order, 
 from orchestrator.core.retraining import Action, Because, Cause, Decision, Trigger
 
 DRIFT = Trigger(Cause.DRIFT, "drift/1/500", 600.0, "drift (major): height", severity=3)
-ORDER = Order("run-base", 1, 40)
+ORDER = Order("run-base", 1, 0, 40)
 
 
 def decided(action: Action = Action.RETRAIN, trigger: Trigger = DRIFT, **changes: Any) -> DecisionRecord:
