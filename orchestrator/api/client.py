@@ -295,7 +295,9 @@ class Client:
     def monitors(self, *, project: str = "") -> Sequence[Watched]:
         """By model."""
         request = pb.ListMonitorsRequest(project=project)
-        return [from_proto(each, Watched) for page in self._pages(self._monitors.List, request) for each in page.monitors]
+        return [
+            from_proto(each, Watched) for page in self._pages(self._monitors.List, request) for each in page.monitors
+        ]
 
     def monitor(self, model: str, *, project: str = "") -> Watched:
         """With pictures of the features that differ most."""

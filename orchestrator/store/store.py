@@ -424,9 +424,7 @@ def _apply(connection: Connection, move: _Move) -> Run | None:
     return run
 
 
-def _register(
-    connection: Connection, draft: ModelVersion, facts: Mapping[str, Any], monitor: Monitor | None
-) -> None:
+def _register(connection: Connection, draft: ModelVersion, facts: Mapping[str, Any], monitor: Monitor | None) -> None:
     """Give the model its next version; a run that has one in that name keeps it."""
     mine = {"project": draft.project, "name": draft.name}
     table = model_versions
