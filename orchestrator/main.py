@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from orchestrator.adapters.bundles import DiskBundleStore
+from orchestrator.adapters.observations import DiskObservationStore
 from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.api.auth import Authenticator, ensure_first_tokens
 from orchestrator.api.driver_tokens import DriverTokens
@@ -104,6 +105,7 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
         end_orphans=sweeps.end_orphans,
     )
     logs = DiskLogStore(settings.data_dir / "logs", settings.log_run_bytes)
+    observations = DiskObservationStore(settings.data_dir / "observations", settings.observation_bytes)
     parts = Parts(
         settings=settings,
         store=store,
@@ -113,26 +115,30 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
         fleet=fleet,
         logs=logs,
         bundles=bundles,
+        observations=observations,
         wakeups=wakeups,
         clock=clock,
         authenticator=authenticator,
         executor=ThreadPoolExecutor(settings.api_threads, thread_name_prefix="api"),
         server_id=f"server-{uuid.uuid4().hex[:8]}",
     )
-    return Server(
-        store, parts, loop, _housekeeping(parts, logs, bundles), GrpcServer(parts), HttpServer(parts, metrics)
-    )
+    housekeeping = _housekeeping(parts, logs, bundles, observations)
+    return Server(store, parts, loop, housekeeping, GrpcServer(parts), HttpServer(parts, metrics))
 
 
-def _housekeeping(parts: Parts, logs: DiskLogStore, bundles: DiskBundleStore) -> Housekeeping:
+def _housekeeping(
+    parts: Parts, logs: DiskLogStore, bundles: DiskBundleStore, observations: DiskObservationStore
+) -> Housekeeping:
     settings = parts.settings
     return Housekeeping(
         store=parts.store,
         logs=logs,
         bundles=bundles,
+        observations=observations,
         clock=parts.clock,
         log_keep_days=settings.log_keep_days,
         bundle_keep_days=settings.bundle_keep_days,
+        observation_keep_days=settings.observation_keep_days,
     )
 
 

@@ -20,7 +20,7 @@ from orchestrator.core import lifecycle, money
 from orchestrator.core.observations import Progress
 from orchestrator.core.runs import Attempt, Queued, Reason, Run
 from orchestrator.errors import InvalidSpec, Problem
-from orchestrator.ports import BundleStore, Clock, LogStore, Store, Wakeups
+from orchestrator.ports import BundleStore, Clock, LogStore, ObservationStore, Store, Wakeups
 from orchestrator.protocol import convert
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from orchestrator.settings import Settings
@@ -39,6 +39,7 @@ class Parts:
     fleet: Fleet
     logs: LogStore
     bundles: BundleStore
+    observations: ObservationStore
     wakeups: Wakeups
     clock: Clock
     authenticator: Authenticator
