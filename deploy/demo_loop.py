@@ -1,7 +1,7 @@
 """`make demo-loop`: a model is trained, serves, its world moves, and it is trained again, proven and promoted, by itself.
 
 Real digits are trained on and served; from one moment on half of them come from a second scanner, that writes white on
-black. Nobody does anything then but watch. Starts a stack of its own under .evertrain/demo-loop, and ends all that it started.
+black. Nobody does anything then but watch. Starts a stack of its own under .evertrain/demo-loop, and ends all of it.
 Exits non-zero when anything it promises did not happen.
 """
 
@@ -140,7 +140,9 @@ def watch_the_loop(client: Client, service: Service, story: Story) -> Mapping[st
             if tell(told, f"decided/{decision.number}/{decision.standing}"):
                 words = decision.told[-1] if decision.told else decision.words
                 if decision.because != "in_progress":
-                    print(f"    [{rate:.0%} right] decision {decision.number}, {decision.standing}: {words}", flush=True)
+                    print(
+                        f"    [{rate:.0%} right] decision {decision.number}, {decision.standing}: {words}", flush=True
+                    )
                 if decision.action == "retrain":
                     story.happened(decision.standing)
             if decision.action == "retrain" and decision.standing not in ("accepted", "training"):

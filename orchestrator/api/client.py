@@ -12,6 +12,7 @@ cannot be reached for several seconds. `project` empty means the token's.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from typing import Any
 
 from orchestrator import bundle, shipping
 from orchestrator.api.calls import Calls
+from orchestrator.api.observing import WINDOW, Kind, Replica, within_size
 from orchestrator.api.views import (
     ClusterView,
     Comparison,
@@ -36,6 +38,7 @@ from orchestrator.core.observations import Progress
 from orchestrator.core.records import AliasMove, Ancestor, Checkpoint, LogLine, ModelVersion, Role
 from orchestrator.core.runs import Event
 from orchestrator.core.sweeps import Sweep
+from orchestrator.errors import Refused
 from orchestrator.planning.plan import Plan
 from orchestrator.protocol.convert import from_proto
 from orchestrator.protocol.decisions import DecisionView, decision_of
@@ -390,6 +393,39 @@ class Client:
         """End what decision `number` waits for. Idempotent."""
         request = pb.AnswerRequest(project=project, model=model, number=number, reason=reason)
         return decision_of(self._calls.unary(self._monitors.Reject, request))
+
+    # ---- live traffic -----------------------------------------------------------------------------------------------
+
+    def observe(
+        self,
+        model: str,
+        columns: Mapping[str, Sequence[Any]],
+        *,
+        source: str,
+        seq: int,
+        version: int = 0,
+        project: str = "",
+    ) -> int:
+        """Rows of live traffic, durable when it returns; answers the next `seq` of the source. For feeds: what serves a
+        model uses `Observer`.
+
+        Features are named as in training; `(request)`, `(time)`, `(prediction)`, `(confidence)` and `(label)` are ours, and
+        the first and the last alone are labels that became known later. Rows of the same source and `seq` are kept once.
+        Raises Refused, with all the rest kept, where the server does not take some of them.
+        """
+        kind: Kind = "labels" if set(columns) - {"(time)"} == {"(request)", "(label)"} else "rows"
+        numbers = itertools.count(seq)
+        try:
+            batches = within_size(kind, columns, numbers)
+        except ValueError as error:
+            raise Refused(str(error)) from error
+        replica = Replica(self._calls, project=project, model=model, version=version, source=source)
+        refused: dict[int, str] = {}
+        for start in range(0, len(batches), WINDOW):
+            refused |= replica.send(batches[start : start + WINDOW])
+        if refused:
+            raise Refused(f"{len(refused)} of {len(batches)} batches: {next(iter(refused.values()))}")
+        return next(numbers)
 
     # ---- clusters ---------------------------------------------------------------------------------------------------
 

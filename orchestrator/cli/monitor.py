@@ -1,4 +1,4 @@
-"""monitor list, describe, judgements, pause, resume, and what `monitor_decisions` adds."""
+"""monitor list, describe, judgements, pause, resume, feed, and what `monitor_decisions` adds."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import monitor_decisions
+from orchestrator.cli import monitor_decisions, monitor_feed
 from orchestrator.cli.session import Output, connected, project, show
 
 app = typer.Typer(no_args_is_help=True, help="What watches models on live data, and what it has judged.")
+app.add_typer(monitor_feed.app, name="feed")
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model that is watched: see `evertrain monitor list`.")]
 _JUDGEMENTS_OF_A_PAGE = 500

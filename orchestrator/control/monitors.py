@@ -104,7 +104,8 @@ class Monitors:
             listed = self._store.monitors("*")
             for key in self._kept.keys() - {(each.project, each.model) for each in listed}:
                 del self._kept[key]
-            return any([self._guarded(each) for each in listed])
+            waits = [self._guarded(each) for each in listed]
+            return any(waits)
 
     # ---- for people -------------------------------------------------------------------------------------------------
 
@@ -261,7 +262,9 @@ class Monitors:
         facts = self._store.facts(monitor.project, monitor.model, monitor.reference)
         profile = facts.get("profile")
         if not isinstance(profile, Mapping):
-            raise Unjudgeable(f"blind: version {monitor.reference} has no profile that live data could be judged against")
+            raise Unjudgeable(
+                f"blind: version {monitor.reference} has no profile that live data could be judged against"
+            )
         try:
             table, calibration = read_profile(profile), read_calibration(profile)
         except ProfileError as error:

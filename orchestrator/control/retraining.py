@@ -16,8 +16,8 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.control.challengers import Challengers
-from orchestrator.control.journal import last_before
 from orchestrator.control.commands import Commands, SubmitCommand
+from orchestrator.control.journal import last_before
 from orchestrator.control.model_versions import champion_of
 from orchestrator.core.decisions import DecisionRecord, Order, Standing, became, draft, occasion, past
 from orchestrator.core.monitors import Monitor

@@ -19,8 +19,8 @@ from typing import Any, assert_never
 from orchestrator.core import failure as failures
 from orchestrator.core import observations as seen
 from orchestrator.core.ledger import Ledger, TimeClass, add
-from orchestrator.core.orders import AdmittedSeals, AttemptOrder
 from orchestrator.core.monitors import Monitor
+from orchestrator.core.orders import AdmittedSeals, AttemptOrder
 from orchestrator.core.records import Checkpoint, EventDraft, ModelVersion, Submission
 from orchestrator.core.runs import (
     Attempt,

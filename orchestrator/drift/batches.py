@@ -16,6 +16,8 @@ passed it can lead a later reader out of its buffers.
 
 from __future__ import annotations
 
+import contextlib
+import struct
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.drift.arrow_messages import is_compressed
 from orchestrator.drift.reference import CONFIDENCE, PREDICTION
 from orchestrator.drift.sketches import Coded, Column, Floats
 
@@ -36,6 +39,8 @@ AHEAD_S = 86_400.0
 """A replica's clock may be so far ahead of the server's; a time beyond that is no time in seconds."""
 
 Kind = Literal["rows", "labels"]
+
+_UNWRITABLE = (pa.ArrowException, TypeError, ValueError, OverflowError)
 
 
 class BatchError(ValueError):
@@ -60,8 +65,8 @@ def write_batch(columns: Mapping[str, Any]) -> bytes:
     """Columns of one length by name, each whatever `pyarrow.array` takes. Raises BatchError."""
     arrays = {name: _written(name, values) for name, values in columns.items()}
     try:
-        batch = pa.record_batch(list(arrays.values()), names=list(arrays))
-    except pa.ArrowInvalid as error:
+        batch = pa.record_batch(list(arrays.values()), names=[str(name) for name in arrays])
+    except _UNWRITABLE as error:
         raise BatchError(f"these columns make no batch: {error}") from None
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as stream:
@@ -75,7 +80,7 @@ def _written(name: str, values: Any) -> Any:
     if not isinstance(array, pa.Array):
         try:
             array = pa.array(array, from_pandas=True)
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
+        except _UNWRITABLE:
             array = _of_several_types(name, array)
     if name != REQUEST and (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
         return array.dictionary_encode()
@@ -84,13 +89,11 @@ def _written(name: str, values: Any) -> Any:
 
 def _of_several_types(name: str, values: Any) -> Any:
     plain = [each.item() if hasattr(each, "item") else each for each in values]
-    try:
+    with contextlib.suppress(*_UNWRITABLE):
         return pa.array(plain, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        pass
     try:
         return pa.array([None if each is None else str(each) for each in plain], pa.string())
-    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
+    except _UNWRITABLE as error:
         raise BatchError(f"column {name} can be written neither as numbers nor as texts: {error}") from None
 
 
@@ -99,10 +102,12 @@ def _of_several_types(name: str, values: Any) -> Any:
 
 def check_batch(data: bytes, kind: Kind, at: float) -> int:
     """The number of its rows, once all of it has been looked at. `at`: now. Raises BatchError."""
+    if _compressed(data):
+        raise BatchError("the batch is compressed: send it as it is, for nobody can tell how large it would become")
     table = _table(data)
     try:
         table.validate(full=True)
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise BatchError(f"the batch is damaged: {error}") from None
     if not 0 < table.num_rows <= MOST_ROWS:
         raise BatchError(f"the batch has {table.num_rows:,} rows: send 1 to {MOST_ROWS:,}")
@@ -114,14 +119,25 @@ def check_batch(data: bytes, kind: Kind, at: float) -> int:
     return int(table.num_rows)
 
 
+def _compressed(data: bytes) -> bool:
+    try:
+        return is_compressed(data)
+    except (pa.ArrowException, OSError, ValueError, KeyError, struct.error) as error:
+        raise _no_stream(data, error) from None
+
+
 def _table(data: bytes) -> Any:
     try:
         with pa.ipc.open_stream(data) as stream:
-            return stream.read_all()
+            table = stream.read_all()
+        _ = table.column_names  # a name may be no UTF-8
+        return table
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        raise BatchError(
-            f"these {len(data):,} bytes are no Arrow IPC stream: {error or type(error).__name__}"
-        ) from None
+        raise _no_stream(data, error) from None
+
+
+def _no_stream(data: bytes, error: Exception) -> BatchError:
+    return BatchError(f"these {len(data):,} bytes are no Arrow IPC stream: {str(error) or type(error).__name__}")
 
 
 def _check_names(names: list[str], kind: Kind) -> None:
@@ -216,7 +232,8 @@ def _answers(column: Any) -> Column:
 
 
 def _floats(column: Any) -> Floats:
-    return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
+    # A copy: Arrow's own memory is not to be written to, and sketches do not take such arrays.
+    return np.array(column.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)
 
 
 def _coded(column: Any) -> Coded:

@@ -78,7 +78,7 @@ class Joining:
     def _sampled(self, requests: Sequence[str | None]) -> Iterator[tuple[int, int]]:
         mask = (1 << self.level) - 1
         for place, request in enumerate(requests):
-            if request is not None and not (key := xxhash.xxh3_64_intdigest(request) >> 1) & mask:
+            if request is not None and not (key := xxhash.xxh3_64_intdigest(request.encode()) >> 1) & mask:
                 yield key, place
 
     def _thin(self) -> None:

@@ -24,9 +24,7 @@ def evidence_of(verdict: Verdict) -> dict[str, Any]:
         "level": verdict.level,
         "findings": [_finding(each) for each in verdict.findings[:SHOWN]],
         "findings_more": max(0, len(verdict.findings) - SHOWN),
-        "features": {
-            name: {each.test: [each.effect, each.p] for each in verdict.evidence[name]} for name in shown
-        },
+        "features": {name: {each.test: [each.effect, each.p] for each in verdict.evidence[name]} for name in shown},
         "features_more": len(verdict.evidence) - len(shown),
     }
 

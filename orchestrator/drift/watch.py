@@ -6,7 +6,7 @@ state goes on as this one would. Which batch it stands for is its keeper's busin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,7 +25,6 @@ from orchestrator.drift.sketches import (
     Column,
     NumberSummary,
     SketchError,
-    Summary,
     TableSummary,
 )
 from orchestrator.drift.telling import evidence_of
@@ -46,9 +45,9 @@ class Rules:
     matters; None: by the rate.
     """
 
-    cut: Cut = Cut()
-    policy: Policy = Policy()
-    alarms: FalseAlarms = FalseAlarms()
+    cut: Cut
+    policy: Policy = field(default_factory=Policy)
+    alarms: FalseAlarms = field(default_factory=FalseAlarms)
     error_shift: float | None = None
     features: frozenset[str] | None = None
 

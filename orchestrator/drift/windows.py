@@ -78,8 +78,9 @@ class Windows:
         return ended
 
     def merge(self, table: TableSummary, at: float) -> list[Window]:
-        """Take in rows that are known by their summary, all as of the time `at`; the windows that they end. A summary cannot be
-        cut: a window by count may hold more rows than were asked for. Raises SketchError where a column is of another kind.
+        """Take in rows that are known by their summary, all as of the time `at`; the windows that they end. A summary
+        cannot be cut: a window by count may hold more rows than were asked for. Raises SketchError where a column is of
+        another kind.
         """
         by_time = self.cut.by == "time"
         number = math.floor(at / self.cut.length_s) if by_time else 0

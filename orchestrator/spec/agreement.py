@@ -276,6 +276,4 @@ def _monitored(spec: RunSpec) -> Iterator[Problem]:
 
 def _not_yet(spec: RunSpec) -> Iterator[Problem]:
     if spec.elastic is not None:
-        yield Problem(
-            "elastic", "a section", "not yet: this version cannot resume a run on another number of workers"
-        )
+        yield Problem("elastic", "a section", "not yet: this version cannot resume a run on another number of workers")

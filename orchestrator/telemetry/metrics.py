@@ -82,8 +82,12 @@ TABLE: tuple[Exported, ...] = (
         (*_MONITOR, "status"),
     ),
     Exported("evertrain_monitor_severity", "gauge", "Of the newest judgement: 0 none to 3 major.", _MONITOR),
-    Exported("evertrain_monitor_reference_version", "gauge", "The version that live data are judged against.", _MONITOR),
-    Exported("evertrain_monitor_judged_at_seconds", "gauge", "When the newest judgement was made, Unix time.", _MONITOR),
+    Exported(
+        "evertrain_monitor_reference_version", "gauge", "The version that live data are judged against.", _MONITOR
+    ),
+    Exported(
+        "evertrain_monitor_judged_at_seconds", "gauge", "When the newest judgement was made, Unix time.", _MONITOR
+    ),
     Exported("evertrain_monitor_rows_total", "counter", "Rows that were taken in.", _MONITOR),
     Exported("evertrain_monitor_labels_total", "counter", "Labels that were joined with an answer.", _MONITOR),
     Exported(
@@ -93,7 +97,9 @@ TABLE: tuple[Exported, ...] = (
         (*_MONITOR, "reason"),
     ),
     Exported("evertrain_monitor_behind_rows", "gauge", "Rows that wait to be judged.", _MONITOR),
-    Exported("evertrain_monitor_error_ratio", "gauge", "Wrong answers among the labels of the newest window.", _MONITOR),
+    Exported(
+        "evertrain_monitor_error_ratio", "gauge", "Wrong answers among the labels of the newest window.", _MONITOR
+    ),
     Exported(
         "evertrain_monitor_estimated_accuracy_ratio",
         "gauge",
@@ -336,7 +342,11 @@ def _of_a_monitor(watched: Watched) -> Iterator[tuple[str, tuple[str, ...], floa
         if key in performance:
             yield f"evertrain_monitor_{name}_ratio", (), performance[key]
     for feature, tests in list(newest.evidence.get("features", {}).items())[:FEATURES_SHOWN]:
-        yield "evertrain_drift_effect", (feature,), max([tests[each][0] for each in _DISTANCES if each in tests] or [0.0])
+        yield (
+            "evertrain_drift_effect",
+            (feature,),
+            max([tests[each][0] for each in _DISTANCES if each in tests] or [0.0]),
+        )
 
 
 def _ledger(run: Run, progress: Progress | None, now: float) -> Ledger:

@@ -57,5 +57,5 @@ def test_whoever_may_only_look_may_not_pause(stack: Stack, client: Client) -> No
         assert viewer.monitor("wine").status == "drift"
         with pytest.raises(Denied, match="user"):
             viewer.pause_monitor("wine")
-    assert client.pause_monitor("wine", reason="holidays", project="cellar").words == "paused by admin: holidays"
+    assert client.pause_monitor("wine", reason="holidays", project="cellar").words == "paused by first-admin: holidays"
     assert client.resume_monitor("wine", project="cellar").status == "drift"

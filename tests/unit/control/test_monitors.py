@@ -137,7 +137,7 @@ def test_a_death_around_the_writing_of_judgements_repeats_and_loses_nothing(
     fleet.judge()
     assert [each.rows for each in fleet.judged()] == [500] * 4
     assert [each.number for each in fleet.judged()] == [1, 2, 3, 4]
-    assert {each.key for each in fleet.told} and len({each.key for each in fleet.told}) == 1
+    assert len({each.key for each in fleet.told}) == 1
 
 
 def test_a_trigger_outlives_the_death_of_whoever_should_have_heard_it(fleet: Fleet) -> None:

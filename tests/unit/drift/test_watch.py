@@ -305,5 +305,7 @@ def test_a_regression_is_watched_by_its_losses() -> None:
 
 def test_one_rise_of_the_errors_is_told_once() -> None:
     alone = Rules(Cut("count", 100_000), Policy())
-    judged = feed(watch(alone), *(batch(500, seed, labelled=True, wrong=0.2 if seed > 3 else 0.0) for seed in range(12)))
+    judged = feed(
+        watch(alone), *(batch(500, seed, labelled=True, wrong=0.2 if seed > 3 else 0.0) for seed in range(12))
+    )
     assert len(judged) == 1
