@@ -220,7 +220,7 @@ def _same_terms(contender: Contender, owner: Contender) -> bool:
             continue
         if _plain(contender.notes[name]) != _plain(value):
             raise NotComparable(f"the {owner.name}'s {name} is not the {contender.name}'s")
-    return _plain(contender.preparation) == _plain(owner.preparation)
+    return bool(_plain(contender.preparation) == _plain(owner.preparation))
 
 
 def _plain(value: Any) -> Any:

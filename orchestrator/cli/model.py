@@ -1,4 +1,4 @@
-"""model list, describe, facts, alias, promote, rollback, history, compare, lineage, export, explain."""
+"""model list, describe, facts, alias, promote, rollback, history, compare, lineage, shadow, export, explain."""
 
 from __future__ import annotations
 
@@ -190,15 +190,35 @@ def explain(
     typer.echo(str(html))
 
 
+@app.command()
+def shadow(
+    model: Versioned,
+    rows: Annotated[str, typer.Option("--rows", help="What live traffic left: files, as in data.source.")],
+    to: Annotated[Path, typer.Option("--to", help="The parquet file to write.")],
+    code: Annotated[str, typer.Option("--code", help="Directory of an entrypoint's code.")] = "",
+    output: Output = None,
+) -> None:
+    """Record what a version would have said of rows that another one answered."""
+    from orchestrator.cli import model_tables
+
+    with connected() as client:
+        found = _named(client, model)
+    options = ["--rows", rows, "--to", str(to), *(["--code", code] if code else [])]
+    counts = json.loads(_by_trainers("shadow", found, *options))
+    show(counts, lambda: model_tables.shadow(found, counts, to))
+
+
 def _named(client: Client, model: str) -> ModelVersion:
     name, _, version = model.partition("@")
     return client.model(name, version, project=project())
 
 
-def _by_trainers(verb: str, found: ModelVersion, *options: str) -> None:
-    """`python -m trainers.VERB` on a version's checkpoint. Raises Refused and StorageFailed with its last words."""
+def _by_trainers(verb: str, found: ModelVersion, *options: str) -> str:
+    """What `python -m trainers.VERB` prints last of a version's checkpoint. Raises Refused and StorageFailed with its last
+    words."""
     done = by_trainers(verb, found.checkpoint, *options)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"trainers.{verb} ended with {done.returncode}"]
         error = StorageFailed if done.returncode == ExitCode.STORAGE else Refused
         raise error(f"cannot {verb} {found.name}@{found.version}: {lines[-1]}")
+    return done.stdout.strip().rpartition("\n")[2]

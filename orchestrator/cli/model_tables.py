@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -11,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.render import date
-from orchestrator.core.records import AliasMove, Ancestor
+from orchestrator.core.records import AliasMove, Ancestor, ModelVersion
 
 if TYPE_CHECKING:
     from orchestrator.api.views import Comparison
@@ -52,6 +53,20 @@ def _findings(findings: Sequence[Mapping[str, Any]]) -> RenderableType:
         mark = Text("ok", style="green") if each["holds"] else Text("no", style="red")
         table.add_row(mark, str(each["what"]), Text(str(each["words"])))
     return table
+
+
+def shadow(version: ModelVersion, counts: Mapping[str, int], to: Path) -> RenderableType:
+    lines = [f"{to}: what version {version.version} would have said of {counts['rows']:,} rows"]
+    if counts.get("served"):
+        lines.append(f"it agrees with what served in {counts['agree'] / counts['served']:.1%} of {counts['served']:,}")
+    if counts.get("labelled"):
+        served = (
+            f", what served in {counts['served_right'] / counts['labelled']:.1%}" if "served_right" in counts else ""
+        )
+        lines.append(
+            f"it is right in {counts['right'] / counts['labelled']:.1%}{served} of {counts['labelled']:,} labelled"
+        )
+    return Text("\n".join(lines))
 
 
 def lineage(ancestors: Sequence[Ancestor]) -> RenderableType:

@@ -21,7 +21,7 @@ from orchestrator.ports import Clock, Store
 from orchestrator.spec.monitor import Promote
 
 if TYPE_CHECKING:  # numpy costs the server half a second at its start, and is needed for a judgement only
-    from orchestrator.drift.proving import Judgement
+    from orchestrator.drift.proving import Judgement, Policy
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ class Promotions:
         return move
 
 
-def policy_of(wanted: Promote) -> Any:
+def policy_of(wanted: Promote) -> Policy:
     """The judge's policy, of a run file's `monitor.promote`."""
     from orchestrator.drift.proving import Policy
 

@@ -11,6 +11,7 @@ import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 _RATES = 64
@@ -94,14 +95,18 @@ def evidence(answers: Answers, allowed: float) -> float:
     if not 0 < allowed < 1:
         return float("inf") if allowed <= 0 and answers.errors else 0.0
     right = answers.rows - answers.errors
-    steps = [allowed + (1 - allowed) * (place + 0.5) / _RATES for place in range(_RATES)]
-    ratios = [
-        answers.errors * math.log(rate / allowed) + right * math.log((1 - rate) / (1 - allowed)) for rate in steps
-    ]
+    ratios = [answers.errors * wrong + right * well for wrong, well in _ratios(allowed)]
     highest = max(ratios)
     if highest > 700:  # more than a float holds, and more than anybody asks for
         return float("inf")
     return math.exp(highest) * sum(math.exp(each - highest) for each in ratios) / _RATES
+
+
+@lru_cache(maxsize=256)
+def _ratios(allowed: float) -> list[tuple[float, float]]:
+    """Of each rate above: by how much a wrong and a right answer are likelier at it, as logarithms."""
+    rates = [allowed + (1 - allowed) * (place + 0.5) / _RATES for place in range(_RATES)]
+    return [(math.log(rate / allowed), math.log((1 - rate) / (1 - allowed))) for rate in rates]
 
 
 def _upper(answers: Answers) -> float:

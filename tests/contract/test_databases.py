@@ -524,6 +524,28 @@ def test_a_database_of_the_first_version_is_migrated_with_all_that_it_holds(url:
     assert differences == []
 
 
+def test_aliases_of_before_histories_were_kept_begin_one_where_they_stand(url: str) -> None:
+    engines = open_engines(url)
+    with engines.writer.begin() as connection:
+        command.upgrade(config(connection), "0004")
+    old = SqlStore(engines, SecretBox(KEY_FILE))
+    (run,) = submit(old, [1])
+    old.close()
+    execute(url, "INSERT INTO models VALUES ('default', 'digits', 1)")
+    record = f'{{"project": "default", "name": "digits", "version": 1, "run_id": "{run.id}", "checkpoint": "/seal", '
+    record += '"metrics": {}, "created_at": 7.5}'
+    execute(url, f"INSERT INTO model_versions VALUES ('default', 'digits', 1, '{run.id}', '{record}')")
+    execute(url, "INSERT INTO model_aliases VALUES ('default', 'digits', 'champion', 1)")
+
+    store = open_store(url)
+    (move,) = store.alias_history("default", "digits")
+    late = store.move_alias("default", "digits", "champion", 1, expected=2, at=9.0, by="ann", reason="")
+    store.close()
+
+    assert (move.number, move.alias, move.version, move.before, move.at) == (1, "champion", 1, 0, 7.5)
+    assert late == move
+
+
 def test_every_step_can_be_taken_back(engines: Engines) -> None:
     with engines.writer.begin() as connection:
         command.upgrade(config(connection), "head")

@@ -132,7 +132,8 @@ class Prepared:
 
     def rows_of(self, name: str) -> npt.NDArray[np.int64]:
         """The number in the source of each row of a part, in its order."""
-        return np.load(self.directory / name / "row.npy")
+        numbers: npt.NDArray[np.int64] = np.load(self.directory / name / "row.npy")
+        return numbers
 
     def splits(self, augment: Augment | None = None, *, images: bool = False) -> Splits:
         """All three parts, the training one with random variants where `augment` says so."""

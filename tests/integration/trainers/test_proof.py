@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.drift.proving import Policy, judge, read_outcomes
 from tests.integration.trainers.gangs import Gang, digits_launch, run_gang
 from trainers.contract import Done
 from trainers.data.sources import read_labelled
+from trainers.shadow import main
 
 LINE = """
 import torch
@@ -140,3 +142,28 @@ def test_a_users_own_task_is_compared_by_what_it_measures(tmp_path: Path) -> Non
     judgement = judge(proof_of(challenger), Policy(margin=0.5, slower=None))
 
     assert (judgement.metric, judgement.promote) == ("error", True), judgement.words
+
+
+def test_what_a_version_would_have_said_of_live_rows_is_recorded_beside_what_was_said(
+    champion: Gang, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digits = read_labelled("sklearn://digits")
+    said = (digits.targets + (np.arange(1797) < 100)) % 10  # wrong in the first hundred
+    features = {"x": digits.inputs, "y": digits.targets}
+    np.savez(tmp_path / "live.npz", **{**features, "(prediction)": said, "(label)": digits.targets})
+    checkpoint = str(champion.one(Done).checkpoint)
+
+    assert main([checkpoint, "--rows", str(tmp_path / "live.npz"), "--to", str(tmp_path / "said.parquet")]) == 0
+
+    counts = json.loads(capsys.readouterr().out)
+    answers = pq.read_table(tmp_path / "said.parquet").to_pydict()
+    assert (counts["rows"], counts["served"], counts["labelled"]) == (1797, 1797, 1797)
+    assert counts["served_right"] == 1697
+    assert counts["right"] / 1797 == pytest.approx(champion.one(Done).metrics["test_accuracy"], abs=0.05)
+    same = sum(mine == theirs for mine, theirs in zip(answers["(prediction)"], answers["(served)"], strict=True))
+    assert counts["agree"] == same
+    assert all(0.1 <= each <= 1 for each in answers["(confidence)"])
+
+    np.savez(tmp_path / "blind.npz", y=digits.targets)
+    assert main([checkpoint, "--rows", str(tmp_path / "blind.npz"), "--to", str(tmp_path / "said.parquet")]) != 0
+    assert "lack x, which the model takes" in capsys.readouterr().err

@@ -36,11 +36,11 @@ class Registry:
     def __post_init__(self) -> None:
         self.promotions = Promotions(self.store, Clock())
 
-    def register(self, proof: Mapping[str, Any] | None = None, **spec: Any) -> ModelVersion:
+    def register(self, fact: Mapping[str, Any] | None = None, **spec: Any) -> ModelVersion:
         number = len(self.store.models("default", "digits")) + 1
         submission = builders.submission(run_id=f"run-{number:010d}", name="digits", spec=spec)
         (answer,) = self.store.submit([submission])
-        facts = {"proof": proof} if proof is not None else {}
+        facts = {"proof": fact} if fact is not None else {}
         draft = ModelVersion("default", "digits", 0, answer.run.id, f"/seal-{number}", {"test_accuracy": 0.9}, 1.0)
         self.store.apply([Change(answer.run, model=draft, facts=facts)])
         return self.store.models("default", "digits")[0]
