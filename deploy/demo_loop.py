@@ -170,7 +170,12 @@ def drift_series() -> list[str]:
     assert state is not None
     with urllib.request.urlopen(f"http://127.0.0.1:{state.http_port}/metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
-    return [line for line in lines if line.startswith("evertrain_monitor")]
+    told = ('status="drift"', "severity", "error_ratio", "drift_effect")
+    return [
+        line
+        for line in lines
+        if line.startswith(("evertrain_monitor", "evertrain_drift")) and any(each in line for each in told)
+    ]
 
 
 def story_of(client: Client) -> list[str]:
@@ -190,12 +195,11 @@ def story_of(client: Client) -> list[str]:
     print("\n>>> a second scanner is connected: half of the digits come white on black\n", flush=True)
     print(drawn(world.batch()[0][:6]))
     found = watch_the_loop(client, service, story)
-    for line in drift_series():
-        print(f"    {line}", flush=True)
+    print("\n>>> what Prometheus scrapes\n" + "\n".join(f"    {line}" for line in drift_series()), flush=True)
     service.follow_champion()
     after = serve(service, AFTERWARDS, f"version {service.version} serves")
     service.close()
-    evertrain("monitor", "describe", MODEL)
+    evertrain("monitor", "describe", MODEL, "--html", str(HOME / "monitor.html"))
     evertrain("monitor", "decisions", MODEL)
     evertrain("model", "list")
     PICTURE.write_text(story.page(MODEL))
