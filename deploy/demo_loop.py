@@ -33,7 +33,7 @@ HOME = ROOT / ".evertrain" / "demo-loop"
 RUN_FILE = Path("deploy/examples/watched_digits.yaml")
 PICTURE = HOME / "loop.html"
 MODEL = "digits-watched"
-TRAINED_ON = 1000  # of the 1,797 digits; the others are what is served
+TRAINED_ON = 1200  # of the 1,797 digits; the others are what is served
 BATCH = 250
 QUIET_BATCHES = 12  # before the second scanner
 PACE_S = 1.0
@@ -138,7 +138,7 @@ def watch_the_loop(client: Client, service: Service, story: Story) -> Mapping[st
                 story.happened("drift seen" if judged.status == "drift" else "suspected")
         for decision in list(client.decisions(MODEL))[::-1]:
             if tell(told, f"decided/{decision.number}/{decision.standing}"):
-                words = decision.told[-1] if decision.told else decision.words
+                words = shortened(decision.told[-1] if decision.told else decision.words)
                 if decision.because != "in_progress":
                     print(
                         f"    [{rate:.0%} right] decision {decision.number}, {decision.standing}: {words}", flush=True

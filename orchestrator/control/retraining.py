@@ -19,7 +19,7 @@ from orchestrator.control.challengers import Challengers
 from orchestrator.control.commands import Commands, SubmitCommand
 from orchestrator.control.journal import last_before
 from orchestrator.control.model_versions import champion_of
-from orchestrator.core.decisions import DecisionRecord, Order, Standing, became, draft, occasion, past
+from orchestrator.core.decisions import UNDER_WAY, DecisionRecord, Order, Standing, became, draft, occasion, past
 from orchestrator.core.monitors import Monitor
 from orchestrator.core.retraining import Action, Cause, Decision, Situation, Trigger, decide, due
 from orchestrator.core.words import counted
@@ -131,11 +131,13 @@ class Retraining:
 
     def _change(self, monitor: Monitor, number: int, think: _Think) -> DecisionRecord:
         for _ in range(ATTEMPTS):
-            record = self._store.decision(monitor.project, monitor.model, number)
-            thought = think(record)
-            if thought is None:
-                return record
-            if (changed := self._store.change_decision(thought)) is not None:
+            with self._lock:
+                record = self._store.decision(monitor.project, monitor.model, number)
+                thought = think(record)
+                if thought is None:
+                    return record
+                changed = self._store.change_decision(thought)
+            if changed is not None:
                 self._wakeups.notify(TOPIC)
                 return changed
         raise Conflict(f"decision {number} on {monitor.model} changed {ATTEMPTS} times meanwhile: try again")
@@ -151,15 +153,24 @@ class Retraining:
                 log.error("retraining: trying again in %g s: %s", PASS_EVERY_S, error)
 
     def one_pass(self) -> None:
-        """What time and data alone ask for, and each open decision one step further."""
+        """What time and data alone ask for, and each open decision one step further. Blocks. Raises Unavailable."""
         for monitor in self._store.monitors("*"):
             if not monitor.paused:
                 self._ask_whether_due(monitor)
         for record in self._store.open_decisions():
-            try:
-                self._advance(record)
-            except EvertrainError as error:
-                log.error("decision %s stays %s for now: %s", record.name, record.standing, error)
+            self._guarded(record)
+
+    def _guarded(self, record: DecisionRecord) -> None:
+        """What is wrong with one retraining ends that one, with words that people see, and no other."""
+        try:
+            self._advance(record)
+        except EvertrainError as error:
+            log.error("decision %s stays %s for now: %s", record.name, record.standing, error)
+        except Exception as error:
+            log.exception("decision %s cannot go on", record.name)
+            if record.standing in UNDER_WAY:
+                words = f"stopped by an error of the server's own: {error!r}"
+                self._store.change_decision(became(record, Standing.FAILED, words, ended_at=self._clock.now()))
 
     def _ask_whether_due(self, monitor: Monitor) -> None:
         policy = policy_of(monitor.settings)
@@ -192,6 +203,8 @@ class Retraining:
             return None
         monitor = self._store.monitor(record.project, record.model)
         with self._lock:
+            if self._store.decision(record.project, record.model, record.number) != record:
+                return None  # a person has rejected it in this moment
             known = self._store.decisions(record.project, record.model, accepted=True, limit=LOOK_BACK)
             situation = self._situation(monitor, known, now, record.trigger)
             decision = decide(record.trigger, policy_of(monitor.settings), situation)

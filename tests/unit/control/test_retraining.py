@@ -221,6 +221,20 @@ async def test_rows_without_a_label_are_nothing_to_learn_from(tmp_path: Path) ->
     assert "none of 8 observed rows of model flights has a label" in watching.now(record).told[-1]
 
 
+async def test_what_nobody_foresaw_ends_one_retraining_in_words(
+    watching: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = watching.drift()
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        raise TypeError("no such thing")
+
+    monkeypatch.setattr(watching.retraining._snapshots, "take", broken)
+    watching.passes()
+    assert watching.now(record).standing is Standing.FAILED
+    assert "TypeError('no such thing')" in watching.now(record).told[-1]
+
+
 async def test_the_costs_of_earlier_retrainings_are_expected_of_the_next(tmp_path: Path) -> None:
     watching = Watching(tmp_path, prices=Prices(cpu_hour=3600.0))
     run = await watching.begin({"budget": {"cost": "1 USD"}, "cooldown": None})
