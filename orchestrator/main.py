@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import secrets
 import signal
 import sys
 import uuid
@@ -17,25 +18,33 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from orchestrator.adapters.bundles import DiskBundleStore
+from orchestrator.adapters.observations import DiskObservationStore
+from orchestrator.adapters.snapshots import ParquetSnapshots
 from orchestrator.adapters.system_clock import SystemClock
+from orchestrator.adapters.webhooks import HttpWebhooks
 from orchestrator.api.auth import Authenticator, ensure_first_tokens
 from orchestrator.api.driver_tokens import DriverTokens
 from orchestrator.api.http import HttpServer
 from orchestrator.api.parts import Parts
 from orchestrator.api.server import GrpcServer
+from orchestrator.control.announcing import Announcer
 from orchestrator.control.board import Board
+from orchestrator.control.challengers import Challengers
 from orchestrator.control.clusters import Clusters
 from orchestrator.control.commands import Commands
 from orchestrator.control.fleet import Fleet
 from orchestrator.control.housekeeping import Housekeeping
 from orchestrator.control.loop import Loop
+from orchestrator.control.monitors import Monitors
+from orchestrator.control.promotions import Promotions
+from orchestrator.control.retraining import Retraining
 from orchestrator.control.runs import RunRecords
 from orchestrator.control.startup import fill_board
 from orchestrator.control.sweeps import Sweeps
 from orchestrator.control.wakeups import LocalWakeups
 from orchestrator.errors import EvertrainError
 from orchestrator.ports import Clock, Store
-from orchestrator.settings import Settings, load_settings
+from orchestrator.settings import Settings, load_settings, write_private
 from orchestrator.store.store import open_store
 from orchestrator.telemetry.logging import set_up_logging
 from orchestrator.telemetry.logs import DiskLogStore
@@ -55,6 +64,7 @@ class Server:
     parts: Parts
     loop: Loop
     housekeeping: Housekeeping
+    announcer: Announcer
     grpc: GrpcServer
     http: HttpServer
 
@@ -104,36 +114,67 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
         end_orphans=sweeps.end_orphans,
     )
     logs = DiskLogStore(settings.data_dir / "logs", settings.log_run_bytes)
+    observations = DiskObservationStore(settings.data_dir / "observations", settings.observation_bytes)
+    promotions = Promotions(store, clock)
+    retraining = Retraining(
+        store=store,
+        commands=commands,
+        observations=observations,
+        snapshots=ParquetSnapshots(observations, settings.storage_root),
+        challengers=Challengers(store, promotions, observations, clock, settings.prices),
+        wakeups=wakeups,
+        clock=clock,
+    )
+    monitors = Monitors(
+        store=store, observations=observations, clock=clock, wakeups=wakeups, triggered=retraining.heard
+    )
     parts = Parts(
         settings=settings,
         store=store,
         commands=commands,
         sweeps=sweeps,
+        promotions=promotions,
         board=board,
         fleet=fleet,
         logs=logs,
         bundles=bundles,
+        observations=observations,
+        monitors=monitors,
+        retraining=retraining,
         wakeups=wakeups,
         clock=clock,
         authenticator=authenticator,
         executor=ThreadPoolExecutor(settings.api_threads, thread_name_prefix="api"),
         server_id=f"server-{uuid.uuid4().hex[:8]}",
     )
-    return Server(
-        store, parts, loop, _housekeeping(parts, logs, bundles), GrpcServer(parts), HttpServer(parts, metrics)
-    )
+    housekeeping = _housekeeping(parts, logs, bundles, observations)
+    announcer = Announcer(store, _webhooks(settings, clock), wakeups, clock)
+    return Server(store, parts, loop, housekeeping, announcer, GrpcServer(parts), HttpServer(parts, metrics))
 
 
-def _housekeeping(parts: Parts, logs: DiskLogStore, bundles: DiskBundleStore) -> Housekeeping:
+def _housekeeping(
+    parts: Parts, logs: DiskLogStore, bundles: DiskBundleStore, observations: DiskObservationStore
+) -> Housekeeping:
     settings = parts.settings
     return Housekeeping(
         store=parts.store,
         logs=logs,
         bundles=bundles,
+        observations=observations,
         clock=parts.clock,
         log_keep_days=settings.log_keep_days,
         bundle_keep_days=settings.bundle_keep_days,
+        observation_keep_days=settings.observation_keep_days,
     )
+
+
+def _webhooks(settings: Settings, clock: Clock) -> HttpWebhooks:
+    """With the secret that posts are signed with, made where webhooks are told for the first time."""
+    if not settings.webhook_urls:
+        return HttpWebhooks((), b"", clock)
+    if not settings.webhook_secret.exists():
+        write_private(settings.webhook_secret, secrets.token_hex(32) + "\n")
+    return HttpWebhooks(settings.webhook_urls, settings.webhook_secret.read_text().strip().encode(), clock)
 
 
 async def serve(server: Server, stop: asyncio.Event) -> None:
@@ -141,6 +182,9 @@ async def serve(server: Server, stop: asyncio.Event) -> None:
     settings = server.parts.settings
     scheduling = asyncio.create_task(server.loop.run())
     tidying = asyncio.create_task(server.housekeeping.run())
+    judging = asyncio.create_task(server.parts.monitors.run())
+    retraining = asyncio.create_task(server.parts.retraining.run())
+    announcing = asyncio.create_task(server.announcer.run())
     stopping = asyncio.create_task(stop.wait())
     try:
         await server.grpc.start()
@@ -153,16 +197,16 @@ async def serve(server: Server, stop: asyncio.Event) -> None:
             server.http.port,
             settings.data_dir,
         )
-        # A loop that ended by itself is a bug: better no server than one that schedules nothing.
-        await asyncio.wait({scheduling, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        # A loop that ended by itself is a bug: better no server than one that schedules, judges or retrains nothing.
+        await asyncio.wait({scheduling, judging, retraining, stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        stopping.cancel()
-        scheduling.cancel()
-        tidying.cancel()
+        for each in (stopping, scheduling, tidying, judging, retraining, announcing):
+            each.cancel()
         await server.grpc.stop(STOP_GRACE_S)
         await server.http.stop()
     if not stop.is_set():
-        scheduling.result()
+        for ended in (each for each in (scheduling, judging, retraining) if each.done() and not each.cancelled()):
+            ended.result()
 
 
 async def _main(settings: Settings) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.core.money import Prices
@@ -27,6 +28,8 @@ _Seconds = Annotated[float, Field(gt=0)]
 _Price = Annotated[float, Field(ge=0)]
 _Days = Annotated[float, Field(gt=0)]
 _Bytes = Annotated[int, Field(gt=0)]
+
+_WEBHOOK = re.compile(r"https?://[^\s/]+(/\S*)?")
 
 MIB = 2**20
 
@@ -100,10 +103,26 @@ class Settings(BaseSettings):
         default=30.0, description="A code bundle that no unfinished run needs goes so many days after its last use."
     )
 
+    observation_batch_bytes: _Bytes = Field(
+        default=4 * MIB, description="Largest batch of live traffic taken; a gRPC message must have room for it."
+    )
+    observation_bytes: _Bytes = Field(
+        default=1024 * MIB, description="Kept of one monitor's live traffic; beyond it the oldest batches go."
+    )
+    observation_keep_days: _Days = Field(default=30.0, description="Live traffic goes after so many days.")
+
     price_cpu_hour: _Price = Field(default=0.0, description="What one CPU core costs an hour; for max_cost.")
     price_gpu_hour: _Price = Field(default=0.0, description="What one GPU costs an hour; for max_cost.")
     price_currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = Field(
         default="USD", description="Currency of the prices, by its three letters."
+    )
+
+    webhooks: str = Field(
+        default="", description="URLs that every step of a retraining is posted to, separated by commas."
+    )
+    webhook_secret_file: Path | None = Field(
+        default=None,
+        description="File with the secret that posts to webhooks are signed with, made at first use; empty: in data_dir.",
     )
 
     watch_poll_s: _Seconds = Field(
@@ -121,6 +140,14 @@ class Settings(BaseSettings):
     )
     log_format: Literal["json", "text"] = Field(default="json", description="Form of the server's own log.")
 
+    @field_validator("webhooks")
+    @classmethod
+    def _of_http(cls, value: str) -> str:
+        strange = [each for each in value.split(",") if each.strip() and not _WEBHOOK.fullmatch(each.strip())]
+        if strange:
+            raise ValueError(f"must be http:// or https:// URLs, separated by commas; {strange[0].strip()!r} is none")
+        return value
+
     @property
     def database_url(self) -> str:
         return self.store_url or f"sqlite:///{self.data_dir / 'evertrain.db'}"
@@ -128,6 +155,14 @@ class Settings(BaseSettings):
     @property
     def secrets_key(self) -> Path:
         return self.secrets_key_file or self.data_dir / "secrets.key"
+
+    @property
+    def webhook_urls(self) -> tuple[str, ...]:
+        return tuple(each.strip() for each in self.webhooks.split(",") if each.strip())
+
+    @property
+    def webhook_secret(self) -> Path:
+        return self.webhook_secret_file or self.data_dir / "webhook.secret"
 
     @property
     def storage_root(self) -> str:

@@ -198,6 +198,14 @@ class InitFrom:
 
 
 @dataclass(frozen=True)
+class Proof:
+    """The version that serves, with which the run's result is compared at its end. No run file says so: the server does."""
+
+    champion: int
+    checkpoint: str  # its sealed checkpoint
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything of the run file that a rank acts on."""
 
@@ -208,6 +216,7 @@ class Settings:
     deepspeed: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: CheckpointEvery = field(default_factory=CheckpointEvery)
     init_from: InitFrom | None = None
+    proof: Proof | None = None
 
 
 def read_settings(launch: Launch) -> Settings:

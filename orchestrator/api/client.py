@@ -12,6 +12,7 @@ cannot be reached for several seconds. `project` empty means the token's.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,20 +23,25 @@ from typing import Any
 
 from orchestrator import bundle, shipping
 from orchestrator.api.calls import Calls
+from orchestrator.api.observing import WINDOW, Kind, Replica, within_size
 from orchestrator.api.views import (
     ClusterView,
+    Comparison,
     NewToken,
     RunUpdate,
     RunView,
     SubmitView,
     TokenView,
 )
+from orchestrator.core.monitors import Judgement, Watched
 from orchestrator.core.observations import Progress
-from orchestrator.core.records import Checkpoint, LogLine, ModelVersion, Role
+from orchestrator.core.records import AliasMove, Ancestor, Checkpoint, LogLine, ModelVersion, Role
 from orchestrator.core.runs import Event
 from orchestrator.core.sweeps import Sweep
+from orchestrator.errors import Refused
 from orchestrator.planning.plan import Plan
 from orchestrator.protocol.convert import from_proto
+from orchestrator.protocol.decisions import DecisionView, decision_of
 from orchestrator.protocol.sweeps import sweep_of
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
@@ -66,6 +72,7 @@ class Client:
         self._runs = stubs.RunsStub(self._calls.channel)
         self._sweeps = stubs.SweepsStub(self._calls.channel)
         self._models = stubs.ModelsStub(self._calls.channel)
+        self._monitors = stubs.MonitorsStub(self._calls.channel)
         self._tokens = stubs.TokensStub(self._calls.channel)
         self._secrets = stubs.SecretsStub(self._calls.channel)
         self._clusters = stubs.ClustersStub(self._calls.channel)
@@ -287,6 +294,138 @@ class Client:
         """Set or replace one fact, a JSON value; answers all."""
         request = pb.PutFactRequest(project=project, name=name, version=version, fact=fact, json=json.dumps(value))
         return _facts(self._calls.unary(self._models.PutFact, request))
+
+    def promote(
+        self,
+        name: str,
+        version: str = "",
+        *,
+        alias: str = "",
+        reason: str = "",
+        anyway: bool = False,
+        project: str = "",
+    ) -> AliasMove:
+        """Move the alias (`champion` unless said) to a version, by number or alias; empty: the newest. Refused where its
+        proof does not hold against the version there, unless `anyway`, which needs a reason."""
+        request = pb.PromoteRequest(
+            project=project, name=name, version=version, alias=alias, reason=reason, anyway=anyway
+        )
+        return from_proto(self._calls.unary(self._models.Promote, request), AliasMove)
+
+    def roll_back(
+        self, name: str, reason: str, *, alias: str = "", expected: int | None = None, project: str = ""
+    ) -> AliasMove:
+        """Move the alias back to where it stood before. `expected`: only if that version is the one taken back."""
+        request = pb.RollbackRequest(project=project, name=name, alias=alias, reason=reason, expected=expected)
+        return from_proto(self._calls.unary(self._models.Rollback, request, again=False), AliasMove)
+
+    def alias_history(self, name: str, *, alias: str = "", project: str = "") -> Sequence[AliasMove]:
+        """How its aliases moved, newest first."""
+        request = pb.AliasHistoryRequest(project=project, name=name, alias=alias)
+        return [
+            from_proto(each, AliasMove) for page in self._pages(self._models.History, request) for each in page.moves
+        ]
+
+    def compare(self, name: str, challenger: str = "", champion: str = "", *, project: str = "") -> Comparison:
+        """What the proof of one version (empty: the newest) says against another (empty: the champion)."""
+        request = pb.CompareRequest(project=project, name=name, champion=champion, challenger=challenger)
+        return from_proto(self._calls.unary(self._models.Compare, request), Comparison)
+
+    def lineage(self, name: str, version: str = "", *, project: str = "") -> Sequence[Ancestor]:
+        """The version, then what it began with, and so on."""
+        request = pb.GetModelRequest(project=project, name=name, version=version)
+        answer = self._calls.unary(self._models.Lineage, request)
+        return [from_proto(each, Ancestor) for each in answer.ancestors]
+
+    # ---- monitors ---------------------------------------------------------------------------------------------------
+
+    def monitors(self, *, project: str = "") -> Sequence[Watched]:
+        """By model."""
+        request = pb.ListMonitorsRequest(project=project)
+        return [
+            from_proto(each, Watched) for page in self._pages(self._monitors.List, request) for each in page.monitors
+        ]
+
+    def monitor(self, model: str, *, project: str = "") -> Watched:
+        """With pictures of the features that differ most."""
+        request = pb.GetMonitorRequest(model=model, project=project)
+        return from_proto(self._calls.unary(self._monitors.Get, request), Watched)
+
+    def judgements(self, model: str, *, project: str = "") -> Iterator[Judgement]:
+        """Newest first, read as they are asked for."""
+        request = pb.JudgementsRequest(model=model, project=project)
+        while found := self._calls.unary(self._monitors.Judgements, request).judgements:
+            yield from (from_proto(each, Judgement) for each in found)
+            request.below = found[-1].number
+
+    def pause_monitor(self, model: str, *, reason: str = "", project: str = "") -> Watched:
+        """What comes is kept and not judged. Idempotent."""
+        request = pb.PauseMonitorRequest(model=model, project=project, reason=reason)
+        return from_proto(self._calls.unary(self._monitors.Pause, request), Watched)
+
+    def resume_monitor(self, model: str, *, project: str = "") -> Watched:
+        """It goes on where it stopped. Idempotent."""
+        request = pb.GetMonitorRequest(model=model, project=project)
+        return from_proto(self._calls.unary(self._monitors.Resume, request), Watched)
+
+    # ---- retraining -------------------------------------------------------------------------------------------------
+
+    def decisions(self, model: str, *, project: str = "") -> Iterator[DecisionView]:
+        """What was decided on retraining the model, newest first, page by page as you go on."""
+        request = pb.DecisionsRequest(project=project, model=model)
+        for page in self._pages(self._monitors.Decisions, request):
+            for each in page.decisions:
+                yield decision_of(each)
+
+    def retrain(self, model: str, *, reason: str = "", idempotency_key: str = "", project: str = "") -> DecisionView:
+        """Ask for a retraining; its `standing` says whether there is one. The same `idempotency_key` asks once."""
+        request = pb.RetrainRequest(
+            project=project, model=model, reason=reason, idempotency_key=idempotency_key or uuid.uuid4().hex
+        )
+        return decision_of(self._calls.unary(self._monitors.Retrain, request))
+
+    def approve(self, model: str, number: int, *, project: str = "") -> DecisionView:
+        """Let the retraining that decision `number` asks for begin. Idempotent."""
+        request = pb.AnswerRequest(project=project, model=model, number=number)
+        return decision_of(self._calls.unary(self._monitors.Approve, request))
+
+    def reject(self, model: str, number: int, *, reason: str = "", project: str = "") -> DecisionView:
+        """End what decision `number` waits for. Idempotent."""
+        request = pb.AnswerRequest(project=project, model=model, number=number, reason=reason)
+        return decision_of(self._calls.unary(self._monitors.Reject, request))
+
+    # ---- live traffic -----------------------------------------------------------------------------------------------
+
+    def observe(
+        self,
+        model: str,
+        columns: Mapping[str, Sequence[Any]],
+        *,
+        source: str,
+        seq: int,
+        version: int = 0,
+        project: str = "",
+    ) -> int:
+        """Rows of live traffic, durable when it returns; answers the next `seq` of the source. For feeds: what serves a
+        model uses `Observer`.
+
+        Features are named as in training; `(request)`, `(time)`, `(prediction)`, `(confidence)` and `(label)` are ours, and
+        the first and the last alone are labels that became known later. Rows of the same source and `seq` are kept once.
+        Raises Refused, with all the rest kept, where the server does not take some of them.
+        """
+        kind: Kind = "labels" if set(columns) - {"(time)"} == {"(request)", "(label)"} else "rows"
+        numbers = itertools.count(seq)
+        try:
+            batches = within_size(kind, columns, numbers)
+        except ValueError as error:
+            raise Refused(str(error)) from error
+        replica = Replica(self._calls, project=project, model=model, version=version, source=source)
+        refused: dict[int, str] = {}
+        for start in range(0, len(batches), WINDOW):
+            refused |= replica.send(batches[start : start + WINDOW])
+        if refused:
+            raise Refused(f"{len(refused)} of {len(batches)} batches: {next(iter(refused.values()))}")
+        return next(numbers)
 
     # ---- clusters ---------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from orchestrator.api.parts import Parts
 from orchestrator.api.server import port_taken
 from orchestrator.core.records import Role
 from orchestrator.errors import Denied, EvertrainError, NotFound, Unauthenticated
-from orchestrator.telemetry.metrics import CONTENT_TYPE, SWEEPS_SHOWN, Metrics
+from orchestrator.telemetry.metrics import CONTENT_TYPE, MONITORS_SHOWN, SWEEPS_SHOWN, Metrics
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +78,7 @@ class HttpSide:
         metrics.state_counts(parts.store.count_by_state())
         # What began before this process did, or ended without a word from its cluster, is only in the store.
         metrics.sweeps(parts.sweeps.living(SWEEPS_SHOWN))
+        metrics.monitors(parts.monitors.watched(EVERY_PROJECT, MONITORS_SHOWN))
         shown, held = metrics.living(), {each.run_id: None for each in parts.board.holdings()}
         unseen = [run_id for run_id in held if run_id not in shown]
         for run_id in [*(shown - held.keys()), *unseen[: metrics.room()]]:

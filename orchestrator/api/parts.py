@@ -15,12 +15,15 @@ from orchestrator.api.auth import Authenticator, caller
 from orchestrator.control.board import Board
 from orchestrator.control.commands import Commands
 from orchestrator.control.fleet import Fleet
+from orchestrator.control.monitors import Monitors
+from orchestrator.control.promotions import Promotions
+from orchestrator.control.retraining import Retraining
 from orchestrator.control.sweeps import Sweeps
 from orchestrator.core import lifecycle, money
 from orchestrator.core.observations import Progress
 from orchestrator.core.runs import Attempt, Queued, Reason, Run
 from orchestrator.errors import InvalidSpec, Problem
-from orchestrator.ports import BundleStore, Clock, LogStore, Store, Wakeups
+from orchestrator.ports import BundleStore, Clock, LogStore, ObservationStore, Store, Wakeups
 from orchestrator.protocol import convert
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from orchestrator.settings import Settings
@@ -35,10 +38,14 @@ class Parts:
     store: Store
     commands: Commands
     sweeps: Sweeps
+    retraining: Retraining
+    promotions: Promotions
     board: Board
     fleet: Fleet
     logs: LogStore
     bundles: BundleStore
+    observations: ObservationStore
+    monitors: Monitors
     wakeups: Wakeups
     clock: Clock
     authenticator: Authenticator

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from orchestrator.core.observations import Progress
-from orchestrator.core.records import Cluster, Role
+from orchestrator.core.records import Cluster, ModelVersion, Role
 from orchestrator.core.runs import TERMINAL_NAMES, Event
 from orchestrator.protocol.convert import RunView
 
 __all__ = [
     "ClusterView",
+    "Comparison",
     "NewToken",
     "RunUpdate",
     "RunView",
@@ -61,3 +64,12 @@ class ClusterView(Cluster):
 
     connected: bool = False
     running: int = 0  # attempts that hold resources there
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two versions, and the judgement of the challenger's proof (`orchestrator.drift.proving.Judgement`) as JSON."""
+
+    champion: ModelVersion
+    challenger: ModelVersion
+    judgement: Mapping[str, Any]

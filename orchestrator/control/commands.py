@@ -17,6 +17,7 @@ from orchestrator.control.clusters import Clusters
 from orchestrator.control.model_versions import find_version
 from orchestrator.control.runs import RunRecords
 from orchestrator.core import lifecycle
+from orchestrator.core.aliases import CHAMPION
 from orchestrator.core.money import NO_PRICES, Prices, cannot_hold
 from orchestrator.core.records import Cluster, RunFilter, Submission
 from orchestrator.core.runs import Lineage, Run
@@ -72,7 +73,8 @@ class Commands:
             raise Refused(f"{len(commands)} submissions in one batch: at most {MAX_BATCH}")
         clusters = self._clusters()
         reviews: dict[tuple[str, bytes], Review] = {}  # runs of a batch are often alike
-        submissions = [self._submission(each, clusters, reviews) for each in commands]
+        champions: dict[str, Mapping[str, int]] = {}  # versions by model, by project
+        submissions = [self._submission(each, clusters, reviews, champions) for each in commands]
         answers = self._store.submit(submissions)
         self._records.announce([each.run for each in answers if each.created])
         for each, submission in zip(answers, submissions, strict=True):
@@ -85,7 +87,7 @@ class Commands:
         goes on without it. Raises Conflict.
         """
         try:
-            submission = self._submission(command, self._clusters(), {})
+            submission = self._submission(command, self._clusters(), {}, {})
         except (InvalidSpec, Refused, NotFound) as error:
             plain = {key: value for key, value in sweep_spec.items() if key != "search"}
             submission = self._record_of(command, spec.load(plain), plain, f"this point cannot work: {error}")
@@ -132,6 +134,7 @@ class Commands:
         command: SubmitCommand,
         clusters: Sequence[ClusterView],
         reviews: dict[tuple[str, bytes], Review],
+        champions: dict[str, Mapping[str, int]],
     ) -> Submission:
         parsed = spec.parse(command.spec_text)
         document = spec.dump(parsed)
@@ -154,7 +157,11 @@ class Commands:
         except (InvalidSpec, Refused, NotFound):
             if not self._was_recorded(command):
                 raise
-        resolved_document = {**document, "parallelism": reviewed.spec.parallelism.model_dump(mode="json")}
+        resolved_document = {
+            **document,
+            "parallelism": reviewed.spec.parallelism.model_dump(mode="json"),
+            **self._proof(command, parsed, champions),
+        }
         planned = "; ".join(each for each in (reviewed.reason, *reviewed.warnings) if each)
         return replace(self._record_of(command, parsed, resolved_document), planned=planned)
 
@@ -218,6 +225,21 @@ class Commands:
         except NotFound as error:
             raise NotFound(f"init_from.model: {error}") from None
         return parsed.model_copy(update={"init_from": init.model_copy(update={"checkpoint": version.checkpoint})})
+
+    def _proof(
+        self, command: SubmitCommand, parsed: spec.RunSpec, champions: dict[str, Mapping[str, int]]
+    ) -> dict[str, Any]:
+        """The section that has the ranks compare their result with the model's champion, as it is now; none without one."""
+        project = command.project
+        if parsed.kind == "script" or parsed.search is not None or command.lineage is not None:
+            return {}
+        if project not in champions:
+            champions[project] = self._store.standing(project, CHAMPION)
+        champion = champions[project].get(parsed.name)
+        if champion is None:
+            return {}
+        version = find_version(self._store.models(project, parsed.name), project, parsed.name, str(champion))
+        return {spec.PROOF: {"champion": champion, "checkpoint": version.checkpoint}}
 
     def _with_warm_start(self, parsed: spec.RunSpec, project: str) -> spec.RunSpec:
         """`search.warm_start` by its id: a name would mean the newest sweep of it, which may soon be this one."""

@@ -13,14 +13,20 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from orchestrator.core.records import Checkpoint, Cluster, EventDraft, ModelVersion
+from orchestrator.core.decisions import DecisionRecord
+from orchestrator.core.monitors import Judgement, Monitor
+from orchestrator.core.records import AliasMove, Checkpoint, Cluster, EventDraft, ModelVersion
 from orchestrator.core.runs import Attempt, Event, Run
 
 _RUN = TypeAdapter(Run)
 _ATTEMPTS = TypeAdapter(tuple[Attempt, ...])
 _CHECKPOINT = TypeAdapter(Checkpoint)
 _MODEL = TypeAdapter(ModelVersion)
+_ALIAS_MOVE = TypeAdapter(AliasMove)
 _CLUSTER = TypeAdapter(Cluster)
+_DECISION = TypeAdapter(DecisionRecord)
+_MONITOR = TypeAdapter(Monitor)
+_JUDGEMENT = TypeAdapter(Judgement)
 _spelled_out = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -99,12 +105,49 @@ def model(record: str, aliases: tuple[str, ...]) -> ModelVersion:
     return _MODEL.validate_python({**_read(record), "aliases": aliases})
 
 
+def alias_move_record(move: AliasMove) -> str:
+    return _text(_ALIAS_MOVE, move)
+
+
+def alias_move(record: str) -> AliasMove:
+    return _ALIAS_MOVE.validate_python(_read(record))
+
+
 def cluster_record(cluster: Cluster) -> str:
     return _text(_CLUSTER, cluster)
 
 
 def cluster(record: str) -> Cluster:
     return _CLUSTER.validate_python(_read(record))
+
+
+def decision_record(decision: DecisionRecord) -> str:
+    return _text(_DECISION, decision)
+
+
+def decision(record: str) -> DecisionRecord:
+    return _DECISION.validate_python(_read(record))
+
+
+def monitor_columns(monitor: Monitor) -> dict[str, object]:
+    """The columns of `tables.monitors` that change with the monitor."""
+    return {
+        "revision": monitor.revision,
+        "record": _text(_MONITOR, monitor, {"state"}),
+        "state": _json(dict(monitor.state)),
+    }
+
+
+def monitor(record: str, state: str = "{}") -> Monitor:
+    return _MONITOR.validate_python({**_read(record), "state": _read(state)})
+
+
+def judgement_record(judgement: Judgement) -> str:
+    return _text(_JUDGEMENT, judgement)
+
+
+def judgement(record: str) -> Judgement:
+    return _JUDGEMENT.validate_python(_read(record))
 
 
 def copy_spec(spec: Mapping[str, Any]) -> dict[str, Any]:

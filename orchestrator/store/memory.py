@@ -8,13 +8,26 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.core import lifecycle
-from orchestrator.core.records import Checkpoint, Cluster, EventDraft, ModelVersion, RunFilter, Submission, Token
+from orchestrator.core.aliases import CHAMPION
+from orchestrator.core.decisions import DecisionRecord
+from orchestrator.core.monitors import KEPT_JUDGEMENTS, Judgement, Monitor, brought, first_champion
+from orchestrator.core.records import (
+    AliasMove,
+    Checkpoint,
+    Cluster,
+    EventDraft,
+    ModelVersion,
+    RunFilter,
+    Submission,
+    Token,
+    registered_with,
+)
 from orchestrator.core.runs import STATE_NAMES, Event, Run
 from orchestrator.core.words import in_project
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.ports import Change, Page, Submitted
 from orchestrator.store import codec, paging
-from orchestrator.store.names import refuse_ambiguous
+from orchestrator.store.names import no_decision, refuse_ambiguous
 
 
 class MemoryStore:
@@ -29,9 +42,13 @@ class MemoryStore:
         self._checkpoints: dict[str, dict[tuple[int, int, int], Checkpoint]] = {}
         self._models: dict[tuple[str, str], list[ModelVersion]] = {}
         self._facts: dict[tuple[str, str, int], dict[str, Any]] = {}  # one entry for each version
+        self._monitors: dict[tuple[str, str], Monitor] = {}
+        self._judgements: dict[tuple[str, str], list[Judgement]] = {}
+        self._moves: dict[tuple[str, str], list[AliasMove]] = {}  # oldest first
         self._tokens: dict[str, Token] = {}
         self._secrets: dict[tuple[str, str], str] = {}
         self._clusters: dict[str, Cluster] = {}
+        self._decisions: dict[tuple[str, str], list[DecisionRecord]] = {}  # by project and model, in order of number
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -130,7 +147,7 @@ class MemoryStore:
         for each in change.checkpoints:
             self._checkpoints.setdefault(run.id, {})[each.key] = each
         if change.model is not None:
-            self._register(change.model, change.facts)
+            self._register(change.model, change.facts, change.monitor)
         return run
 
     def _record(self, run_id: str, drafts: Iterable[EventDraft]) -> None:
@@ -151,7 +168,7 @@ class MemoryStore:
 
     # ---- models -----------------------------------------------------------------------------------------------------
 
-    def _register(self, draft: ModelVersion, facts: Mapping[str, Any]) -> None:
+    def _register(self, draft: ModelVersion, facts: Mapping[str, Any], monitor: Monitor | None) -> None:
         versions = self._models.setdefault((draft.project, draft.name), [])
         if any(version.run_id == draft.run_id for version in versions):
             return
@@ -159,7 +176,19 @@ class MemoryStore:
         versions.append(replace(draft, version=version, aliases=()))
         self._facts[(draft.project, draft.name, version)] = {fact: _as_stored(value) for fact, value in facts.items()}
         for alias in draft.aliases:
-            self.set_alias(draft.project, draft.name, version, alias)
+            self._move_alias(registered_with(draft, version, alias), None)
+        if monitor is not None:
+            self._watch(monitor, version)
+
+    def _watch(self, draft: Monitor, version: int) -> None:
+        key = (draft.project, draft.model)
+        champion = next((each.version for each in self._models[key] if CHAMPION in each.aliases), None)
+        if champion is None:
+            champion = version
+            self._move_alias(first_champion(draft, version), None)
+        known = self._monitors.get(key)
+        if (changed := brought(known, draft, champion)) is not None:
+            self._monitors[key] = _as_kept(changed)
 
     def models(self, project: str, name: str = "") -> list[ModelVersion]:
         with self._lock:
@@ -167,15 +196,50 @@ class MemoryStore:
             mine = [key for key in keys if project in ("*", key[0]) and name in ("", key[1])]
             return [version for key in mine for version in reversed(self._models[key])]
 
-    def set_alias(self, project: str, name: str, version: int, alias: str) -> None:
+    def move_alias(
+        self,
+        project: str,
+        name: str,
+        alias: str,
+        to: int,
+        *,
+        expected: int | None = None,
+        at: float,
+        by: str,
+        reason: str,
+        report: Mapping[str, Any] | None = None,
+    ) -> AliasMove | None:
         with self._lock:
-            versions = self._models.get((project, name), [])
-            if not 1 <= version <= len(versions):
-                raise NotFound(f"no version {version} of model {name!r} in project {project!r}")
-            for index, each in enumerate(versions):
-                kept = {kept for kept in each.aliases if kept != alias}
-                kept |= {alias} if each.version == version else set()
-                versions[index] = replace(each, aliases=tuple(sorted(kept)))
+            draft = AliasMove(project, name, 0, alias, to, 0, at, by, reason, _as_stored(dict(report or {})))
+            return self._move_alias(draft, expected)
+
+    def _move_alias(self, draft: AliasMove, expected: int | None) -> AliasMove | None:
+        self._facts_of(draft.project, draft.name, draft.version)
+        moves = self._moves.setdefault((draft.project, draft.name), [])
+        newest = next((each for each in reversed(moves) if each.alias == draft.alias), None)
+        stands = newest.version if newest is not None else 0
+        if newest is not None and stands == draft.version:
+            return newest
+        if expected not in (None, stands):
+            return None
+        move = replace(draft, number=len(moves) + 1, before=stands)
+        moves.append(move)
+        versions = self._models[draft.project, draft.name]
+        for index, each in enumerate(versions):
+            kept = {kept for kept in each.aliases if kept != draft.alias}
+            kept |= {draft.alias} if each.version == draft.version else set()
+            versions[index] = replace(each, aliases=tuple(sorted(kept)))
+        return move
+
+    def alias_history(self, project: str, name: str, alias: str = "") -> list[AliasMove]:
+        with self._lock:
+            moves = self._moves.get((project, name), [])
+            return [each for each in reversed(moves) if alias in ("", each.alias)]
+
+    def standing(self, project: str, alias: str) -> Mapping[str, int]:
+        with self._lock:
+            found = {name: self.alias_history(owner, name, alias) for owner, name in self._moves if owner == project}
+        return {name: moves[0].version for name, moves in found.items() if moves}
 
     def facts(self, project: str, name: str, version: int) -> Mapping[str, Any]:
         with self._lock:
@@ -189,6 +253,42 @@ class MemoryStore:
         if (project, name, version) not in self._facts:
             raise NotFound(f"no version {version} of model {name!r} in project {project!r}")
         return self._facts[(project, name, version)]
+
+    # ---- monitors ---------------------------------------------------------------------------------------------------
+
+    def monitor(self, project: str, model: str) -> Monitor:
+        with self._lock:
+            found = [each for each in self._monitors.values() if each.model == model and project in ("*", each.project)]
+        refuse_ambiguous(model, {each.project for each in found}, "monitored model")
+        if not found:
+            raise NotFound(f"no model {model!r} is watched{in_project(project)}: see `evertrain monitor list`")
+        return found[0]
+
+    def monitors(self, project: str) -> list[Monitor]:
+        with self._lock:
+            mine = [replace(each, state={}) for each in self._monitors.values() if project in ("*", each.project)]
+        return sorted(mine, key=lambda each: (each.model, each.project))
+
+    def put_monitor(self, monitor: Monitor) -> Monitor | None:
+        return self.record_judgements(monitor, ())
+
+    def record_judgements(self, monitor: Monitor, judgements: Sequence[Judgement]) -> Monitor | None:
+        key = (monitor.project, monitor.model)
+        with self._lock:
+            known = self._monitors.get(key)
+            if (known.revision if known is not None else 0) != monitor.revision:
+                return None
+            self._monitors[key] = _as_kept(monitor)
+            kept = self._judgements.setdefault(key, [])
+            last = kept[-1].number if kept else 0
+            kept += [replace(each, number=last + count) for count, each in enumerate(judgements, 1)]
+            del kept[:-KEPT_JUDGEMENTS]
+            return self._monitors[key]
+
+    def judgements(self, project: str, model: str, *, below: int | None = None, limit: int = 100) -> list[Judgement]:
+        with self._lock:
+            kept = self._judgements.get((project, model), [])
+            return [each for each in reversed(kept) if below is None or each.number < below][:limit]
 
     # ---- tokens and secrets -----------------------------------------------------------------------------------------
 
@@ -246,6 +346,45 @@ class MemoryStore:
         with self._lock:
             return [self._clusters[name] for name in sorted(self._clusters)]
 
+    # ---- decisions --------------------------------------------------------------------------------------------------
+
+    def record_decision(self, draft: DecisionRecord) -> DecisionRecord:
+        with self._lock:
+            mine = self._decisions.setdefault((draft.project, draft.model), [])
+            for each in mine:
+                if each.key == draft.key:
+                    return each
+            mine.append(_decision_as_stored(replace(draft, number=len(mine) + 1)))
+            return mine[-1]
+
+    def change_decision(self, record: DecisionRecord) -> DecisionRecord | None:
+        with self._lock:
+            mine = self._decisions.get((record.project, record.model), [])
+            if not 1 <= record.number <= len(mine) or mine[record.number - 1].revision != record.revision:
+                return None
+            changed = _decision_as_stored(replace(record, revision=record.revision + 1))
+            mine[record.number - 1] = changed
+            return changed
+
+    def decisions(
+        self, project: str, model: str, *, accepted: bool = False, below: int | None = None, limit: int = 100
+    ) -> list[DecisionRecord]:
+        with self._lock:
+            mine = list(reversed(self._decisions.get((project, model), [])))
+        found = [each for each in mine if each.accepted or not accepted]
+        return [each for each in found if below is None or each.number < below][: paging.size(limit)]
+
+    def decision(self, project: str, model: str, number: int) -> DecisionRecord:
+        with self._lock:
+            mine = self._decisions.get((project, model), [])
+            if not 1 <= number <= len(mine):
+                raise no_decision(project, model, number)
+            return mine[number - 1]
+
+    def open_decisions(self) -> list[DecisionRecord]:
+        with self._lock:
+            return [each for key in sorted(self._decisions) for each in self._decisions[key] if each.pending]
+
 
 def _shown(run: Run, where: RunFilter) -> bool:
     return (
@@ -260,3 +399,13 @@ def _shown(run: Run, where: RunFilter) -> bool:
 
 def _as_stored(value: Any) -> Any:
     return codec.fact(codec.fact_record(value))
+
+
+def _decision_as_stored(record: DecisionRecord) -> DecisionRecord:
+    return codec.decision(codec.decision_record(record))
+
+
+def _as_kept(monitor: Monitor) -> Monitor:
+    """With the next revision, and as it is once it has been stored and read."""
+    columns = codec.monitor_columns(replace(monitor, revision=monitor.revision + 1))
+    return codec.monitor(str(columns["record"]), str(columns["state"]))

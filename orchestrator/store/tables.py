@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Double,
     ForeignKey,
@@ -134,6 +135,18 @@ model_aliases = Table(
     ),
 )
 
+# Where aliases stand is in `model_aliases`; how they came there is here, numbered within the model.
+alias_moves = Table(
+    "alias_moves",
+    metadata,
+    Column("project", Word, primary_key=True),
+    Column("name", Word, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("alias", Word, nullable=False),
+    Column("record", Text, nullable=False),
+    ForeignKeyConstraint(["project", "name"], ["models.project", "models.name"]),
+)
+
 model_facts = Table(
     "model_facts",
     metadata,
@@ -177,4 +190,45 @@ clusters = Table(
     Column("name", Word, primary_key=True),
     Column("epoch", BigInteger, nullable=False),
     Column("record", Text, nullable=False),
+)
+
+# One row a decision on retraining; `key` and `because` are those of DecisionRecord.key. `pending`: something of it is still
+# to be done, awaited or announced.
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("project", Word, primary_key=True),
+    Column("model", Word, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("key", Word, nullable=False),
+    Column("because", Word, nullable=False),
+    Column("accepted", Boolean, nullable=False),
+    Column("pending", Boolean, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("record", Text, nullable=False),
+    UniqueConstraint("project", "model", "key", "because"),
+    Index(None, "pending", "project", "model", "number"),
+)
+
+# `record` is the Monitor as JSON without `state`, which is large and stands last. `last_judgement`: the highest number given.
+monitors = Table(
+    "monitors",
+    metadata,
+    Column("project", Word, primary_key=True),
+    Column("model", Word, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("last_judgement", BigInteger, nullable=False),
+    Column("record", Text, nullable=False),
+    Column("state", Text, nullable=False),
+)
+
+judgements = Table(
+    "judgements",
+    metadata,
+    Column("project", Word, primary_key=True),
+    Column("model", Word, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("record", Text, nullable=False),
+    ForeignKeyConstraint(["project", "model"], ["monitors.project", "monitors.model"]),
+    sqlite_with_rowid=False,
 )

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from orchestrator import spec
 from orchestrator.core import lifecycle
 from orchestrator.core.ledger import Ledger, TimeClass
+from orchestrator.core.monitors import Watched
 from orchestrator.core.observations import CheckpointSealed, FirstStep, Observation, Progress
 from orchestrator.core.runs import STATE_NAMES, Run, Running
 from orchestrator.core.sweeps import Sweep, TrialState
@@ -28,9 +29,14 @@ from orchestrator.settings import Settings
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 SWEEPS_SHOWN = 100  # living sweeps with series of their own
+MONITORS_SHOWN = 100
+FEATURES_SHOWN = 10  # of each monitor
+_STATUSES = ("waiting", "paused", "blind", "too_few", "stable", "suspected", "data_fault", "drift")
+_DISTANCES = ("ks", "chi_squared")
 
 _RUN = ("project", "run", "name")
 _SWEEP = ("project", "sweep", "name")
+_MONITOR = ("project", "model")
 _SECONDS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 
@@ -69,6 +75,43 @@ TABLE: tuple[Exported, ...] = (
     Exported("evertrain_sweep_cost", "gauge", "What all trials have cost, in the server's currency.", _SWEEP),
     Exported("evertrain_sweep_trial_cost", "gauge", "Mean cost of the trials that have ended.", _SWEEP),
     Exported("evertrain_trial_start_seconds", "histogram", "From a trial's submission to its first optimizer step."),
+    Exported(
+        "evertrain_monitor_status",
+        "gauge",
+        "1 for what the monitor's newest window was judged to be, 0 for the others.",
+        (*_MONITOR, "status"),
+    ),
+    Exported("evertrain_monitor_severity", "gauge", "Of the newest judgement: 0 none to 3 major.", _MONITOR),
+    Exported(
+        "evertrain_monitor_reference_version", "gauge", "The version that live data are judged against.", _MONITOR
+    ),
+    Exported(
+        "evertrain_monitor_judged_at_seconds", "gauge", "When the newest judgement was made, Unix time.", _MONITOR
+    ),
+    Exported("evertrain_monitor_rows_total", "counter", "Rows that were taken in.", _MONITOR),
+    Exported("evertrain_monitor_labels_total", "counter", "Labels that were joined with an answer.", _MONITOR),
+    Exported(
+        "evertrain_monitor_left_out_total",
+        "counter",
+        "Rows, labels, values and batches that could not be judged, by why.",
+        (*_MONITOR, "reason"),
+    ),
+    Exported("evertrain_monitor_behind_rows", "gauge", "Rows that wait to be judged.", _MONITOR),
+    Exported(
+        "evertrain_monitor_error_ratio", "gauge", "Wrong answers among the labels of the newest window.", _MONITOR
+    ),
+    Exported(
+        "evertrain_monitor_estimated_accuracy_ratio",
+        "gauge",
+        "Right answers in the newest window, as the model's confidence has it.",
+        _MONITOR,
+    ),
+    Exported(
+        "evertrain_drift_effect",
+        "gauge",
+        "Distance of a feature's distribution from the reference's, of the features that differ most.",
+        (*_MONITOR, "feature"),
+    ),
 )
 _BY_NAME = {each.name: each for each in TABLE}
 
@@ -116,6 +159,7 @@ class Metrics:
         self._series: dict[str, _Series] = {}
         self._states: Mapping[str, int] = {}
         self._sweeps: Sequence[Sweep] = ()
+        self._monitors: Sequence[Watched] = ()
         self._registry = CollectorRegistry(auto_describe=False)
         self._histograms = {
             each.name: Histogram(each.name, each.help, registry=self._registry, buckets=_SECONDS)
@@ -133,6 +177,11 @@ class Metrics:
         """The sweeps that have series from now on; those of all others go."""
         with self._lock:
             self._sweeps = tuple(living[:SWEEPS_SHOWN])
+
+    def monitors(self, watched: Sequence[Watched]) -> None:
+        """The monitors that have series from now on."""
+        with self._lock:
+            self._monitors = tuple(watched[:MONITORS_SHOWN])
 
     def track(self, run: Run) -> None:
         """Take in a run as the store has it now; one that never had an attempt has no series."""
@@ -189,6 +238,7 @@ class Metrics:
         with self._lock:
             self._tidy(now_ns)
             states, series, sweeps = dict(self._states), list(self._series.values()), self._sweeps
+            monitors = self._monitors
         families = {each.name: _family(each) for each in TABLE if each.kind != "histogram"}
         for state in STATE_NAMES:
             families["evertrain_runs"].add_metric((state,), states.get(state, 0))
@@ -199,6 +249,9 @@ class Metrics:
         for sweep in sweeps:
             for name, extra, value in _of_a_sweep(sweep):
                 families[name].add_metric((sweep.project, sweep.id, sweep.name, *extra), value)
+        for watched in monitors:
+            for name, extra, value in _of_a_monitor(watched):
+                families[name].add_metric((watched.project, watched.model, *extra), value)
         yield from families.values()
 
     def _tidy(self, now_ns: int) -> None:
@@ -268,6 +321,32 @@ def _of_a_sweep(sweep: Sweep) -> Iterator[tuple[str, tuple[str, ...], float]]:
     costs = [each.cost for each in sweep.trials if each.cost is not None and not each.live]
     if costs:
         yield "evertrain_sweep_trial_cost", (), sum(costs) / len(costs)
+
+
+def _of_a_monitor(watched: Watched) -> Iterator[tuple[str, tuple[str, ...], float]]:
+    figures, newest = watched.figures, watched.newest
+    for status in _STATUSES:
+        yield "evertrain_monitor_status", (status,), float(watched.status == status)
+    yield "evertrain_monitor_reference_version", (), watched.reference
+    yield "evertrain_monitor_rows_total", (), figures.rows
+    yield "evertrain_monitor_labels_total", (), figures.labels
+    yield "evertrain_monitor_behind_rows", (), figures.behind_rows
+    for reason in ("unknown_labels", "late_rows", "other_versions", "wrong_kind", "malformed"):
+        yield "evertrain_monitor_left_out_total", (reason,), getattr(figures, reason)
+    if newest is None:
+        return
+    yield "evertrain_monitor_severity", (), newest.severity
+    yield "evertrain_monitor_judged_at_seconds", (), newest.at
+    performance = newest.evidence.get("performance", {})
+    for name, key in (("error", "error_rate"), ("estimated_accuracy", "estimated_accuracy")):
+        if key in performance:
+            yield f"evertrain_monitor_{name}_ratio", (), performance[key]
+    for feature, tests in list(newest.evidence.get("features", {}).items())[:FEATURES_SHOWN]:
+        yield (
+            "evertrain_drift_effect",
+            (feature,),
+            max([tests[each][0] for each in _DISTANCES if each in tests] or [0.0]),
+        )
 
 
 def _ledger(run: Run, progress: Progress | None, now: float) -> Ledger:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from orchestrator.core.ledger import Ledger, TimeClass
-from orchestrator.core.records import Checkpoint, Cluster, EventDraft, ModelVersion, Role, RunFilter, Token
+from orchestrator.core.records import AliasMove, Checkpoint, Cluster, EventDraft, ModelVersion, Role, RunFilter, Token
 from orchestrator.core.runs import (
     STATE_NAMES,
     TERMINAL_NAMES,
@@ -565,10 +565,8 @@ def test_versions_registered_at_once_are_all_different(store: Store) -> None:
 def test_an_alias_stands_on_one_version_at_a_time(store: Store) -> None:
     for run in submit(store, range(3)):
         _register(store, run)
-    store.set_alias("default", "digits", 1, "champion")
-    store.set_alias("default", "digits", 1, "best")
-    store.set_alias("default", "digits", 3, "champion")
-    store.set_alias("default", "digits", 3, "champion")
+    for alias, version in (("champion", 1), ("best", 1), ("champion", 3), ("champion", 3)):
+        assert _move(store, alias, version) is not None
 
     assert [(m.version, m.aliases) for m in store.models("default")] == [(3, ("champion",)), (2, ()), (1, ("best",))]
 
@@ -581,7 +579,104 @@ def test_an_alias_needs_a_version(store: Store, project: str, name: str, version
     _register(store, run)
 
     with pytest.raises(NotFound):
-        store.set_alias(project, name, version, "champion")
+        store.move_alias(project, name, "champion", version, at=1.0, by="ann", reason="")
+    assert store.alias_history(project, name) == []
+
+
+def _move(store: Store, alias: str, to: int, *, expected: int | None = None, **told: Any) -> AliasMove | None:
+    words = {"at": 7.0, "by": "ann", "reason": "better", **told}
+    return store.move_alias("default", "digits", alias, to, expected=expected, **words)
+
+
+def test_each_move_of_an_alias_is_told_with_where_it_stood_before(store: Store) -> None:
+    for run in submit(store, range(3)):
+        _register(store, run)
+    report = {"gain": float("nan"), "slices": ["ü\0"]}
+    moves = [_move(store, "champion", 1), _move(store, "best", 1), _move(store, "champion", 3, at=9.0, report=report)]
+
+    assert [(each.number, each.alias, each.before, each.version) for each in moves if each is not None] == [
+        (1, "champion", 0, 1),
+        (2, "best", 0, 1),
+        (3, "champion", 1, 3),
+    ]
+    newest = store.alias_history("default", "digits")[0]
+    assert (newest.at, newest.by, newest.reason) == (9.0, "ann", "better")
+    assert math.isnan(newest.report["gain"])
+    assert newest.report["slices"] == ["ü\0"]
+    assert [each.number for each in store.alias_history("default", "digits")] == [3, 2, 1]
+    assert [each.number for each in store.alias_history("default", "digits", "champion")] == [3, 1]
+    assert store.alias_history("default", "digits", "none") == store.alias_history("b", "digits") == []
+
+
+def test_an_alias_that_stands_elsewhere_than_expected_is_not_moved(store: Store) -> None:
+    for run in submit(store, range(3)):
+        _register(store, run)
+
+    assert _move(store, "champion", 1, expected=2) is None
+    assert _move(store, "champion", 1, expected=0) is not None
+    assert _move(store, "champion", 2, expected=0) is None
+    assert _move(store, "champion", 2, expected=3) is None
+    assert [each.version for each in store.alias_history("default", "digits")] == [1]
+    assert _move(store, "champion", 2, expected=1) is not None
+
+
+def test_a_move_that_is_repeated_is_written_once(store: Store) -> None:
+    for run in submit(store, range(2)):
+        _register(store, run)
+    first = _move(store, "champion", 2, expected=0, reason="first")
+
+    assert _move(store, "champion", 2, expected=0, reason="again") == first
+    assert _move(store, "champion", 2, reason="and again") == first
+    assert store.alias_history("default", "digits") == [first]
+
+
+def test_where_an_alias_stands_is_known_of_all_models_of_a_project(store: Store) -> None:
+    for number, (project, name) in enumerate([("a", "x"), ("a", "x"), ("a", "y"), ("a", "z"), ("b", "x")]):
+        (run,) = submit(store, [number], project=project)
+        _register(store, run, project=project, name=name)
+    for project, name, alias, version in [("a", "x", "champion", 1), ("a", "x", "champion", 2), ("a", "y", "best", 1)]:
+        store.move_alias(project, name, alias, version, at=1.0, by="ann", reason="")
+
+    assert store.standing("a", "champion") == {"x": 2}
+    assert store.standing("b", "champion") == {}
+
+
+def test_of_a_promotion_and_a_rollback_at_once_one_wins(store: Store) -> None:
+    for run in submit(store, range(3)):
+        _register(store, run)
+    for number in range(10):
+        _move(store, "champion", 1)
+        _move(store, "champion", 2)
+        promote = partial(_move, store, "champion", 3, expected=2, reason=f"promotion {number}")
+        roll_back = partial(_move, store, "champion", 1, expected=2, reason=f"rollback {number}")
+
+        answers = at_once([promote, roll_back])
+
+        (won,) = [each for each in answers if each is not None]
+        (newest, second, *_) = store.alias_history("default", "digits", "champion")
+        assert (newest, second.version) == (won, 2)
+        (standing,) = [each.version for each in store.models("default") if "champion" in each.aliases]
+        assert standing == won.version
+
+
+def test_moves_at_once_are_all_numbered(store: Store) -> None:
+    for run in submit(store, range(2)):
+        _register(store, run)
+
+    at_once([partial(_move, store, f"alias-{number}", 1 + number % 2) for number in range(12)])
+
+    assert [each.number for each in store.alias_history("default", "digits")] == list(range(12, 0, -1))
+
+
+def test_an_alias_that_a_version_is_registered_with_has_moved(store: Store) -> None:
+    one, two = submit(store, range(2))
+    _register(store, one, aliases=("champion",))
+    _register(store, two, aliases=("champion",), created_at=6.0)
+
+    newest, first = store.alias_history("default", "digits")
+
+    assert (first.version, first.before, first.at) == (1, 0, 5.0)
+    assert (newest.version, newest.before, newest.at, newest.by) == (2, 1, 6.0, f"run {two.id}")
 
 
 def test_facts_of_a_version_are_kept_beside_it_and_replaced_by_name(store: Store) -> None:

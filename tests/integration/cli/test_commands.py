@@ -20,7 +20,9 @@ from safetensors.torch import load_file
 
 from orchestrator.cli.app import main
 from orchestrator.core.records import LogLine, Role
+from tests import proofs
 from tests.integration.api.stack import Stack
+from tests.integration.api.watching import put_on_watch
 from trainers.contract import Manifest
 from trainers.weights_only import write_file
 
@@ -427,6 +429,30 @@ def sealed_by_hand(root: Path, weights: dict[str, torch.Tensor] | None = None, *
     return directory
 
 
+def test_a_challenger_is_compared_promoted_and_taken_back(evertrain: Run, stack: Stack) -> None:
+    for _ in range(3):
+        stack.end(stack.place(stack.submit(name="rival")))
+    stack.store.put_fact("default", "rival", 2, "proof", proofs.better(champion=1))
+    stack.store.put_fact("default", "rival", 3, "proof", proofs.equal(champion=1))
+    assert "nothing stood there before" in evertrain("model", "promote", "rival@1").out
+
+    same = evertrain("model", "compare", "rival@3")
+    assert "version 3 is not promoted over version 1" in same.out
+    assert "there is no gain" in same.out
+    refused = evertrain("model", "promote", "rival")
+    assert (refused.code, "rival@3 is not promoted over version 1" in refused.err) == (1, True)
+    promoted = evertrain("model", "promote", "rival@2", "--reason", "spring")
+    assert "champion of rival is version 2 (it was version 1): spring; better than version 1" in promoted.out
+    back = evertrain("model", "rollback", "rival", "--reason", "it lied")
+    assert "champion of rival is version 1 (it was version 2): version 2 taken back: it lied" in back.out
+
+    told = json.loads(evertrain("model", "history", "rival", "-o", "json").out)
+    assert [(each["before"], each["version"]) for each in told] == [(2, 1), (1, 2), (0, 1)]
+    assert "first-admin" in evertrain("model", "history", "rival").out
+    assert "random numbers" in evertrain("model", "lineage", "rival@2").out
+    assert evertrain("model", "history", "nobody").code == 102
+
+
 def test_a_models_weights_leave_as_one_file_and_a_config(evertrain: Run, stack: Stack, tmp_path: Path) -> None:
     checkpoint = sealed_by_hand(tmp_path)
     stack.end(stack.place(stack.submit(name="leaver")), str(checkpoint))
@@ -502,3 +528,21 @@ def test_what_is_no_sweep_is_not_found_among_them(evertrain: Run, run_file: str)
     evertrain("submit", run_file, "--name", "plain")
     for words in (("describe", "plain"), ("stop", "plain"), ("describe", "nobody")):
         assert evertrain("sweep", *words).code == 102
+
+
+def test_a_monitor_is_listed_described_paused_and_resumed(evertrain: Run, stack: Stack, tmp_path: Path) -> None:
+    assert "no monitors" in evertrain("monitor", "list").out
+    put_on_watch(stack, "seer", shift=1.0)
+
+    assert "drift (major): height: median" in evertrain("monitor", "list").out
+    described = evertrain("monitor", "describe", "seer").out
+    assert "seer, judged against version 1" in described
+    assert "3 windows judged" in described
+    judged = evertrain("monitor", "judgements", "seer", "-o", "json").document
+    assert [each["status"] for each in judged] == ["drift", "drift", "suspected"]  # type: ignore[attr-defined]
+    page = tmp_path / "seer.html"
+    assert evertrain("monitor", "describe", "seer", "--html", str(page)).code == 0
+    assert page.read_text().count("<figure>") == 6
+    assert "paused by first-admin: holidays" in evertrain("monitor", "pause", "seer", "--reason", "holidays").out
+    assert "seer drift: drift (major)" in evertrain("monitor", "resume", "seer").out
+    assert evertrain("monitor", "describe", "nobody").code == 102

@@ -422,7 +422,7 @@ async def test_a_registered_model_is_begun_with_by_version_or_alias():
     await session.observe([observation(parent, what, seq=n) for n, what in enumerate(TRAINING, 1)])
     await session.observe([observation(parent, attempt_ended("succeeded"), seq=3)])
     (version,) = plane.store.models("default", "parent")
-    plane.store.set_alias("default", "parent", 1, "best")
+    plane.store.move_alias("default", "parent", "best", 1, at=1.0, by="ann", reason="")
     child = plane.submit("child", init_from={"model": "parent@best", "freeze": ["first.*"]})
     assert child.spec["init_from"]["checkpoint"] == version.checkpoint
     assert child.spec["init_from"]["freeze"] == ["first.*"]
@@ -444,3 +444,19 @@ async def test_a_model_that_is_not_registered_is_refused_at_submission(model, wo
     with pytest.raises(NotFound, match=words):
         plane.submit("other", init_from={"model": model})
     assert [each.name for each in plane.store.runs(RunFilter("default"), page="", limit=10).runs] == ["child"]
+
+
+async def test_a_run_whose_model_has_a_champion_is_told_to_compare_itself_with_it():
+    plane = Plane()
+    session = await plane.attach()
+    first = plane.submit("child")
+    assert "proof" not in first.spec
+    plane.loop.one_pass()
+    await session.observe([observation(first, what, seq=n) for n, what in enumerate(TRAINING, 1)])
+    await session.observe([observation(first, attempt_ended("succeeded"), seq=3)])
+    (version,) = plane.store.models("default", "child")
+    assert "proof" not in plane.submit("child").spec
+    plane.store.move_alias("default", "child", "champion", 1, at=1.0, by="ann", reason="")
+    assert plane.submit("child").spec["proof"] == {"champion": 1, "checkpoint": version.checkpoint}
+    assert "proof" not in plane.submit("other").spec
+    plane.commands.cancel("default", plane.submit("child").id, by="ada")  # a stored section is no unknown key

@@ -93,6 +93,12 @@ def test_whole_numbers_survive_a_wire_that_only_knows_floats() -> None:
     assert isinstance(spec.dump(spec.load(document))["train"]["global_batch"], int)
 
 
+def test_what_the_server_adds_to_a_run_is_refused_of_users_and_read_of_the_store() -> None:
+    added = {**LEAST, "proof": {"champion": 1, "checkpoint": "/seal"}}
+    assert told(added)["proof"].startswith("is written by the server alone")
+    assert spec.load(added) == spec.load(LEAST)
+
+
 def test_a_dumped_run_file_has_the_sections_and_keys_that_ranks_read() -> None:
     config = spec.dump(spec.parse(EVERY_KEY))
     assert set(config) >= {"data", "model", "train", "parallelism", "deepspeed", "checkpoint"}
@@ -239,7 +245,8 @@ def test_server_and_ranks_know_the_same_keys(key: str) -> None:
         ({"deepspeed": {"tensor_parallel": {}}}, "deepspeed.tensor_parallel", "parallelism.tensor"),
         ({"parallelism": {"zero": 4}}, "parallelism.zero", "at most 3"),
         ({"search": {"trials": 3}}, "search.space", "is required"),
-        ({"monitor": {"window": {"by": "time", "length": "1h"}}}, "monitor", "not yet"),
+        ({"monitor": {"window": {"by": "time", "length": "1h"}}}, "monitor", "where they are prepared"),
+        ({"monitor": {"window": {"season": "hour"}}}, "monitor.window.season", "not yet"),
         ({"max_cost": "20 dollars"}, "max_cost", "20 USD"),
     ],
 )  # fmt: skip

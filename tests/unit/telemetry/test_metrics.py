@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from orchestrator import spec
 from orchestrator.core import lifecycle
 from orchestrator.core.ledger import Ledger, TimeClass
+from orchestrator.core.monitors import Figures, Judgement, Watched
 from orchestrator.core.observations import (
     CheckpointSealed,
     FirstStep,
@@ -23,7 +24,7 @@ from orchestrator.core.observations import (
 from orchestrator.core.runs import Lineage, Reason, ReasonCode, Run, Spent
 from orchestrator.core.sweeps import Sweep, Trial, TrialState
 from orchestrator.settings import Settings
-from orchestrator.telemetry.metrics import TABLE, Metrics
+from orchestrator.telemetry.metrics import FEATURES_SHOWN, MONITORS_SHOWN, TABLE, Metrics
 from tests.builders import SHARES, attempt_ended, changed, failure, hear, queued_run
 
 SPEC = spec.dump(
@@ -105,6 +106,7 @@ def test_everything_in_the_table_is_exported_and_nothing_else(exporter: Exporter
         exporter.metrics.observe(run, said(run, what))
     exporter.metrics.progress(progress(run, loss=0.5, ledger=Ledger({TimeClass.TRAINING: 10**9})))
     exporter.metrics.sweeps([sweep()])
+    exporter.metrics.monitors([watched()])
     found = {re.sub(r"_(bucket|count|sum|created)$", "", name) for name, _ in exporter.samples()}
     assert found == {each.name for each in TABLE}
 
@@ -260,3 +262,33 @@ def test_the_start_of_a_trial_is_counted_once(exporter: Exporter) -> None:
     exporter.metrics.observe(run, Observation(run.id, 2, 1, 999.0, FirstStep(1, 1)))
     assert exporter.value("evertrain_trial_start_seconds_count") == 1
     assert exporter.value("evertrain_trial_start_seconds_sum") == 3.0
+
+
+def watched(model: str = "digits", features: int = 2) -> Watched:
+    tests = {f"pixel{number}": {"ks": [0.3 - number / 100, 1e-9], "psi": [0.5, 1e-9]} for number in range(features)}
+    performance = {"labels": 40, "error_rate": 0.25, "estimated_accuracy": 0.9}
+    evidence = {"features": tests, "performance": performance}
+    judged = Judgement(4, 900.0, 800.0, 890.0, 500, "drift", 2, "drift: pixel0", evidence)
+    figures = Figures(rows=2000, labels=40, late_rows=3, behind_rows=7)
+    return Watched("default", model, {}, "run-1", 2, 1.0, "", "drift", "drift: pixel0", figures, judged)
+
+
+def test_a_monitor_shows_what_it_judged_and_what_it_could_not(exporter: Exporter) -> None:
+    exporter.metrics.monitors([watched()])
+    assert exporter.value("evertrain_monitor_status", model="digits", status="drift") == 1
+    assert exporter.value("evertrain_monitor_status", model="digits", status="blind") == 0
+    assert exporter.value("evertrain_monitor_severity", model="digits") == 2
+    assert exporter.value("evertrain_monitor_rows_total", model="digits") == 2000
+    assert exporter.value("evertrain_monitor_left_out_total", reason="late_rows") == 3
+    assert exporter.value("evertrain_monitor_behind_rows") == 7
+    assert exporter.value("evertrain_monitor_error_ratio") == 0.25
+    assert exporter.value("evertrain_monitor_estimated_accuracy_ratio") == 0.9
+    assert exporter.value("evertrain_drift_effect", feature="pixel1") == 0.29
+
+
+def test_series_of_monitors_and_of_their_features_are_bounded(exporter: Exporter) -> None:
+    exporter.metrics.monitors([watched(f"model{number}", 50) for number in range(2 * MONITORS_SHOWN)])
+    effects = [key for key in exporter.samples() if key[0] == "evertrain_drift_effect"]
+    assert len(effects) == MONITORS_SHOWN * FEATURES_SHOWN
+    exporter.metrics.monitors([])
+    assert exporter.value("evertrain_monitor_rows_total") is None

@@ -851,6 +851,380 @@ class PutFactRequest(_message.Message):
     json: str
     def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., fact: _Optional[str] = ..., json: _Optional[str] = ...) -> None: ...
 
+class PromoteRequest(_message.Message):
+    __slots__ = ("project", "name", "version", "alias", "reason", "anyway")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ANYWAY_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    name: str
+    version: str
+    alias: str
+    reason: str
+    anyway: bool
+    def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., alias: _Optional[str] = ..., reason: _Optional[str] = ..., anyway: _Optional[bool] = ...) -> None: ...
+
+class RollbackRequest(_message.Message):
+    __slots__ = ("project", "name", "alias", "reason", "expected")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    name: str
+    alias: str
+    reason: str
+    expected: int
+    def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ..., alias: _Optional[str] = ..., reason: _Optional[str] = ..., expected: _Optional[int] = ...) -> None: ...
+
+class AliasHistoryRequest(_message.Message):
+    __slots__ = ("project", "name", "alias", "page")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    PAGE_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    name: str
+    alias: str
+    page: str
+    def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ..., alias: _Optional[str] = ..., page: _Optional[str] = ...) -> None: ...
+
+class AliasHistory(_message.Message):
+    __slots__ = ("moves", "next_page")
+    MOVES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_FIELD_NUMBER: _ClassVar[int]
+    moves: _containers.RepeatedCompositeFieldContainer[AliasMove]
+    next_page: str
+    def __init__(self, moves: _Optional[_Iterable[_Union[AliasMove, _Mapping]]] = ..., next_page: _Optional[str] = ...) -> None: ...
+
+class AliasMove(_message.Message):
+    __slots__ = ("project", "name", "number", "alias", "version", "before", "at", "by", "reason", "report")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    name: str
+    number: int
+    alias: str
+    version: int
+    before: int
+    at: float
+    by: str
+    reason: str
+    report: _struct_pb2.Struct
+    def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ..., number: _Optional[int] = ..., alias: _Optional[str] = ..., version: _Optional[int] = ..., before: _Optional[int] = ..., at: _Optional[float] = ..., by: _Optional[str] = ..., reason: _Optional[str] = ..., report: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
+class CompareRequest(_message.Message):
+    __slots__ = ("project", "name", "champion", "challenger")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CHAMPION_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGER_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    name: str
+    champion: str
+    challenger: str
+    def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ..., champion: _Optional[str] = ..., challenger: _Optional[str] = ...) -> None: ...
+
+class Comparison(_message.Message):
+    __slots__ = ("champion", "challenger", "judgement")
+    CHAMPION_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGER_FIELD_NUMBER: _ClassVar[int]
+    JUDGEMENT_FIELD_NUMBER: _ClassVar[int]
+    champion: ModelVersion
+    challenger: ModelVersion
+    judgement: _struct_pb2.Struct
+    def __init__(self, champion: _Optional[_Union[ModelVersion, _Mapping]] = ..., challenger: _Optional[_Union[ModelVersion, _Mapping]] = ..., judgement: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
+class ModelLineage(_message.Message):
+    __slots__ = ("ancestors",)
+    ANCESTORS_FIELD_NUMBER: _ClassVar[int]
+    ancestors: _containers.RepeatedCompositeFieldContainer[Ancestor]
+    def __init__(self, ancestors: _Optional[_Iterable[_Union[Ancestor, _Mapping]]] = ...) -> None: ...
+
+class Ancestor(_message.Message):
+    __slots__ = ("version", "run", "submitted_by", "submitted_at", "data", "weights", "champion")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    SUBMITTED_BY_FIELD_NUMBER: _ClassVar[int]
+    SUBMITTED_AT_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    CHAMPION_FIELD_NUMBER: _ClassVar[int]
+    version: ModelVersion
+    run: str
+    submitted_by: str
+    submitted_at: float
+    data: str
+    weights: str
+    champion: int
+    def __init__(self, version: _Optional[_Union[ModelVersion, _Mapping]] = ..., run: _Optional[str] = ..., submitted_by: _Optional[str] = ..., submitted_at: _Optional[float] = ..., data: _Optional[str] = ..., weights: _Optional[str] = ..., champion: _Optional[int] = ...) -> None: ...
+
+class ObserveRequest(_message.Message):
+    __slots__ = ("project", "model", "source", "seq", "kind", "version", "data")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    model: str
+    source: str
+    seq: int
+    kind: str
+    version: int
+    data: bytes
+    def __init__(self, project: _Optional[str] = ..., model: _Optional[str] = ..., source: _Optional[str] = ..., seq: _Optional[int] = ..., kind: _Optional[str] = ..., version: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class ObserveReply(_message.Message):
+    __slots__ = ("seq", "refused")
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    refused: str
+    def __init__(self, seq: _Optional[int] = ..., refused: _Optional[str] = ...) -> None: ...
+
+class ListMonitorsRequest(_message.Message):
+    __slots__ = ("project", "page")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    page: str
+    def __init__(self, project: _Optional[str] = ..., page: _Optional[str] = ...) -> None: ...
+
+class ListMonitorsResponse(_message.Message):
+    __slots__ = ("monitors", "next_page")
+    MONITORS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_FIELD_NUMBER: _ClassVar[int]
+    monitors: _containers.RepeatedCompositeFieldContainer[Watched]
+    next_page: str
+    def __init__(self, monitors: _Optional[_Iterable[_Union[Watched, _Mapping]]] = ..., next_page: _Optional[str] = ...) -> None: ...
+
+class GetMonitorRequest(_message.Message):
+    __slots__ = ("project", "model")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    model: str
+    def __init__(self, project: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
+
+class PauseMonitorRequest(_message.Message):
+    __slots__ = ("project", "model", "reason")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    model: str
+    reason: str
+    def __init__(self, project: _Optional[str] = ..., model: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class JudgementsRequest(_message.Message):
+    __slots__ = ("project", "model", "below", "limit")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    BELOW_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    model: str
+    below: int
+    limit: int
+    def __init__(self, project: _Optional[str] = ..., model: _Optional[str] = ..., below: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class JudgementsResponse(_message.Message):
+    __slots__ = ("judgements",)
+    JUDGEMENTS_FIELD_NUMBER: _ClassVar[int]
+    judgements: _containers.RepeatedCompositeFieldContainer[Judgement]
+    def __init__(self, judgements: _Optional[_Iterable[_Union[Judgement, _Mapping]]] = ...) -> None: ...
+
+class Judgement(_message.Message):
+    __slots__ = ("number", "at", "start", "end", "rows", "status", "severity", "words", "evidence")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    SEVERITY_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    at: float
+    start: float
+    end: float
+    rows: int
+    status: str
+    severity: int
+    words: str
+    evidence: _struct_pb2.Struct
+    def __init__(self, number: _Optional[int] = ..., at: _Optional[float] = ..., start: _Optional[float] = ..., end: _Optional[float] = ..., rows: _Optional[int] = ..., status: _Optional[str] = ..., severity: _Optional[int] = ..., words: _Optional[str] = ..., evidence: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
+class Watched(_message.Message):
+    __slots__ = ("project", "model", "settings", "run", "reference", "created_at", "paused", "status", "words", "figures", "newest", "pictures")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_FIELD_NUMBER: _ClassVar[int]
+    PICTURES_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    model: str
+    settings: _struct_pb2.Struct
+    run: str
+    reference: int
+    created_at: float
+    paused: str
+    status: str
+    words: str
+    figures: Figures
+    newest: Judgement
+    pictures: _containers.RepeatedCompositeFieldContainer[Picture]
+    def __init__(self, project: _Optional[str] = ..., model: _Optional[str] = ..., settings: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., run: _Optional[str] = ..., reference: _Optional[int] = ..., created_at: _Optional[float] = ..., paused: _Optional[str] = ..., status: _Optional[str] = ..., words: _Optional[str] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., newest: _Optional[_Union[Judgement, _Mapping]] = ..., pictures: _Optional[_Iterable[_Union[Picture, _Mapping]]] = ...) -> None: ...
+
+class Figures(_message.Message):
+    __slots__ = ("rows", "labels", "unknown_labels", "late_rows", "other_versions", "wrong_kind", "malformed", "judged", "behind_rows")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_LABELS_FIELD_NUMBER: _ClassVar[int]
+    LATE_ROWS_FIELD_NUMBER: _ClassVar[int]
+    OTHER_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    WRONG_KIND_FIELD_NUMBER: _ClassVar[int]
+    MALFORMED_FIELD_NUMBER: _ClassVar[int]
+    JUDGED_FIELD_NUMBER: _ClassVar[int]
+    BEHIND_ROWS_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    labels: int
+    unknown_labels: int
+    late_rows: int
+    other_versions: int
+    wrong_kind: int
+    malformed: int
+    judged: int
+    behind_rows: int
+    def __init__(self, rows: _Optional[int] = ..., labels: _Optional[int] = ..., unknown_labels: _Optional[int] = ..., late_rows: _Optional[int] = ..., other_versions: _Optional[int] = ..., wrong_kind: _Optional[int] = ..., malformed: _Optional[int] = ..., judged: _Optional[int] = ..., behind_rows: _Optional[int] = ...) -> None: ...
+
+class Picture(_message.Message):
+    __slots__ = ("feature", "bins", "reference", "current")
+    FEATURE_FIELD_NUMBER: _ClassVar[int]
+    BINS_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    CURRENT_FIELD_NUMBER: _ClassVar[int]
+    feature: str
+    bins: _containers.RepeatedScalarFieldContainer[str]
+    reference: _containers.RepeatedScalarFieldContainer[float]
+    current: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, feature: _Optional[str] = ..., bins: _Optional[_Iterable[str]] = ..., reference: _Optional[_Iterable[float]] = ..., current: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class DecisionsRequest(_message.Message):
+    __slots__ = ("project", "model", "page_size", "page")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    model: str
+    page_size: int
+    page: str
+    def __init__(self, project: _Optional[str] = ..., model: _Optional[str] = ..., page_size: _Optional[int] = ..., page: _Optional[str] = ...) -> None: ...
+
+class DecisionsResponse(_message.Message):
+    __slots__ = ("decisions", "next_page")
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_FIELD_NUMBER: _ClassVar[int]
+    decisions: _containers.RepeatedCompositeFieldContainer[RetrainingDecision]
+    next_page: str
+    def __init__(self, decisions: _Optional[_Iterable[_Union[RetrainingDecision, _Mapping]]] = ..., next_page: _Optional[str] = ...) -> None: ...
+
+class RetrainRequest(_message.Message):
+    __slots__ = ("project", "model", "reason", "idempotency_key")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    model: str
+    reason: str
+    idempotency_key: str
+    def __init__(self, project: _Optional[str] = ..., model: _Optional[str] = ..., reason: _Optional[str] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+
+class AnswerRequest(_message.Message):
+    __slots__ = ("project", "model", "number", "reason")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    model: str
+    number: int
+    reason: str
+    def __init__(self, project: _Optional[str] = ..., model: _Optional[str] = ..., number: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class RetrainingDecision(_message.Message):
+    __slots__ = ("project", "model", "number", "at", "cause", "trigger", "trigger_words", "severity", "action", "because", "words", "standing", "told", "by", "run", "champion", "version", "cost", "again_at", "ended_at", "promoted_at", "data_json")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    TRIGGER_FIELD_NUMBER: _ClassVar[int]
+    TRIGGER_WORDS_FIELD_NUMBER: _ClassVar[int]
+    SEVERITY_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    BECAUSE_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    STANDING_FIELD_NUMBER: _ClassVar[int]
+    TOLD_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    CHAMPION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    COST_FIELD_NUMBER: _ClassVar[int]
+    AGAIN_AT_FIELD_NUMBER: _ClassVar[int]
+    ENDED_AT_FIELD_NUMBER: _ClassVar[int]
+    PROMOTED_AT_FIELD_NUMBER: _ClassVar[int]
+    DATA_JSON_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    model: str
+    number: int
+    at: float
+    cause: str
+    trigger: str
+    trigger_words: str
+    severity: int
+    action: str
+    because: str
+    words: str
+    standing: str
+    told: _containers.RepeatedScalarFieldContainer[str]
+    by: str
+    run: str
+    champion: int
+    version: int
+    cost: float
+    again_at: float
+    ended_at: float
+    promoted_at: float
+    data_json: str
+    def __init__(self, project: _Optional[str] = ..., model: _Optional[str] = ..., number: _Optional[int] = ..., at: _Optional[float] = ..., cause: _Optional[str] = ..., trigger: _Optional[str] = ..., trigger_words: _Optional[str] = ..., severity: _Optional[int] = ..., action: _Optional[str] = ..., because: _Optional[str] = ..., words: _Optional[str] = ..., standing: _Optional[str] = ..., told: _Optional[_Iterable[str]] = ..., by: _Optional[str] = ..., run: _Optional[str] = ..., champion: _Optional[int] = ..., version: _Optional[int] = ..., cost: _Optional[float] = ..., again_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., promoted_at: _Optional[float] = ..., data_json: _Optional[str] = ...) -> None: ...
+
 class CreateTokenRequest(_message.Message):
     __slots__ = ("name", "project", "role", "expires_s")
     NAME_FIELD_NUMBER: _ClassVar[int]

@@ -781,6 +781,31 @@ class ModelsStub:
                 request_serializer=evertrain__pb2.PutFactRequest.SerializeToString,
                 response_deserializer=evertrain__pb2.ModelFacts.FromString,
                 _registered_method=True)
+        self.Promote = channel.unary_unary(
+                '/evertrain.v1.Models/Promote',
+                request_serializer=evertrain__pb2.PromoteRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.AliasMove.FromString,
+                _registered_method=True)
+        self.Rollback = channel.unary_unary(
+                '/evertrain.v1.Models/Rollback',
+                request_serializer=evertrain__pb2.RollbackRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.AliasMove.FromString,
+                _registered_method=True)
+        self.History = channel.unary_unary(
+                '/evertrain.v1.Models/History',
+                request_serializer=evertrain__pb2.AliasHistoryRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.AliasHistory.FromString,
+                _registered_method=True)
+        self.Compare = channel.unary_unary(
+                '/evertrain.v1.Models/Compare',
+                request_serializer=evertrain__pb2.CompareRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.Comparison.FromString,
+                _registered_method=True)
+        self.Lineage = channel.unary_unary(
+                '/evertrain.v1.Models/Lineage',
+                request_serializer=evertrain__pb2.GetModelRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.ModelLineage.FromString,
+                _registered_method=True)
 
 
 class ModelsServicer:
@@ -818,6 +843,40 @@ class ModelsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Promote(self, request, context):
+        """To a version whose proof holds against the one where the alias stands.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rollback(self, request, context):
+        """Back to the version where the alias stood before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def History(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Compare(self, request, context):
+        """Two versions side by side, and what the proof of one says against the other.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Lineage(self, request, context):
+        """What a version came from, and that from what.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -845,6 +904,31 @@ def add_ModelsServicer_to_server(servicer, server):
                     servicer.PutFact,
                     request_deserializer=evertrain__pb2.PutFactRequest.FromString,
                     response_serializer=evertrain__pb2.ModelFacts.SerializeToString,
+            ),
+            'Promote': grpc.unary_unary_rpc_method_handler(
+                    servicer.Promote,
+                    request_deserializer=evertrain__pb2.PromoteRequest.FromString,
+                    response_serializer=evertrain__pb2.AliasMove.SerializeToString,
+            ),
+            'Rollback': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rollback,
+                    request_deserializer=evertrain__pb2.RollbackRequest.FromString,
+                    response_serializer=evertrain__pb2.AliasMove.SerializeToString,
+            ),
+            'History': grpc.unary_unary_rpc_method_handler(
+                    servicer.History,
+                    request_deserializer=evertrain__pb2.AliasHistoryRequest.FromString,
+                    response_serializer=evertrain__pb2.AliasHistory.SerializeToString,
+            ),
+            'Compare': grpc.unary_unary_rpc_method_handler(
+                    servicer.Compare,
+                    request_deserializer=evertrain__pb2.CompareRequest.FromString,
+                    response_serializer=evertrain__pb2.Comparison.SerializeToString,
+            ),
+            'Lineage': grpc.unary_unary_rpc_method_handler(
+                    servicer.Lineage,
+                    request_deserializer=evertrain__pb2.GetModelRequest.FromString,
+                    response_serializer=evertrain__pb2.ModelLineage.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -984,6 +1068,610 @@ class Models:
             '/evertrain.v1.Models/PutFact',
             evertrain__pb2.PutFactRequest.SerializeToString,
             evertrain__pb2.ModelFacts.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Promote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Models/Promote',
+            evertrain__pb2.PromoteRequest.SerializeToString,
+            evertrain__pb2.AliasMove.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rollback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Models/Rollback',
+            evertrain__pb2.RollbackRequest.SerializeToString,
+            evertrain__pb2.AliasMove.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def History(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Models/History',
+            evertrain__pb2.AliasHistoryRequest.SerializeToString,
+            evertrain__pb2.AliasHistory.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Compare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Models/Compare',
+            evertrain__pb2.CompareRequest.SerializeToString,
+            evertrain__pb2.Comparison.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Lineage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Models/Lineage',
+            evertrain__pb2.GetModelRequest.SerializeToString,
+            evertrain__pb2.ModelLineage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class MonitorsStub:
+    """---- monitors ------------------------------------------------------------------------------------------------------
+
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Observe = channel.stream_stream(
+                '/evertrain.v1.Monitors/Observe',
+                request_serializer=evertrain__pb2.ObserveRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.ObserveReply.FromString,
+                _registered_method=True)
+        self.List = channel.unary_unary(
+                '/evertrain.v1.Monitors/List',
+                request_serializer=evertrain__pb2.ListMonitorsRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.ListMonitorsResponse.FromString,
+                _registered_method=True)
+        self.Get = channel.unary_unary(
+                '/evertrain.v1.Monitors/Get',
+                request_serializer=evertrain__pb2.GetMonitorRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.Watched.FromString,
+                _registered_method=True)
+        self.Judgements = channel.unary_unary(
+                '/evertrain.v1.Monitors/Judgements',
+                request_serializer=evertrain__pb2.JudgementsRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.JudgementsResponse.FromString,
+                _registered_method=True)
+        self.Pause = channel.unary_unary(
+                '/evertrain.v1.Monitors/Pause',
+                request_serializer=evertrain__pb2.PauseMonitorRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.Watched.FromString,
+                _registered_method=True)
+        self.Resume = channel.unary_unary(
+                '/evertrain.v1.Monitors/Resume',
+                request_serializer=evertrain__pb2.GetMonitorRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.Watched.FromString,
+                _registered_method=True)
+        self.Decisions = channel.unary_unary(
+                '/evertrain.v1.Monitors/Decisions',
+                request_serializer=evertrain__pb2.DecisionsRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.DecisionsResponse.FromString,
+                _registered_method=True)
+        self.Retrain = channel.unary_unary(
+                '/evertrain.v1.Monitors/Retrain',
+                request_serializer=evertrain__pb2.RetrainRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.RetrainingDecision.FromString,
+                _registered_method=True)
+        self.Approve = channel.unary_unary(
+                '/evertrain.v1.Monitors/Approve',
+                request_serializer=evertrain__pb2.AnswerRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.RetrainingDecision.FromString,
+                _registered_method=True)
+        self.Reject = channel.unary_unary(
+                '/evertrain.v1.Monitors/Reject',
+                request_serializer=evertrain__pb2.AnswerRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.RetrainingDecision.FromString,
+                _registered_method=True)
+
+
+class MonitorsServicer:
+    """---- monitors ------------------------------------------------------------------------------------------------------
+
+    """
+
+    def Observe(self, request_iterator, context):
+        """Live traffic up. Each batch is answered once it is durable, or with words that say why it never will be; the stream
+        goes on either way. Sent again, a batch that was kept is answered and kept once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def List(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Get(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Judgements(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pause(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Decisions(self, request, context):
+        """What was decided on retraining, newest first, and what became of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Retrain(self, request, context):
+        """A person asks for a retraining: decided on as any other trigger is, held to the last one and to the budget only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Approve(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Reject(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_MonitorsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Observe': grpc.stream_stream_rpc_method_handler(
+                    servicer.Observe,
+                    request_deserializer=evertrain__pb2.ObserveRequest.FromString,
+                    response_serializer=evertrain__pb2.ObserveReply.SerializeToString,
+            ),
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=evertrain__pb2.ListMonitorsRequest.FromString,
+                    response_serializer=evertrain__pb2.ListMonitorsResponse.SerializeToString,
+            ),
+            'Get': grpc.unary_unary_rpc_method_handler(
+                    servicer.Get,
+                    request_deserializer=evertrain__pb2.GetMonitorRequest.FromString,
+                    response_serializer=evertrain__pb2.Watched.SerializeToString,
+            ),
+            'Judgements': grpc.unary_unary_rpc_method_handler(
+                    servicer.Judgements,
+                    request_deserializer=evertrain__pb2.JudgementsRequest.FromString,
+                    response_serializer=evertrain__pb2.JudgementsResponse.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=evertrain__pb2.PauseMonitorRequest.FromString,
+                    response_serializer=evertrain__pb2.Watched.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=evertrain__pb2.GetMonitorRequest.FromString,
+                    response_serializer=evertrain__pb2.Watched.SerializeToString,
+            ),
+            'Decisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.Decisions,
+                    request_deserializer=evertrain__pb2.DecisionsRequest.FromString,
+                    response_serializer=evertrain__pb2.DecisionsResponse.SerializeToString,
+            ),
+            'Retrain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Retrain,
+                    request_deserializer=evertrain__pb2.RetrainRequest.FromString,
+                    response_serializer=evertrain__pb2.RetrainingDecision.SerializeToString,
+            ),
+            'Approve': grpc.unary_unary_rpc_method_handler(
+                    servicer.Approve,
+                    request_deserializer=evertrain__pb2.AnswerRequest.FromString,
+                    response_serializer=evertrain__pb2.RetrainingDecision.SerializeToString,
+            ),
+            'Reject': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reject,
+                    request_deserializer=evertrain__pb2.AnswerRequest.FromString,
+                    response_serializer=evertrain__pb2.RetrainingDecision.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'evertrain.v1.Monitors', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('evertrain.v1.Monitors', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Monitors:
+    """---- monitors ------------------------------------------------------------------------------------------------------
+
+    """
+
+    @staticmethod
+    def Observe(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/evertrain.v1.Monitors/Observe',
+            evertrain__pb2.ObserveRequest.SerializeToString,
+            evertrain__pb2.ObserveReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Monitors/List',
+            evertrain__pb2.ListMonitorsRequest.SerializeToString,
+            evertrain__pb2.ListMonitorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Get(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Monitors/Get',
+            evertrain__pb2.GetMonitorRequest.SerializeToString,
+            evertrain__pb2.Watched.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Judgements(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Monitors/Judgements',
+            evertrain__pb2.JudgementsRequest.SerializeToString,
+            evertrain__pb2.JudgementsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Monitors/Pause',
+            evertrain__pb2.PauseMonitorRequest.SerializeToString,
+            evertrain__pb2.Watched.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Monitors/Resume',
+            evertrain__pb2.GetMonitorRequest.SerializeToString,
+            evertrain__pb2.Watched.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Decisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Monitors/Decisions',
+            evertrain__pb2.DecisionsRequest.SerializeToString,
+            evertrain__pb2.DecisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Retrain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Monitors/Retrain',
+            evertrain__pb2.RetrainRequest.SerializeToString,
+            evertrain__pb2.RetrainingDecision.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Approve(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Monitors/Approve',
+            evertrain__pb2.AnswerRequest.SerializeToString,
+            evertrain__pb2.RetrainingDecision.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Monitors/Reject',
+            evertrain__pb2.AnswerRequest.SerializeToString,
+            evertrain__pb2.RetrainingDecision.FromString,
             options,
             channel_credentials,
             insecure,
