@@ -205,6 +205,8 @@ class Monitors:
         if kept is None or kept.monitor.revision != listed.revision:
             kept = self._kept[key] = self._load(self._store.monitor(*key), now)
         judged, begun = self._follow_champion(kept, now)
+        if kept.watch is not None:
+            kept.watch.expect(self._observations.rows(*key, since=kept.cursor))
         batches = self._observations.read(*key, after=kept.cursor, limit_rows=BATCH_ROWS)
         for batch in batches:
             judged += self._take(kept, batch, now)

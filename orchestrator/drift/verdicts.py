@@ -135,11 +135,14 @@ def judge(
     history: History,
     policy: Policy,
     beside: Mapping[str, Evidence] | None = None,
+    *,
+    describe: bool = True,
 ) -> tuple[Verdict, History]:
     """Judge the newest window, `spans[0]`, and the longer spans that end with it.
 
     `beside`: evidence that is not of one feature (performance, all features at once), by name; it joins the family of
-    tests. Too few rows leave the history as it is: nothing was looked at.
+    tests. Too few rows leave the history as it is: nothing was looked at. `describe`: the evidence also has the tests that
+    decide nothing, which take half of the time.
     """
     newest = spans[0]
     if newest.rows < policy.least_rows:
@@ -155,7 +158,10 @@ def judge(
     findings.sort(key=lambda each: (-each.severity, each.evidence.p, each.feature))
     status = _status(findings, policy)
     severity = _severity(findings, len(reference.columns))
-    evidence = {name: (*each, *describing(reference.columns[name], columns[name])) for name, each in tests.items()}
+    evidence = {
+        name: (*each, *(describing(reference.columns[name], columns[name]) if describe else ()))
+        for name, each in tests.items()
+    }
     words = _summary(status, severity, findings, newest, policy)
     verdict = Verdict(newest.start, newest.end, newest.rows, status, severity, tuple(findings), evidence, level, words)
     return verdict, History(judged, streaks)

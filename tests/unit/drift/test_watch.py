@@ -303,6 +303,16 @@ def test_a_regression_is_watched_by_its_losses() -> None:
     assert Cause.PERFORMANCE in {each.cause for each in triggers(feed(watched, *(part(1.5) for _ in range(3))))}
 
 
+def test_adaptive_windows_grow_with_what_waits_and_shrink_again() -> None:
+    watched = watch(Rules(Cut("adaptive", 500)))
+    watched.expect(100_000)
+    judged = feed(watched, *(batch(1000, seed) for seed in range(4)))
+    watched.expect(1000)
+    judged += feed(watched, batch(1000, 9))
+    assert [each.judgement.rows for each in judged] == [2000, 2000, 500, 500]
+    assert set(statuses(judged)) == {"stable"}
+
+
 def test_one_rise_of_the_errors_is_told_once() -> None:
     alone = Rules(Cut("count", 100_000), Policy())
     judged = feed(
