@@ -155,7 +155,7 @@ class Monitors:
         except Unjudgeable:
             return ()
         newest = self._store.judgements(monitor.project, monitor.model, limit=1)
-        told = [name for each in newest for name in each.evidence.get("features", ())]
+        told = [shown["feature"] for each in newest for shown in each.evidence.get("features", ())]
         return pictures(reference, window, told or list(reference.columns)[:SHOWN])
 
     def _seen(self, monitor: Monitor) -> Watched:

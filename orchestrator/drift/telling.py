@@ -30,7 +30,10 @@ def evidence_of(verdict: Verdict, reference: TableSummary, window: TableSummary)
         "level": verdict.level,
         "findings": [_finding(each) for each in verdict.findings[:SHOWN]],
         "findings_more": max(0, len(verdict.findings) - SHOWN),
-        "features": {name: {each.test: [each.effect, each.p] for each in told} for name, told in tests.items()},
+        "features": [
+            {"feature": name, "tests": {each.test: [each.effect, each.p] for each in told}}
+            for name, told in tests.items()
+        ],
         "features_more": len(verdict.evidence) - len(shown),
     }
 

@@ -191,7 +191,7 @@ def test_of_a_reference_without_features_only_the_answers_are_watched() -> None:
     known = replace(REFERENCE, table=replace(REFERENCE.table, columns=ours))
     judged = feed(watch(known=known), *(batch(500, seed, shift=3.0) for seed in range(3)))
     assert set(statuses(judged)) == {"stable"}
-    assert set(judged[0].judgement.evidence["features"]) == {PREDICTION, CONFIDENCE}
+    assert {each["feature"] for each in judged[0].judgement.evidence["features"]} == {PREDICTION, CONFIDENCE}
 
 
 def test_only_the_features_that_were_named_are_watched() -> None:
