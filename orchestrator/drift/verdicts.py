@@ -18,12 +18,14 @@ from typing import Literal
 
 import numpy as np
 
+from orchestrator.drift.distributions import more_often
 from orchestrator.drift.sketches import CategorySummary, NumberSummary, Summary, TableSummary, kind_of
 from orchestrator.drift.tests import Evidence, deciding, describing, robust_deviation
 from orchestrator.drift.windows import Window
 
 _ZETA = 2.612375348685488  # of 3/2: the sum of t^(-3/2)
 _CORROBORATES = 0.1
+_BY_CHANCE = 1e-6
 _MODERATE, _MAJOR = 0.1, 0.2
 _MANY = 1 / 3
 """A share of features moved together that makes a change one grade more severe."""
@@ -240,6 +242,9 @@ def _schema(reference: TableSummary, window: Window) -> Iterator[Finding]:
     for name, known in reference.columns.items():
         live = columns.get(name)
         if live is None:
+            # A column of which no row has a value may not be sent at all: where it is mostly missing, that is chance.
+            if more_often(rows, rows, known.missing, known.rows) >= _BY_CHANCE:
+                continue
             yield _of_schema(name, f"{name} is no longer there", window, rows, reference.rows)
         elif live.missing < live.rows and known.missing < known.rows and type(live) is not type(known):
             words = f"{name} was a {kind_of(known)} and is a {kind_of(live)} now"

@@ -205,10 +205,14 @@ class Watch:
         labels = _values(batch.labels) if batch.labels is not None else [None] * batch.rows
         waiting = list(batch.requests) if batch.requests is not None else []
         for place, (answer, label) in enumerate(zip(answers, labels, strict=True)):
-            if label is not None and answer is not None:
-                if waiting:
-                    waiting[place] = None
+            if label is None:
+                continue
+            if waiting:
+                waiting[place] = None
+            if answer is not None:
                 yield Joined(answer, label, confidences[place])
+            else:
+                self.joining.given_up += 1  # whoever sent it has not seen the request either
         if waiting:
             yield from self.joining.answered(waiting, answers, confidences)
 

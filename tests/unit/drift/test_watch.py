@@ -168,6 +168,16 @@ def test_a_column_that_went_is_a_data_fault_and_a_new_one_is_only_told() -> None
     assert [each["feature"] for each in judged[0].judgement.evidence["findings"]] == ["extra"]
 
 
+def test_a_column_that_is_mostly_missing_may_be_missing_from_a_window_altogether() -> None:
+    rare = TableSummary(k=REFERENCE_K)
+    values = np.full(5_000, np.nan)
+    values[::200] = 1.0
+    rare.update({**columns(5_000, 99), "rare": values})
+    del rare.columns["(label)"]
+    judged = feed(watch(known=Reference(1, rare)), *(batch(500, seed) for seed in range(3)))
+    assert set(statuses(judged)) == {"stable"}
+
+
 def test_a_poisoned_window_is_broken_data_and_no_reason_to_learn_from_it() -> None:
     def poisoned(seed: int) -> Batch:
         made = batch(500, seed)
