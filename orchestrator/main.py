@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from orchestrator.adapters.bundles import DiskBundleStore
 from orchestrator.adapters.system_clock import SystemClock
-from orchestrator.api.auth import Authenticator, ensure_first_tokens
+from orchestrator.api.auth import Authenticator, adopt_tokens, ensure_first_tokens
 from orchestrator.api.driver_tokens import DriverTokens
 from orchestrator.api.http import HttpServer
 from orchestrator.api.parts import Parts
@@ -165,14 +165,23 @@ async def serve(server: Server, stop: asyncio.Event) -> None:
         scheduling.result()
 
 
+def _let_in(settings: Settings, store: Store, clock: Clock) -> None:
+    """The tokens without which nobody could make another. Raises Refused for those of `tokens_dir` that cannot be used."""
+    if settings.tokens_dir is not None:
+        roles = adopt_tokens(store, clock, settings.tokens_dir)
+        log.info("tokens for %s were taken from %s", ", ".join(roles), settings.tokens_dir)
+    else:
+        admin, agent = ensure_first_tokens(store, clock, settings.data_dir)
+        log.info("the first tokens are in %s and %s", admin, agent)
+
+
 async def _main(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     clock, store = SystemClock(), open_store(settings.database_url, settings.secrets_key)
     try:
-        admin, agent = ensure_first_tokens(store, clock, settings.data_dir)
-        log.info("the first tokens are in %s and %s", admin, agent)
+        _let_in(settings, store, clock)
         await serve(build(settings, store, clock), stop)
     finally:
         store.close()
