@@ -162,6 +162,8 @@ def test_tls_reaches_whoever_speaks_to_the_server() -> None:
     host = f"evertrain-server.{NAMESPACE}.svc"
     assert f"--server={host}:7460" in head["containers"][1]["args"]
     assert host in certificate["dnsNames"]
+    ingress = one("tls", "Ingress")["metadata"]["annotations"]
+    assert ingress["nginx.ingress.kubernetes.io/backend-protocol"] == "GRPCS"
     assert certificate["secretName"] in {each.get("secret", {}).get("secretName") for each in head["volumes"]}
 
 
