@@ -17,7 +17,7 @@ from tests.shared_data import SHARED_DATA
 
 pytestmark = pytest.mark.usefixtures("real_helm")
 
-KUBERNETES = ("1.30", "1.33")
+KUBERNETES = ("1.30", "1.37")
 CRDS = SHARED_DATA / "kuberay-crds"
 
 
