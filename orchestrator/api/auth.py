@@ -47,6 +47,8 @@ RULES: Mapping[str, Role | str] = {
     "/evertrain.v1.Runs/Events": Role.VIEWER,
     "/evertrain.v1.Runs/Checkpoints": Role.VIEWER,
     "/evertrain.v1.Runs/UploadBundle": Role.USER,
+    "/evertrain.v1.Runs/Pause": Role.USER,
+    "/evertrain.v1.Runs/Resume": Role.USER,
     "/evertrain.v1.Sweeps/List": Role.VIEWER,
     "/evertrain.v1.Sweeps/Get": Role.VIEWER,
     "/evertrain.v1.Sweeps/StartTrial": Role.USER,
