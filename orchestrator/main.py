@@ -23,6 +23,7 @@ from orchestrator.api.driver_tokens import DriverTokens
 from orchestrator.api.http import HttpServer
 from orchestrator.api.parts import Parts
 from orchestrator.api.server import GrpcServer
+from orchestrator.control.alerts import Alerts
 from orchestrator.control.board import Board
 from orchestrator.control.clusters import Clusters
 from orchestrator.control.commands import Commands
@@ -81,6 +82,7 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
         heard=metrics.observe,
         progressed=metrics.progress,
         driver_token=driver_tokens.of,
+        told_ranks=settings.metrics_ranks,
     )
     bundles = DiskBundleStore(settings.data_dir / "bundles", settings.bundle_bytes)
     commands = Commands(
@@ -119,9 +121,8 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
         executor=ThreadPoolExecutor(settings.api_threads, thread_name_prefix="api"),
         server_id=f"server-{uuid.uuid4().hex[:8]}",
     )
-    return Server(
-        store, parts, loop, _housekeeping(parts, logs, bundles), GrpcServer(parts), HttpServer(parts, metrics)
-    )
+    http = HttpServer(parts, metrics, Alerts(store, commands, clock))
+    return Server(store, parts, loop, _housekeeping(parts, logs, bundles), GrpcServer(parts), http)
 
 
 def _housekeeping(parts: Parts, logs: DiskLogStore, bundles: DiskBundleStore) -> Housekeeping:

@@ -53,7 +53,9 @@ class Settings(BaseSettings):
 
     grpc_host: str = Field(default="127.0.0.1", description="Address that the gRPC API listens on.")
     grpc_port: _Port = Field(default=DEFAULT_GRPC_PORT, description="Port of the gRPC API; 0 takes any free one.")
-    http_host: str = Field(default="127.0.0.1", description="Address that /metrics, /healthz and /readyz listen on.")
+    http_host: str = Field(
+        default="127.0.0.1", description="Address that /metrics, /alerts, /healthz and /readyz listen on."
+    )
     http_port: _Port = Field(default=DEFAULT_HTTP_PORT, description="Port of the HTTP side; 0 takes any free one.")
     tls_cert: Path | None = Field(
         default=None, description="PEM file of the certificate chain; with tls_key it turns TLS on."
@@ -114,6 +116,9 @@ class Settings(BaseSettings):
     )
     metrics_runs: Annotated[int, Field(gt=0)] = Field(
         default=1000, description="Most runs with series of their own at a time."
+    )
+    metrics_ranks: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="So many ranks of each run, the lowest, have series of their own; 0: none."
     )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from orchestrator.core.alerts import Firing
 from orchestrator.core.records import Checkpoint, Cluster, EventDraft, ModelVersion
 from orchestrator.core.runs import Attempt, Event, Run
 
@@ -21,6 +22,7 @@ _ATTEMPTS = TypeAdapter(tuple[Attempt, ...])
 _CHECKPOINT = TypeAdapter(Checkpoint)
 _MODEL = TypeAdapter(ModelVersion)
 _CLUSTER = TypeAdapter(Cluster)
+_FIRING = TypeAdapter(Firing)
 _spelled_out = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -105,6 +107,14 @@ def cluster_record(cluster: Cluster) -> str:
 
 def cluster(record: str) -> Cluster:
     return _CLUSTER.validate_python(_read(record))
+
+
+def firing_record(firing: Firing) -> str:
+    return _text(_FIRING, firing)
+
+
+def firing(record: str) -> Firing:
+    return _FIRING.validate_python(_read(record))
 
 
 def copy_spec(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.core import lifecycle
+from orchestrator.core.alerts import Firing
 from orchestrator.core.records import Checkpoint, Cluster, EventDraft, ModelVersion, RunFilter, Submission, Token
 from orchestrator.core.runs import STATE_NAMES, Event, Run
 from orchestrator.core.words import in_project
@@ -32,6 +33,7 @@ class MemoryStore:
         self._tokens: dict[str, Token] = {}
         self._secrets: dict[tuple[str, str], str] = {}
         self._clusters: dict[str, Cluster] = {}
+        self._firings: dict[tuple[str, str, float], Firing] = {}
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -245,6 +247,23 @@ class MemoryStore:
     def clusters(self) -> list[Cluster]:
         with self._lock:
             return [self._clusters[name] for name in sorted(self._clusters)]
+
+    # ---- alerts -----------------------------------------------------------------------------------------------------
+
+    def firings(self, keys: Iterable[tuple[str, str, float]]) -> dict[tuple[str, str, float], Firing]:
+        with self._lock:
+            return {key: self._firings[key] for key in keys if key in self._firings}
+
+    def keep_firings(self, firings: Sequence[Firing]) -> None:
+        with self._lock:
+            self._firings.update({each.alert.key: each for each in firings})
+
+    def forget_firings(self, before_at: float) -> int:
+        with self._lock:
+            old = [key for key, each in self._firings.items() if each.told_at < before_at]
+            for key in old:
+                del self._firings[key]
+        return len(old)
 
 
 def _shown(run: Run, where: RunFilter) -> bool:

@@ -178,3 +178,14 @@ clusters = Table(
     Column("epoch", BigInteger, nullable=False),
     Column("record", Text, nullable=False),
 )
+
+# Alerts that were acted on, so that none is acted on twice. `told_at`: when it was last told, by which old ones go.
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("project", Word, primary_key=True),
+    Column("fingerprint", Word, primary_key=True),
+    Column("starts_at", Double, primary_key=True, autoincrement=False),
+    Column("told_at", Double, nullable=False, index=True),
+    Column("record", Text, nullable=False),
+)
