@@ -102,6 +102,14 @@ class Settings(BaseSettings):
         default=30.0, description="A code bundle that no unfinished run needs goes so many days after its last use."
     )
 
+    observation_batch_bytes: _Bytes = Field(
+        default=4 * MIB, description="Largest batch of live traffic taken; a gRPC message must have room for it."
+    )
+    observation_bytes: _Bytes = Field(
+        default=1024 * MIB, description="Kept of one monitor's live traffic; beyond it the oldest batches go."
+    )
+    observation_keep_days: _Days = Field(default=30.0, description="Live traffic goes after so many days.")
+
     price_cpu_hour: _Price = Field(default=0.0, description="What one CPU core costs an hour; for max_cost.")
     price_gpu_hour: _Price = Field(default=0.0, description="What one GPU costs an hour; for max_cost.")
     price_currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = Field(

@@ -14,7 +14,7 @@ from orchestrator.control.capacity import views
 from orchestrator.core.records import Role
 from orchestrator.errors import Denied, NotFound
 from orchestrator.telemetry.exposition import OPENMETRICS_TYPE, PLAIN_TYPE, wants_openmetrics
-from orchestrator.telemetry.metrics import SWEEPS_SHOWN, Metrics, ServerView
+from orchestrator.telemetry.metrics import MONITORS_SHOWN, SWEEPS_SHOWN, Metrics, ServerView
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ class Scraper:
         metrics.state_counts(parts.store.count_by_state())
         metrics.queue(parts.board.queue_view())
         metrics.sweeps(parts.sweeps.living(SWEEPS_SHOWN))
+        metrics.monitors(parts.monitors.watched(EVERY_PROJECT, MONITORS_SHOWN))
         self._clusters()
         self._runs()
         metrics.server(self._server())

@@ -1,4 +1,4 @@
-"""What has been kept long enough goes: logs of runs that have ended, code that no run needs any more, alerts of long ago."""
+"""What has been kept long enough goes: logs of ended runs, code that no run needs any more, live traffic, old alerts."""
 
 from __future__ import annotations
 
@@ -24,12 +24,16 @@ class Housekeeping:
         store: Store,
         logs: Prunable,
         bundles: Prunable,
+        observations: Prunable,
         clock: Clock,
         log_keep_days: float,
         bundle_keep_days: float,
+        observation_keep_days: float,
     ) -> None:
         self._store, self._logs, self._bundles, self._clock = store, logs, bundles, clock
+        self._observations = observations
         self._log_keep_s, self._bundle_keep_s = log_keep_days * DAY_S, bundle_keep_days * DAY_S
+        self._observation_keep_s = observation_keep_days * DAY_S
 
     async def run(self) -> None:
         """Until cancelled. A pass that fails is logged, and the next one does its work."""
@@ -48,5 +52,11 @@ class Housekeeping:
         needed = {str(run.spec.get("code") or "").removeprefix("bundle:") for run in unfinished}
         bundles = self._bundles.prune(now - self._bundle_keep_s, needed)
         self._store.forget_firings(now - ALERTS_KEEP_S)
-        if logs or bundles:
-            log.info("housekeeping: removed the logs of %d runs and %d code bundles", len(logs), len(bundles))
+        observed = self._observations.prune(now - self._observation_keep_s, ())
+        if logs or bundles or observed:
+            log.info(
+                "housekeeping: removed the logs of %d runs, %d code bundles and %d files of live traffic",
+                len(logs),
+                len(bundles),
+                len(observed),
+            )

@@ -19,6 +19,7 @@ from typing import Any, assert_never
 from orchestrator.core import failure as failures
 from orchestrator.core import observations as seen
 from orchestrator.core.ledger import Ledger, TimeClass, add
+from orchestrator.core.monitors import Monitor
 from orchestrator.core.orders import AdmittedSeals, AttemptOrder
 from orchestrator.core.records import Checkpoint, EventDraft, ModelVersion, Submission
 from orchestrator.core.runs import (
@@ -56,6 +57,7 @@ class Transition:
     checkpoints: tuple[Checkpoint, ...] = ()
     model: ModelVersion | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)  # of that model version, by name
+    monitor: Monitor | None = None  # what shall watch that model
 
 
 @dataclass(frozen=True)
@@ -424,7 +426,8 @@ def _attempt_ended(run: Run, what: seen.AttemptEnded, budgets: Budgets, now: flo
     run = replace(run, spent=_most(run, what), furthest_step=max(run.furthest_step, what.furthest_step))
     if what.outcome == "succeeded" and what.result is not None:
         ended = _finish(run, Succeeded(what.reason, what.result), now)
-        return replace(ended, model=_model(run, what, now), facts=what.facts)
+        model = _model(run, what, now)
+        return replace(ended, model=model, facts=what.facts, monitor=_monitor(run, now) if model is not None else None)
     if run.stop is not None and run.stop.kind == "cancel":
         return _finish(run, Cancelled(Reason(ReasonCode.CANCELLED_BY_USER, run.stop.message)), now)
     lost = what.failure or failures.host_lost("of the attempt", what.reason.message, what.furthest_step)
@@ -470,6 +473,14 @@ def _model(run: Run, what: seen.AttemptEnded, now: float) -> ModelVersion | None
     if result is None or result.checkpoint is None or run.kind == "trial":
         return None  # of a sweep's trials only the best one's model is registered, with the sweep
     return ModelVersion(run.project, run.name, 0, run.id, result.checkpoint, result.metrics, now)
+
+
+def _monitor(run: Run, now: float) -> Monitor | None:
+    """A draft: which version is its reference is seen once this one has its number."""
+    settings = run.spec.get("monitor")
+    if not isinstance(settings, Mapping):
+        return None
+    return Monitor(run.project, run.name, settings, run.id, reference=0, created_at=now)
 
 
 # ---- small steps ----------------------------------------------------------------------------------------------------

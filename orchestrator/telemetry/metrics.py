@@ -17,21 +17,24 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics
 
 from orchestrator.control.board import QueueView
+from orchestrator.core.monitors import Watched
 from orchestrator.core.observations import CheckpointSealed, FirstStep, Observation, Placed, Progress
 from orchestrator.core.runs import STATE_NAMES, ReasonCode, Run
 from orchestrator.core.scheduling.admission import BLOCK_AFTER_S, ClusterView
 from orchestrator.core.sweeps import Sweep
 from orchestrator.settings import Settings
 from orchestrator.telemetry.exposition import Exported, Family, labelled, render
-from orchestrator.telemetry.series import RunSeries, Value, of_cluster, of_sweep
+from orchestrator.telemetry.series import RunSeries, Value, of_cluster, of_monitor, of_sweep
 
 SWEEPS_SHOWN = 100  # living sweeps with series of their own
 CLUSTERS_SHOWN = 100
+MONITORS_SHOWN = 100
 
 _RUN = ("project", "run", "name")
 _RANK = (*_RUN, "rank")
 _SWEEP = ("project", "sweep", "name")
 _CLUSTER = ("project", "cluster")
+_MONITOR = ("project", "model")
 _RECOVERY_S = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _SEAL_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0)
 _STALL_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0)
@@ -141,6 +144,42 @@ TABLE: tuple[Exported, ...] = (
         (),
         _START_S,
     ),
+    # ---- monitors
+    Exported(
+        "evertrain_monitor_status",
+        "gauge",
+        "1 for what the monitor's newest window was judged to be, 0 for the others.",
+        (*_MONITOR, "status"),
+    ),
+    Exported("evertrain_monitor_severity", "gauge", "Of the newest judgement: 0 none to 3 major.", _MONITOR),
+    Exported(
+        "evertrain_monitor_reference_version", "gauge", "The version that live data are judged against.", _MONITOR
+    ),
+    Exported("evertrain_monitor_judged_timestamp_seconds", "gauge", "When the newest judgement was made.", _MONITOR),
+    Exported("evertrain_monitor_rows_total", "counter", "Rows that were taken in.", _MONITOR),
+    Exported("evertrain_monitor_labels_total", "counter", "Labels that were joined with an answer.", _MONITOR),
+    Exported(
+        "evertrain_monitor_left_out_total",
+        "counter",
+        "Rows, labels, values and batches that could not be judged, by why.",
+        (*_MONITOR, "reason"),
+    ),
+    Exported("evertrain_monitor_behind_rows", "gauge", "Rows that wait to be judged.", _MONITOR),
+    Exported(
+        "evertrain_monitor_error_ratio", "gauge", "Wrong answers among the labels of the newest window.", _MONITOR
+    ),
+    Exported(
+        "evertrain_monitor_estimated_accuracy_ratio",
+        "gauge",
+        "Right answers in the newest window, as the model's confidence has it.",
+        _MONITOR,
+    ),
+    Exported(
+        "evertrain_drift_effect",
+        "gauge",
+        "Distance of a feature's distribution from the reference's, of the features that differ most.",
+        (*_MONITOR, "feature"),
+    ),
 )
 
 
@@ -173,6 +212,7 @@ class Metrics:
         self._ended: deque[tuple[int, str]] = deque()  # in the order of their ends
         self._states: Mapping[str, int] = {}
         self._sweeps: Sequence[Sweep] = ()
+        self._monitors: Sequence[Watched] = ()
         self._clusters: Sequence[tuple[ClusterView, float]] = ()
         self._queue: QueueView | None = None
         self._server: ServerView | None = None
@@ -193,6 +233,11 @@ class Metrics:
         """The sweeps that have series from now on; those of all others go."""
         with self._lock:
             self._sweeps = tuple(living[:SWEEPS_SHOWN])
+
+    def monitors(self, watched: Sequence[Watched]) -> None:
+        """The monitors that have series from now on."""
+        with self._lock:
+            self._monitors = tuple(watched[:MONITORS_SHOWN])
 
     def clusters(self, known: Sequence[tuple[ClusterView, float]]) -> None:
         """Each with the time when it was last heard of. The series of all others go."""
@@ -277,7 +322,7 @@ class Metrics:
         with self._lock:
             self._tidy(now_ns)
             states, runs, sweeps = dict(self._states), list(self._series.values()), self._sweeps
-            clusters, queue, server = self._clusters, self._queue, self._server
+            monitors, clusters, queue, server = self._monitors, self._clusters, self._queue, self._server
         families = {each.name: Family(each) for each in TABLE if each.kind != "histogram"}
         if server is not None:
             _put(families, "", _of_server(server))
@@ -288,6 +333,8 @@ class Metrics:
             _put(families, run.labels, run.values(now, self._prices))
         for sweep in sweeps:
             _put(families, labelled(_SWEEP, (sweep.project, sweep.id, sweep.name)), of_sweep(sweep))
+        for watched in monitors:
+            _put(families, labelled(_MONITOR, (watched.project, watched.model)), of_monitor(watched))
         return families.values()
 
     def _tidy(self, now_ns: int) -> None:

@@ -1,4 +1,4 @@
-"""What one run, one sweep or one cluster looks like as series: (metric, labels beyond its own, value)."""
+"""What one run, one sweep, one monitor or one cluster looks like as series: (metric, labels beyond its own, value)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from orchestrator import spec
 from orchestrator.core import lifecycle, money
 from orchestrator.core.ledger import TimeClass
 from orchestrator.core.money import Prices
+from orchestrator.core.monitors import Watched
 from orchestrator.core.observations import Progress
 from orchestrator.core.runs import STATE_NAMES, Run, Running
 from orchestrator.core.scheduling.admission import ClusterView
@@ -20,10 +21,20 @@ from orchestrator.telemetry.exposition import labelled
 
 Value = tuple[str, str, float]
 
+FEATURES_SHOWN = 10  # of each monitor
 METRICS_SHOWN = 10  # of what a run measures at the end of an epoch, under names that its task chose
 
 _STATES = {state: labelled(("state",), (state,)) for state in STATE_NAMES}
 _CLASSES = {each: labelled(("class",), (each.value,)) for each in TimeClass}
+_STATUSES = {
+    each: labelled(("status",), (each,))
+    for each in ("waiting", "paused", "blind", "too_few", "stable", "suspected", "data_fault", "drift")
+}
+_LEFT_OUT = {
+    each: labelled(("reason",), (each,))
+    for each in ("unknown_labels", "late_rows", "other_versions", "wrong_kind", "malformed")
+}
+_DISTANCES = ("ks", "chi_squared")
 _BUDGETS = {each: labelled(("budget",), (each,)) for each in ("application", "infrastructure", "preemption")}
 
 
@@ -141,6 +152,29 @@ def of_sweep(sweep: Sweep) -> Iterator[Value]:
     costs = [each.cost for each in sweep.trials if each.cost is not None and not each.live]
     if costs:
         yield "evertrain_sweep_trial_cost", "", sum(costs) / len(costs)
+
+
+def of_monitor(watched: Watched) -> Iterator[Value]:
+    figures, newest = watched.figures, watched.newest
+    for status, label in _STATUSES.items():
+        yield "evertrain_monitor_status", label, float(watched.status == status)
+    yield "evertrain_monitor_reference_version", "", watched.reference
+    yield "evertrain_monitor_rows_total", "", figures.rows
+    yield "evertrain_monitor_labels_total", "", figures.labels
+    yield "evertrain_monitor_behind_rows", "", figures.behind_rows
+    for reason, label in _LEFT_OUT.items():
+        yield "evertrain_monitor_left_out_total", label, getattr(figures, reason)
+    if newest is None:
+        return
+    yield "evertrain_monitor_severity", "", newest.severity
+    yield "evertrain_monitor_judged_timestamp_seconds", "", newest.at
+    performance = newest.evidence.get("performance", {})
+    for name, key in (("error", "error_rate"), ("estimated_accuracy", "estimated_accuracy")):
+        if key in performance:
+            yield f"evertrain_monitor_{name}_ratio", "", performance[key]
+    for feature, tests in list(newest.evidence.get("features", {}).items())[:FEATURES_SHOWN]:
+        effect = max((tests[each][0] for each in _DISTANCES if each in tests), default=0.0)
+        yield "evertrain_drift_effect", labelled(("feature",), (feature,)), effect
 
 
 def of_cluster(cluster: ClusterView, seen_at: float) -> Iterator[Value]:

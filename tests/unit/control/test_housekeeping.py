@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from orchestrator.adapters.bundles import DiskBundleStore
+from orchestrator.adapters.observations import DiskObservationStore
 from orchestrator.control.housekeeping import DAY_S, Housekeeping
 from orchestrator.core import lifecycle
 from orchestrator.core.alerts import Alert, Firing, Outcome
@@ -23,7 +24,16 @@ NOW = 1000 * DAY_S
 def housekeeping(store: MemoryStore, root: Path) -> tuple[Housekeeping, DiskLogStore, DiskBundleStore]:
     logs, bundles = DiskLogStore(root / "logs"), DiskBundleStore(root / "bundles")
     clock = HandClock(wall=NOW)
-    keeper = Housekeeping(store=store, logs=logs, bundles=bundles, clock=clock, log_keep_days=90, bundle_keep_days=30)
+    keeper = Housekeeping(
+        store=store,
+        logs=logs,
+        bundles=bundles,
+        observations=DiskObservationStore(root / "observations"),
+        clock=clock,
+        log_keep_days=90,
+        bundle_keep_days=30,
+        observation_keep_days=30,
+    )
     return keeper, logs, bundles
 
 

@@ -14,6 +14,7 @@ from orchestrator import spec
 from orchestrator.control.board import QueueView
 from orchestrator.core import lifecycle
 from orchestrator.core.ledger import Ledger, TimeClass
+from orchestrator.core.monitors import Figures, Judgement, Watched
 from orchestrator.core.observations import (
     CheckpointSealed,
     FirstStep,
@@ -29,8 +30,8 @@ from orchestrator.core.runs import Lineage, Reason, ReasonCode, Run, Spent
 from orchestrator.core.scheduling.admission import ClusterView
 from orchestrator.core.sweeps import Sweep, Trial, TrialState
 from orchestrator.settings import Settings
-from orchestrator.telemetry.metrics import TABLE, Metrics, ServerView
-from orchestrator.telemetry.series import METRICS_SHOWN
+from orchestrator.telemetry.metrics import MONITORS_SHOWN, TABLE, Metrics, ServerView
+from orchestrator.telemetry.series import FEATURES_SHOWN, METRICS_SHOWN
 from tests.builders import SHARES, attempt_ended, changed, failure, hear, node, queued_run
 
 SPEC = spec.dump(
@@ -118,6 +119,7 @@ def everything() -> Exporter:
     metrics = {"val_loss": 0.4}
     exporter.metrics.progress(progress(run, loss=0.5, total_steps=100, metrics=metrics, ledger=account, ranks=(rank,)))
     exporter.metrics.sweeps([sweep()])
+    exporter.metrics.monitors([watched()])
     exporter.metrics.clusters([(cluster(), 990.0)])
     exporter.metrics.queue(QueueView({ReasonCode.WAITING_FOR_CAPACITY: 3}, 1, 400.0))
     exporter.metrics.server(ServerView(10**10, 10**9, 2000.0, {"paused": 1}, 995.0))
@@ -427,3 +429,34 @@ def test_the_start_of_a_trial_is_counted_once(exporter: Exporter) -> None:
     exporter.metrics.observe(run, Observation(run.id, 2, 1, 999.0, FirstStep(1, 1)))
     assert exporter.value("evertrain_trial_start_seconds_count") == 1
     assert exporter.value("evertrain_trial_start_seconds_sum") == 3.0
+
+
+def watched(model: str = "digits", features: int = 2) -> Watched:
+    tests = {f"pixel{number}": {"ks": [0.3 - number / 100, 1e-9], "psi": [0.5, 1e-9]} for number in range(features)}
+    performance = {"labels": 40, "error_rate": 0.25, "estimated_accuracy": 0.9}
+    evidence = {"features": tests, "performance": performance}
+    judged = Judgement(4, 900.0, 800.0, 890.0, 500, "drift", 2, "drift: pixel0", evidence)
+    figures = Figures(rows=2000, labels=40, late_rows=3, behind_rows=7)
+    return Watched("default", model, {}, "run-1", 2, 1.0, "", "drift", "drift: pixel0", figures, judged)
+
+
+def test_a_monitor_shows_what_it_judged_and_what_it_could_not(exporter: Exporter) -> None:
+    exporter.metrics.monitors([watched()])
+    assert exporter.value("evertrain_monitor_status", model="digits", status="drift") == 1
+    assert exporter.value("evertrain_monitor_status", model="digits", status="blind") == 0
+    assert exporter.value("evertrain_monitor_severity", model="digits") == 2
+    assert exporter.value("evertrain_monitor_judged_timestamp_seconds", model="digits") == 900
+    assert exporter.value("evertrain_monitor_rows_total", model="digits") == 2000
+    assert exporter.value("evertrain_monitor_left_out_total", reason="late_rows") == 3
+    assert exporter.value("evertrain_monitor_behind_rows") == 7
+    assert exporter.value("evertrain_monitor_error_ratio") == 0.25
+    assert exporter.value("evertrain_monitor_estimated_accuracy_ratio") == 0.9
+    assert exporter.value("evertrain_drift_effect", feature="pixel1") == 0.29
+
+
+def test_series_of_monitors_and_of_their_features_are_bounded(exporter: Exporter) -> None:
+    exporter.metrics.monitors([watched(f"model{number}", 50) for number in range(2 * MONITORS_SHOWN)])
+    effects = [key for key in exporter.samples() if key[0] == "evertrain_drift_effect"]
+    assert len(effects) == MONITORS_SHOWN * FEATURES_SHOWN
+    exporter.metrics.monitors([])
+    assert exporter.value("evertrain_monitor_rows_total") is None

@@ -883,6 +883,168 @@ class PutFactRequest(_message.Message):
     json: str
     def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., fact: _Optional[str] = ..., json: _Optional[str] = ...) -> None: ...
 
+class ObserveRequest(_message.Message):
+    __slots__ = ("project", "model", "source", "seq", "kind", "version", "data")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    model: str
+    source: str
+    seq: int
+    kind: str
+    version: int
+    data: bytes
+    def __init__(self, project: _Optional[str] = ..., model: _Optional[str] = ..., source: _Optional[str] = ..., seq: _Optional[int] = ..., kind: _Optional[str] = ..., version: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class ObserveReply(_message.Message):
+    __slots__ = ("seq", "refused")
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    refused: str
+    def __init__(self, seq: _Optional[int] = ..., refused: _Optional[str] = ...) -> None: ...
+
+class ListMonitorsRequest(_message.Message):
+    __slots__ = ("project", "page")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    page: str
+    def __init__(self, project: _Optional[str] = ..., page: _Optional[str] = ...) -> None: ...
+
+class ListMonitorsResponse(_message.Message):
+    __slots__ = ("monitors", "next_page")
+    MONITORS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_FIELD_NUMBER: _ClassVar[int]
+    monitors: _containers.RepeatedCompositeFieldContainer[Watched]
+    next_page: str
+    def __init__(self, monitors: _Optional[_Iterable[_Union[Watched, _Mapping]]] = ..., next_page: _Optional[str] = ...) -> None: ...
+
+class GetMonitorRequest(_message.Message):
+    __slots__ = ("project", "model")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    model: str
+    def __init__(self, project: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
+
+class PauseMonitorRequest(_message.Message):
+    __slots__ = ("project", "model", "reason")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    model: str
+    reason: str
+    def __init__(self, project: _Optional[str] = ..., model: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class JudgementsRequest(_message.Message):
+    __slots__ = ("project", "model", "below", "limit")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    BELOW_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    model: str
+    below: int
+    limit: int
+    def __init__(self, project: _Optional[str] = ..., model: _Optional[str] = ..., below: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class JudgementsResponse(_message.Message):
+    __slots__ = ("judgements",)
+    JUDGEMENTS_FIELD_NUMBER: _ClassVar[int]
+    judgements: _containers.RepeatedCompositeFieldContainer[Judgement]
+    def __init__(self, judgements: _Optional[_Iterable[_Union[Judgement, _Mapping]]] = ...) -> None: ...
+
+class Judgement(_message.Message):
+    __slots__ = ("number", "at", "start", "end", "rows", "status", "severity", "words", "evidence")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    SEVERITY_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    at: float
+    start: float
+    end: float
+    rows: int
+    status: str
+    severity: int
+    words: str
+    evidence: _struct_pb2.Struct
+    def __init__(self, number: _Optional[int] = ..., at: _Optional[float] = ..., start: _Optional[float] = ..., end: _Optional[float] = ..., rows: _Optional[int] = ..., status: _Optional[str] = ..., severity: _Optional[int] = ..., words: _Optional[str] = ..., evidence: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
+class Watched(_message.Message):
+    __slots__ = ("project", "model", "settings", "run", "reference", "created_at", "paused", "status", "words", "figures", "newest", "pictures")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_FIELD_NUMBER: _ClassVar[int]
+    PICTURES_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    model: str
+    settings: _struct_pb2.Struct
+    run: str
+    reference: int
+    created_at: float
+    paused: str
+    status: str
+    words: str
+    figures: Figures
+    newest: Judgement
+    pictures: _containers.RepeatedCompositeFieldContainer[Picture]
+    def __init__(self, project: _Optional[str] = ..., model: _Optional[str] = ..., settings: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., run: _Optional[str] = ..., reference: _Optional[int] = ..., created_at: _Optional[float] = ..., paused: _Optional[str] = ..., status: _Optional[str] = ..., words: _Optional[str] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., newest: _Optional[_Union[Judgement, _Mapping]] = ..., pictures: _Optional[_Iterable[_Union[Picture, _Mapping]]] = ...) -> None: ...
+
+class Figures(_message.Message):
+    __slots__ = ("rows", "labels", "unknown_labels", "late_rows", "other_versions", "wrong_kind", "malformed", "judged", "behind_rows")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_LABELS_FIELD_NUMBER: _ClassVar[int]
+    LATE_ROWS_FIELD_NUMBER: _ClassVar[int]
+    OTHER_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    WRONG_KIND_FIELD_NUMBER: _ClassVar[int]
+    MALFORMED_FIELD_NUMBER: _ClassVar[int]
+    JUDGED_FIELD_NUMBER: _ClassVar[int]
+    BEHIND_ROWS_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    labels: int
+    unknown_labels: int
+    late_rows: int
+    other_versions: int
+    wrong_kind: int
+    malformed: int
+    judged: int
+    behind_rows: int
+    def __init__(self, rows: _Optional[int] = ..., labels: _Optional[int] = ..., unknown_labels: _Optional[int] = ..., late_rows: _Optional[int] = ..., other_versions: _Optional[int] = ..., wrong_kind: _Optional[int] = ..., malformed: _Optional[int] = ..., judged: _Optional[int] = ..., behind_rows: _Optional[int] = ...) -> None: ...
+
+class Picture(_message.Message):
+    __slots__ = ("feature", "bins", "reference", "current")
+    FEATURE_FIELD_NUMBER: _ClassVar[int]
+    BINS_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    CURRENT_FIELD_NUMBER: _ClassVar[int]
+    feature: str
+    bins: _containers.RepeatedScalarFieldContainer[str]
+    reference: _containers.RepeatedScalarFieldContainer[float]
+    current: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, feature: _Optional[str] = ..., bins: _Optional[_Iterable[str]] = ..., reference: _Optional[_Iterable[float]] = ..., current: _Optional[_Iterable[float]] = ...) -> None: ...
+
 class CreateTokenRequest(_message.Message):
     __slots__ = ("name", "project", "role", "expires_s")
     NAME_FIELD_NUMBER: _ClassVar[int]
