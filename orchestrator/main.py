@@ -17,22 +17,27 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from orchestrator.adapters.bundles import DiskBundleStore
+from orchestrator.adapters.observations import DiskObservationStore
 from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.api.auth import Authenticator, adopt_tokens, ensure_first_tokens
 from orchestrator.api.driver_tokens import DriverTokens
 from orchestrator.api.http import HttpServer
 from orchestrator.api.parts import Parts
 from orchestrator.api.server import GrpcServer
+from orchestrator.control.alerts import Alerts
 from orchestrator.control.board import Board
 from orchestrator.control.clusters import Clusters
 from orchestrator.control.commands import Commands
 from orchestrator.control.fleet import Fleet
 from orchestrator.control.housekeeping import Housekeeping
 from orchestrator.control.loop import Loop
+from orchestrator.control.monitors import Monitors
 from orchestrator.control.runs import RunRecords
 from orchestrator.control.startup import fill_board
 from orchestrator.control.sweeps import Sweeps
 from orchestrator.control.wakeups import LocalWakeups
+from orchestrator.core.monitors import Monitor
+from orchestrator.core.retraining import Trigger
 from orchestrator.errors import EvertrainError
 from orchestrator.ports import Clock, Store
 from orchestrator.settings import Settings, load_settings
@@ -81,6 +86,7 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
         heard=metrics.observe,
         progressed=metrics.progress,
         driver_token=driver_tokens.of,
+        told_ranks=settings.metrics_ranks,
     )
     bundles = DiskBundleStore(settings.data_dir / "bundles", settings.bundle_bytes)
     commands = Commands(
@@ -104,6 +110,8 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
         end_orphans=sweeps.end_orphans,
     )
     logs = DiskLogStore(settings.data_dir / "logs", settings.log_run_bytes)
+    observations = DiskObservationStore(settings.data_dir / "observations", settings.observation_bytes)
+    monitors = Monitors(store=store, observations=observations, clock=clock, wakeups=wakeups, triggered=_tell)
     parts = Parts(
         settings=settings,
         store=store,
@@ -113,27 +121,37 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
         fleet=fleet,
         logs=logs,
         bundles=bundles,
+        observations=observations,
+        monitors=monitors,
         wakeups=wakeups,
         clock=clock,
         authenticator=authenticator,
         executor=ThreadPoolExecutor(settings.api_threads, thread_name_prefix="api"),
         server_id=f"server-{uuid.uuid4().hex[:8]}",
     )
-    return Server(
-        store, parts, loop, _housekeeping(parts, logs, bundles), GrpcServer(parts), HttpServer(parts, metrics)
-    )
+    housekeeping = _housekeeping(parts, logs, bundles, observations)
+    http = HttpServer(parts, metrics, Alerts(store, commands, clock))
+    return Server(store, parts, loop, housekeeping, GrpcServer(parts), http)
 
 
-def _housekeeping(parts: Parts, logs: DiskLogStore, bundles: DiskBundleStore) -> Housekeeping:
+def _housekeeping(
+    parts: Parts, logs: DiskLogStore, bundles: DiskBundleStore, observations: DiskObservationStore
+) -> Housekeeping:
     settings = parts.settings
     return Housekeeping(
         store=parts.store,
         logs=logs,
         bundles=bundles,
+        observations=observations,
         clock=parts.clock,
         log_keep_days=settings.log_keep_days,
         bundle_keep_days=settings.bundle_keep_days,
+        observation_keep_days=settings.observation_keep_days,
     )
+
+
+def _tell(monitor: Monitor, trigger: Trigger) -> None:
+    log.warning("model %s/%s would be retrained: %s", monitor.project, monitor.model, trigger.words)
 
 
 async def serve(server: Server, stop: asyncio.Event) -> None:
@@ -141,6 +159,7 @@ async def serve(server: Server, stop: asyncio.Event) -> None:
     settings = server.parts.settings
     scheduling = asyncio.create_task(server.loop.run())
     tidying = asyncio.create_task(server.housekeeping.run())
+    judging = asyncio.create_task(server.parts.monitors.run())
     stopping = asyncio.create_task(stop.wait())
     try:
         await server.grpc.start()
@@ -153,16 +172,18 @@ async def serve(server: Server, stop: asyncio.Event) -> None:
             server.http.port,
             settings.data_dir,
         )
-        # A loop that ended by itself is a bug: better no server than one that schedules nothing.
-        await asyncio.wait({scheduling, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        # A loop that ended by itself is a bug: better no server than one that schedules or judges nothing.
+        await asyncio.wait({scheduling, judging, stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopping.cancel()
         scheduling.cancel()
         tidying.cancel()
+        judging.cancel()
         await server.grpc.stop(STOP_GRACE_S)
         await server.http.stop()
     if not stop.is_set():
-        scheduling.result()
+        for ended in (each for each in (scheduling, judging) if each.done() and not each.cancelled()):
+            ended.result()
 
 
 def _let_in(settings: Settings, store: Store, clock: Clock) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
+from orchestrator.core.alerts import Firing
+from orchestrator.core.monitors import Judgement, Monitor
 from orchestrator.core.records import (
     Checkpoint,
     Cluster,
@@ -45,6 +47,7 @@ class Change:
     checkpoints: tuple[Checkpoint, ...] = ()
     model: ModelVersion | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)  # of that model version, by name: JSON values
+    monitor: Monitor | None = None  # a draft: what shall watch that model from this version on
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,9 @@ class Store(Protocol):
         """Compare and set: where the stored version is still `change.run.version`, write it with version + 1 and append
         the events; answer the stored run. Otherwise write nothing for that change and answer None: load and think again.
         Changes are independent of one another; all of a call share one transaction.
+
+        A change with a `monitor` makes the version that it registers the model's champion, where there is none, and
+        brings the monitor as `core.monitors.brought` has it.
         """
         ...
 
@@ -132,6 +138,32 @@ class Store(Protocol):
 
     def put_fact(self, project: str, name: str, version: int, fact: str, value: Any) -> None:
         """Set or replace one of them. Raises NotFound."""
+        ...
+
+    def monitor(self, project: str, model: str) -> Monitor:
+        """Project "*" looks everywhere. Raises NotFound, and Refused for a model that several projects watch."""
+        ...
+
+    def monitors(self, project: str) -> list[Monitor]:
+        """Those of the project, "*": all; by model, then by project. Their `state`, which may be large, is empty: ask
+        `monitor` for it, and never put one of a listing.
+        """
+        ...
+
+    def put_monitor(self, monitor: Monitor) -> Monitor | None:
+        """Compare and set by `revision`: 0 inserts what is not there. Answers it as stored, with the next revision; None:
+        another change came first, and nothing was written.
+        """
+        ...
+
+    def record_judgements(self, monitor: Monitor, judgements: Sequence[Judgement]) -> Monitor | None:
+        """`put_monitor` together with what was judged, in their order: all of it or, where it answers None, nothing. The
+        newest KEPT_JUDGEMENTS of a monitor are kept.
+        """
+        ...
+
+    def judgements(self, project: str, model: str, *, below: int | None = None, limit: int = 100) -> list[Judgement]:
+        """Newest first, those whose number is lower than `below`; none of a monitor that is not there."""
         ...
 
     def add_token(self, token: Token) -> None: ...
@@ -163,6 +195,18 @@ class Store(Protocol):
         ...
 
     def clusters(self) -> list[Cluster]: ...
+
+    def firings(self, keys: Iterable[tuple[str, str, float]]) -> dict[tuple[str, str, float], Firing]:
+        """Those that are kept of the keys (project, fingerprint, start)."""
+        ...
+
+    def keep_firings(self, firings: Sequence[Firing]) -> None:
+        """Insert each, or replace the one of its key; all or none."""
+        ...
+
+    def forget_firings(self, before_at: float) -> int:
+        """Delete those last told before that time. How many."""
+        ...
 
     def close(self) -> None: ...
 
@@ -205,6 +249,49 @@ class BundleStore(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Observed:
+    """What a replica said of live traffic in one go, as it is kept."""
+
+    number: int  # 1, 2, ... in each monitor, in the order of arrival; 0 in a draft: the store counts
+    at: float  # received, by the server's clock
+    source: str  # the replica
+    seq: int  # from 1 in each source
+    kind: Literal["rows", "labels", "sketch"]
+    version: int  # of the model that answered; 0: not known
+    rows: int
+    data: bytes  # an Arrow IPC stream (`drift/batches.py`); of a sketch, a serialized TableSummary
+
+
+class ObservationStore(Protocol):
+    """Live traffic by monitor, which is a project and a model: a journal that the judging loop reads from a cursor.
+
+    Calls block; every one is safe from several threads. Raises Refused for a project or a model that is no name, and
+    StorageFailed.
+    """
+
+    def append(self, project: str, model: str, batches: Sequence[Observed]) -> None:
+        """Durable when it returns: it survives `kill -9` and loss of power. A (source, seq) that was kept before is dropped
+        silently, also one that came out of order; of one source, a seq 512 or more below its highest counts as such. Beyond
+        the monitor's size limit the oldest batches go, read or not.
+        """
+        ...
+
+    def read(self, project: str, model: str, *, after: int, limit_rows: int = 50_000) -> list[Observed]:
+        """In order of number, those above `after`: as many as have `limit_rows` rows together, and one at least where there
+        is any. Numbers that are missing in the answer have gone, and will not come.
+        """
+        ...
+
+    def rows(self, project: str, model: str, *, since: int = 0) -> int:
+        """Rows of the batches above number `since` that are still kept; labels are no rows."""
+        ...
+
+    def last(self, project: str, model: str) -> int:
+        """The highest number ever given; 0 for none."""
+        ...
+
+
 class Prunable(Protocol):
     """What keeps files for long. Calls block."""
 
@@ -217,7 +304,7 @@ class Wakeups(Protocol):
     """Events only wake; a lost one costs delay, never correctness."""
 
     def notify(self, topic: str) -> None:
-        """Topics: "runs" (something to schedule), "run:<id>", "logs:<id>"."""
+        """Topics: "runs" (something to schedule), "run:<id>", "logs:<id>", "observed" (rows of some monitor)."""
         ...
 
     def wait(self, topic: str, timeout_s: float) -> AsyncGenerator[None, None]:

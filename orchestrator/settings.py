@@ -62,7 +62,9 @@ class Settings(BaseSettings):
 
     grpc_host: str = Field(default="127.0.0.1", description="Address that the gRPC API listens on.")
     grpc_port: _Port = Field(default=DEFAULT_GRPC_PORT, description="Port of the gRPC API; 0 takes any free one.")
-    http_host: str = Field(default="127.0.0.1", description="Address that /metrics, /healthz and /readyz listen on.")
+    http_host: str = Field(
+        default="127.0.0.1", description="Address that /metrics, /alerts, /healthz and /readyz listen on."
+    )
     http_port: _Port = Field(default=DEFAULT_HTTP_PORT, description="Port of the HTTP side; 0 takes any free one.")
     tls_cert: Path | None = Field(
         default=None, description="PEM file of the certificate chain; with tls_key it turns TLS on."
@@ -109,6 +111,14 @@ class Settings(BaseSettings):
         default=30.0, description="A code bundle that no unfinished run needs goes so many days after its last use."
     )
 
+    observation_batch_bytes: _Bytes = Field(
+        default=4 * MIB, description="Largest batch of live traffic taken; a gRPC message must have room for it."
+    )
+    observation_bytes: _Bytes = Field(
+        default=1024 * MIB, description="Kept of one monitor's live traffic; beyond it the oldest batches go."
+    )
+    observation_keep_days: _Days = Field(default=30.0, description="Live traffic goes after so many days.")
+
     price_cpu_hour: _Price = Field(default=0.0, description="What one CPU core costs an hour; for max_cost.")
     price_gpu_hour: _Price = Field(default=0.0, description="What one GPU costs an hour; for max_cost.")
     price_currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = Field(
@@ -123,6 +133,9 @@ class Settings(BaseSettings):
     )
     metrics_runs: Annotated[int, Field(gt=0)] = Field(
         default=1000, description="Most runs with series of their own at a time."
+    )
+    metrics_ranks: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="So many ranks of each run, the lowest, have series of their own; 0: none."
     )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(

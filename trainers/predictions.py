@@ -8,16 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from trainers.data.loader import Examples, Loader
 from trainers.data.preparing.profile import category, number
-from trainers.data.preparing.sketch import Sketch, k_of
+from trainers.data.preparing.sketch import Floats, Sketch, k_of
 from trainers.engine import Engine
 from trainers.parallel import Place
 from trainers.tasks.task import AnyTask, Predicts
 
 _K = k_of(1)
+_BINS = 20
 
 
 def finished_profile(
@@ -38,8 +40,8 @@ def finished_profile(
 def predictions(
     place: Place, engine: Engine, task: Predicts, loader: Loader, examples: Examples, alive: Callable[[], None]
 ) -> dict[str, Any]:
-    """Collective. `rows`, `label` and `confidence` as a profile has them, of at least one example."""
-    counts, confidence = Counter[int](), [np.empty(0)]
+    """Collective. `rows`, `label`, `confidence` and `calibration` as a profile has them, of at least one example."""
+    counts, confidence, right = Counter[int](), [np.empty(0)], [np.empty(0, bool)]
     engine.eval()
     with torch.no_grad():
         for batch in loader.evaluation(examples):
@@ -47,9 +49,15 @@ def predictions(
             real = batch["weight"] > 0  # the rest fills the last batch up
             counts.update(classes[real].tolist())
             confidence.append(probabilities[real].double().cpu().numpy())
+            right.append((classes == batch["targets"])[real].cpu().numpy())
             alive()
     engine.train()
-    mine = {"counts": list(counts.items()), "confidence": number(np.concatenate(confidence), _K)}
+    sure = np.concatenate(confidence)
+    mine = {
+        "counts": list(counts.items()),
+        "confidence": number(sure, _K),
+        "calibration": _calibration(sure, np.concatenate(right)),
+    }
     return {"rows": len(examples), **_joined(place.exchange.all(mine), task.classes)}
 
 
@@ -58,7 +66,20 @@ def _joined(everywhere: Sequence[dict[str, Any]], classes: Sequence[str]) -> dic
     counts = Counter[str]()
     for each in everywhere:
         counts.update({classes[place] if classes else str(place): count for place, count in each["counts"]})
-    return {"label": category(counts, 0), "confidence": _merged([each["confidence"] for each in everywhere])}
+    calibration = {
+        name: np.sum([each["calibration"][name] for each in everywhere], axis=0).tolist() for name in ("rows", "right")
+    }
+    confidence = _merged([each["confidence"] for each in everywhere])
+    return {"label": category(counts, 0), "confidence": confidence, "calibration": calibration}
+
+
+def _calibration(confidence: Floats, right: npt.NDArray[np.bool_]) -> dict[str, list[int]]:
+    """By equal bins of confidence in [0, 1]."""
+    bins = np.minimum((confidence * _BINS).astype(np.int64), _BINS - 1)
+    return {
+        "rows": np.bincount(bins, minlength=_BINS).tolist(),
+        "right": np.bincount(bins[right], minlength=_BINS).tolist(),
+    }
 
 
 def _merged(numbers: Sequence[dict[str, Any]]) -> dict[str, Any]:

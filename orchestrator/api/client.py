@@ -12,6 +12,7 @@ cannot be reached for several seconds. `project` empty means the token's.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from typing import Any
 
 from orchestrator import bundle, shipping
 from orchestrator.api.calls import Calls
+from orchestrator.api.observing import WINDOW, Kind, Replica, within_size
 from orchestrator.api.views import (
     ClusterView,
     NewToken,
@@ -30,10 +32,12 @@ from orchestrator.api.views import (
     SubmitView,
     TokenView,
 )
+from orchestrator.core.monitors import Judgement, Watched
 from orchestrator.core.observations import Progress
 from orchestrator.core.records import Checkpoint, LogLine, ModelVersion, Role
 from orchestrator.core.runs import Event
 from orchestrator.core.sweeps import Sweep
+from orchestrator.errors import Refused
 from orchestrator.planning.plan import Plan
 from orchestrator.protocol.convert import from_proto
 from orchestrator.protocol.sweeps import sweep_of
@@ -66,6 +70,7 @@ class Client:
         self._runs = stubs.RunsStub(self._calls.channel)
         self._sweeps = stubs.SweepsStub(self._calls.channel)
         self._models = stubs.ModelsStub(self._calls.channel)
+        self._monitors = stubs.MonitorsStub(self._calls.channel)
         self._tokens = stubs.TokensStub(self._calls.channel)
         self._secrets = stubs.SecretsStub(self._calls.channel)
         self._clusters = stubs.ClustersStub(self._calls.channel)
@@ -188,6 +193,16 @@ class Client:
         request = pb.CancelRunRequest(run=run, project=project, reason=reason)
         return from_proto(self._calls.unary(self._runs.Cancel, request), RunView)
 
+    def pause(self, run: str, *, reason: str = "", project: str = "") -> RunView:
+        """It seals a checkpoint, gives its workers back, and waits until it is resumed. Idempotent."""
+        request = pb.PauseRunRequest(run=run, project=project, reason=reason)
+        return from_proto(self._calls.unary(self._runs.Pause, request), RunView)
+
+    def resume(self, run: str, *, project: str = "") -> RunView:
+        """Idempotent; a run that is not paused is answered as it is."""
+        request = pb.ResumeRunRequest(run=run, project=project)
+        return from_proto(self._calls.unary(self._runs.Resume, request), RunView)
+
     def logs(
         self,
         run: str,
@@ -287,6 +302,70 @@ class Client:
         """Set or replace one fact, a JSON value; answers all."""
         request = pb.PutFactRequest(project=project, name=name, version=version, fact=fact, json=json.dumps(value))
         return _facts(self._calls.unary(self._models.PutFact, request))
+
+    # ---- monitors ---------------------------------------------------------------------------------------------------
+
+    def monitors(self, *, project: str = "") -> Sequence[Watched]:
+        """By model."""
+        request = pb.ListMonitorsRequest(project=project)
+        return [
+            from_proto(each, Watched) for page in self._pages(self._monitors.List, request) for each in page.monitors
+        ]
+
+    def monitor(self, model: str, *, project: str = "") -> Watched:
+        """With pictures of the features that differ most."""
+        request = pb.GetMonitorRequest(model=model, project=project)
+        return from_proto(self._calls.unary(self._monitors.Get, request), Watched)
+
+    def judgements(self, model: str, *, project: str = "") -> Iterator[Judgement]:
+        """Newest first, read as they are asked for."""
+        request = pb.JudgementsRequest(model=model, project=project)
+        while found := self._calls.unary(self._monitors.Judgements, request).judgements:
+            yield from (from_proto(each, Judgement) for each in found)
+            request.below = found[-1].number
+
+    def pause_monitor(self, model: str, *, reason: str = "", project: str = "") -> Watched:
+        """What comes is kept and not judged. Idempotent."""
+        request = pb.PauseMonitorRequest(model=model, project=project, reason=reason)
+        return from_proto(self._calls.unary(self._monitors.Pause, request), Watched)
+
+    def resume_monitor(self, model: str, *, project: str = "") -> Watched:
+        """It goes on where it stopped. Idempotent."""
+        request = pb.GetMonitorRequest(model=model, project=project)
+        return from_proto(self._calls.unary(self._monitors.Resume, request), Watched)
+
+    # ---- live traffic -----------------------------------------------------------------------------------------------
+
+    def observe(
+        self,
+        model: str,
+        columns: Mapping[str, Sequence[Any]],
+        *,
+        source: str,
+        seq: int,
+        version: int = 0,
+        project: str = "",
+    ) -> int:
+        """Rows of live traffic, durable when it returns; answers the next `seq` of the source. For feeds: what serves a
+        model uses `Observer`.
+
+        Features are named as in training; `(request)`, `(time)`, `(prediction)`, `(confidence)` and `(label)` are ours, and
+        the first and the last alone are labels that became known later. Rows of the same source and `seq` are kept once.
+        Raises Refused, with all the rest kept, where the server does not take some of them.
+        """
+        kind: Kind = "labels" if set(columns) - {"(time)"} == {"(request)", "(label)"} else "rows"
+        numbers = itertools.count(seq)
+        try:
+            batches = within_size(kind, columns, numbers)
+        except ValueError as error:
+            raise Refused(str(error)) from error
+        replica = Replica(self._calls, project=project, model=model, version=version, source=source)
+        refused: dict[int, str] = {}
+        for start in range(0, len(batches), WINDOW):
+            refused |= replica.send(batches[start : start + WINDOW])
+        if refused:
+            raise Refused(f"{len(refused)} of {len(batches)} batches: {next(iter(refused.values()))}")
+        return next(numbers)
 
     # ---- clusters ---------------------------------------------------------------------------------------------------
 

@@ -15,12 +15,13 @@ from orchestrator.api.auth import Authenticator, caller
 from orchestrator.control.board import Board
 from orchestrator.control.commands import Commands
 from orchestrator.control.fleet import Fleet
+from orchestrator.control.monitors import Monitors
 from orchestrator.control.sweeps import Sweeps
 from orchestrator.core import lifecycle, money
 from orchestrator.core.observations import Progress
 from orchestrator.core.runs import Attempt, Queued, Reason, Run
 from orchestrator.errors import InvalidSpec, Problem
-from orchestrator.ports import BundleStore, Clock, LogStore, Store, Wakeups
+from orchestrator.ports import BundleStore, Clock, LogStore, ObservationStore, Store, Wakeups
 from orchestrator.protocol import convert
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from orchestrator.settings import Settings
@@ -39,6 +40,8 @@ class Parts:
     fleet: Fleet
     logs: LogStore
     bundles: BundleStore
+    observations: ObservationStore
+    monitors: Monitors
     wakeups: Wakeups
     clock: Clock
     authenticator: Authenticator

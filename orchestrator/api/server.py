@@ -18,6 +18,7 @@ from orchestrator.api.access_services import SecretsService, TokensService
 from orchestrator.api.clusters_service import ClustersService
 from orchestrator.api.guard import Guard
 from orchestrator.api.models_service import ModelsService
+from orchestrator.api.monitors_service import MonitorsService
 from orchestrator.api.parts import Parts
 from orchestrator.api.runs_service import RunsService
 from orchestrator.api.sweeps_service import SweepsService
@@ -79,6 +80,7 @@ def _services(parts: Parts, health_service: Any) -> list[tuple[Any, Any]]:
         (rpc.add_RunsServicer_to_server, RunsService(parts)),
         (rpc.add_SweepsServicer_to_server, SweepsService(parts)),
         (rpc.add_ModelsServicer_to_server, ModelsService(parts)),
+        (rpc.add_MonitorsServicer_to_server, MonitorsService(parts)),
         (rpc.add_TokensServicer_to_server, TokensService(parts)),
         (rpc.add_SecretsServicer_to_server, SecretsService(parts)),
         (rpc.add_ClustersServicer_to_server, ClustersService(parts)),

@@ -1,4 +1,4 @@
-"""What has been kept long enough goes: logs of runs that have ended, and code that no run needs any more."""
+"""What has been kept long enough goes: logs of ended runs, code that no run needs any more, live traffic, old alerts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 3600.0
 DAY_S = 86400.0
+ALERTS_KEEP_S = 30 * DAY_S  # after they were last told: one that goes on firing is never forgotten
 
 
 class Housekeeping:
@@ -23,12 +24,16 @@ class Housekeeping:
         store: Store,
         logs: Prunable,
         bundles: Prunable,
+        observations: Prunable,
         clock: Clock,
         log_keep_days: float,
         bundle_keep_days: float,
+        observation_keep_days: float,
     ) -> None:
         self._store, self._logs, self._bundles, self._clock = store, logs, bundles, clock
+        self._observations = observations
         self._log_keep_s, self._bundle_keep_s = log_keep_days * DAY_S, bundle_keep_days * DAY_S
+        self._observation_keep_s = observation_keep_days * DAY_S
 
     async def run(self) -> None:
         """Until cancelled. A pass that fails is logged, and the next one does its work."""
@@ -46,5 +51,12 @@ class Housekeeping:
         logs = self._logs.prune(now - self._log_keep_s, {run.id for run in unfinished})
         needed = {str(run.spec.get("code") or "").removeprefix("bundle:") for run in unfinished}
         bundles = self._bundles.prune(now - self._bundle_keep_s, needed)
-        if logs or bundles:
-            log.info("housekeeping: removed the logs of %d runs and %d code bundles", len(logs), len(bundles))
+        self._store.forget_firings(now - ALERTS_KEEP_S)
+        observed = self._observations.prune(now - self._observation_keep_s, ())
+        if logs or bundles or observed:
+            log.info(
+                "housekeeping: removed the logs of %d runs, %d code bundles and %d files of live traffic",
+                len(logs),
+                len(bundles),
+                len(observed),
+            )

@@ -48,7 +48,10 @@ class RunRecords:
 
     def apply(self, transitions: Iterable[Transition]) -> list[Run | None]:
         """Write independent transitions in one transaction. None: that run changed meanwhile, nothing of it was written."""
-        changes = [Change(each.run, each.events, each.checkpoints, each.model, each.facts) for each in transitions]
+        changes = [
+            Change(each.run, each.events, each.checkpoints, each.model, each.facts, each.monitor)
+            for each in transitions
+        ]
         answers = self._store.apply(changes)
         self.announce([each for each in answers if each is not None])
         return answers

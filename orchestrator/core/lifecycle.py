@@ -19,6 +19,7 @@ from typing import Any, assert_never
 from orchestrator.core import failure as failures
 from orchestrator.core import observations as seen
 from orchestrator.core.ledger import Ledger, TimeClass, add
+from orchestrator.core.monitors import Monitor
 from orchestrator.core.orders import AdmittedSeals, AttemptOrder
 from orchestrator.core.records import Checkpoint, EventDraft, ModelVersion, Submission
 from orchestrator.core.runs import (
@@ -56,6 +57,7 @@ class Transition:
     checkpoints: tuple[Checkpoint, ...] = ()
     model: ModelVersion | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)  # of that model version, by name
+    monitor: Monitor | None = None  # what shall watch that model
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ def place(run: Run, cluster: str, shares: tuple[NodeShare, ...], now: float) -> 
     """Give a queued run its next attempt on `cluster`."""
     if not isinstance(run.state, Queued):
         return Ignored(f"it is {run.state.kind}, not QUEUED")
+    if run.paused:
+        return Ignored(f"it is paused: {run.paused}")
     number = len(run.attempts) + 1
     hosts = ", ".join(f"{share.ranks} on {share.host}" for share in shares)
     reason = Reason(ReasonCode.PLACED, f"attempt {number} placed on cluster {cluster}: {hosts}")
@@ -151,6 +155,38 @@ def preempt(run: Run, *, by: str, message: str, now: float) -> Transition | Igno
     if run.stop is not None:
         return Ignored(f"it is already being stopped: {run.stop.message}")
     return _order_stop(run, StopOrder("preempt", by, message), now)
+
+
+def pause(run: Run, *, by: str, message: str, now: float) -> Transition | Ignored:
+    """Hold a run: a placed one seals a checkpoint and gives its workers back, and nothing of it is placed until it is
+    resumed. Idempotent.
+    """
+    if run.terminal:
+        return Ignored(f"it has already ended: {run.state.kind}")
+    if run.kind == "sweep":
+        return Ignored("it is a sweep, which holds no workers: pause its trials, or stop it")
+    if run.paused:
+        return Ignored(f"it is already paused: {run.paused}")
+    if run.stop is not None and run.stop.kind != "preempt":
+        return Ignored(f"it is already being stopped: {run.stop.message}")
+    words = f"paused by {by}" + (f": {message}" if message else "")
+    paused = replace(run, paused=words)
+    if isinstance(run.state, Queued):
+        reason = Reason(ReasonCode.PAUSED, words)
+        return _enter(_account_waiting(paused, now), replace(run.state, reason=reason), now, "paused")
+    if run.stop is not None:
+        return Transition(paused, (EventDraft(now, "paused", words),))
+    return _order_stop(paused, StopOrder("preempt", by, words), now)
+
+
+def resume(run: Run, *, by: str, now: float) -> Transition | Ignored:
+    """Let a paused run be placed again. Idempotent."""
+    if not run.paused:
+        return Ignored("it is not paused")
+    resumed, reason = replace(run, paused=""), Reason(ReasonCode.RESUMED, f"resumed by {by}")
+    if isinstance(run.state, Queued):
+        return _enter(_account_waiting(resumed, now), replace(run.state, reason=reason), now, "resumed")
+    return Transition(resumed, (EventDraft(now, "resumed", reason.message),))
 
 
 def finish(run: Run, *, by: str, message: str, now: float) -> Transition | Ignored:
@@ -390,7 +426,8 @@ def _attempt_ended(run: Run, what: seen.AttemptEnded, budgets: Budgets, now: flo
     run = replace(run, spent=_most(run, what), furthest_step=max(run.furthest_step, what.furthest_step))
     if what.outcome == "succeeded" and what.result is not None:
         ended = _finish(run, Succeeded(what.reason, what.result), now)
-        return replace(ended, model=_model(run, what, now), facts=what.facts)
+        model = _model(run, what, now)
+        return replace(ended, model=model, facts=what.facts, monitor=_monitor(run, now) if model is not None else None)
     if run.stop is not None and run.stop.kind == "cancel":
         return _finish(run, Cancelled(Reason(ReasonCode.CANCELLED_BY_USER, run.stop.message)), now)
     lost = what.failure or failures.host_lost("of the attempt", what.reason.message, what.furthest_step)
@@ -420,6 +457,8 @@ def _reschedule(run: Run, lost: Failure, what: seen.AttemptEnded, budgets: Budge
 
 
 def _preempted(run: Run, what: seen.AttemptEnded, budgets: Budgets, now: float) -> Transition:
+    if run.paused:  # somebody asked for it: that uses no budget
+        return _requeue(run, what.reason, now)
     used = run.spent.preemption
     by = run.stop.message if run.stop else what.reason.message
     if used >= budgets.preemption:
@@ -436,6 +475,14 @@ def _model(run: Run, what: seen.AttemptEnded, now: float) -> ModelVersion | None
     return ModelVersion(run.project, run.name, 0, run.id, result.checkpoint, result.metrics, now)
 
 
+def _monitor(run: Run, now: float) -> Monitor | None:
+    """A draft: which version is its reference is seen once this one has its number."""
+    settings = run.spec.get("monitor")
+    if not isinstance(settings, Mapping):
+        return None
+    return Monitor(run.project, run.name, settings, run.id, reference=0, created_at=now)
+
+
 # ---- small steps ----------------------------------------------------------------------------------------------------
 
 
@@ -446,6 +493,7 @@ def _enter(run: Run, state: RunState, now: float, kind: str) -> Transition:
 
 def _requeue(run: Run, reason: Reason, now: float, not_before_at: float = 0.0) -> Transition:
     run = _account_waiting(run, now)
+    reason = Reason(ReasonCode.PAUSED, run.paused) if run.paused else reason
     return _enter(replace(run, stop=None), Queued(reason, not_before_at), now, "queued")
 
 

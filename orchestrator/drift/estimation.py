@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.drift.distributions import more_often, normal_tail
-from orchestrator.drift.sketches import Floats
+from orchestrator.drift.sketches import Floats, NumberSummary
 from orchestrator.drift.tests import Evidence
 
 BINS = 20
@@ -42,6 +42,13 @@ class Confidences:
         if right is not None:
             self.labelled = self.labelled + times
             self.right = self.right + np.bincount(bins[np.asarray(right, dtype=bool)], minlength=BINS)
+
+    @classmethod
+    def of(cls, column: NumberSummary) -> Confidences:
+        """Of a column of confidences that is known by its summary only."""
+        edges = np.nextafter(np.arange(1, BINS) / BINS, 0.0)  # a confidence on an edge belongs to the bin above it
+        below = np.concatenate([[0.0], column.ranks(edges), [1.0]]) if column.count else np.zeros(BINS + 1)
+        return cls(rows=np.diff(np.rint(below * column.count)).astype(np.int64))
 
     def merge(self, other: Confidences) -> None:
         self.rows = self.rows + other.rows

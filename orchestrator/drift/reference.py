@@ -9,6 +9,7 @@ from typing import Any
 import datasketches
 import numpy as np
 
+from orchestrator.drift.estimation import BINS, Confidences
 from orchestrator.drift.sketches import CategorySummary, NumberSummary, Summary, TableSummary
 
 FORMAT = 2
@@ -39,6 +40,19 @@ def read_profile(profile: Mapping[str, Any]) -> TableSummary:
         except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
             raise ProfileError(f"the profile's column {name} cannot be read: {error!r}") from error
     return table
+
+
+def read_calibration(profile: Mapping[str, Any]) -> Confidences | None:
+    """How sure the model was on the test part, and how often rightly; None where the profile does not say. Raises
+    ProfileError.
+    """
+    known = (profile.get("predictions") or {}).get("calibration")
+    if known is None:
+        return None
+    rows, right = (np.asarray(known[name], dtype=np.int64) for name in ("rows", "right"))
+    if rows.shape != (BINS,) or right.shape != (BINS,) or (right > rows).any():
+        raise ProfileError(f"the profile's calibration has {len(rows)} and {len(right)} bins: {BINS} each are needed")
+    return Confidences(rows=rows, labelled=rows, right=right)
 
 
 def _number(facts: Mapping[str, Any]) -> Summary:

@@ -90,7 +90,9 @@ class NumberSummary:
 
     def update(self, values: npt.NDArray[Any]) -> None:
         """Take in a one-dimensional array of numbers; NaN is missing."""
-        numbers = np.ascontiguousarray(values, dtype=np.float64)
+        numbers = np.require(
+            values, np.float64, ("C", "W")
+        )  # the sketch refuses what is read-only, as Arrow's columns are
         if numbers.ndim != 1:
             raise SketchError(f"a column of numbers has one dimension, this one has the shape {numbers.shape}")
         total = float(numbers.sum()) if len(numbers) else 0.0

@@ -187,7 +187,7 @@ def _family(
             words = _moved(name, test, evidence, known, span.table.columns[name])
             yield _Hypothesis(name, test, evidence, min(1.0, evidence.p * len(spans)), each[0][0].p, span.start, words)
     for name, evidence in beside.items():
-        words = f"{name}: {evidence.test} {evidence.effect:.3g}{' ' + evidence.detail if evidence.detail else ''}"
+        words = f"{name}: {evidence.detail or f'{evidence.test} {evidence.effect:.3g}'}"
         yield _Hypothesis(name, evidence.test, evidence, evidence.p, evidence.p, spans[0].start, words)
 
 

@@ -77,6 +77,28 @@ class Windows:
         self.recent.extend(ended)
         return ended
 
+    def merge(self, table: TableSummary, at: float) -> list[Window]:
+        """Take in rows that are known by their summary, all as of the time `at`; the windows that they end. A summary
+        cannot be cut: a window by count may hold more rows than were asked for. Raises SketchError where a column is of
+        another kind.
+        """
+        by_time = self.cut.by == "time"
+        number = math.floor(at / self.cut.length_s) if by_time else 0
+        if by_time and self.closed_before is not None and number < self.closed_before:
+            self.late += table.rows
+            return []
+        start = number * self.cut.length_s if by_time else math.inf
+        end = start + self.cut.length_s if by_time else -math.inf
+        window = self.open.setdefault(number, Window(start, end))
+        window.table.merge(table)
+        if by_time:
+            ended = self.ended_by(at - self.cut.late_s)
+        else:
+            window.start, window.end = min(window.start, at), max(window.end, at)
+            ended = [self.open.pop(0)] if window.rows >= self.cut.rows else []
+        self.recent.extend(ended)
+        return ended
+
     def spans(self) -> list[Window]:
         """The newest window, and it merged with those before it: each span of which there are enough windows."""
         return [merged(list(self.recent)[-span:]) for span in self.cut.spans if span <= len(self.recent)]

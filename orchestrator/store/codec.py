@@ -13,6 +13,8 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from orchestrator.core.alerts import Firing
+from orchestrator.core.monitors import Judgement, Monitor
 from orchestrator.core.records import Checkpoint, Cluster, EventDraft, ModelVersion
 from orchestrator.core.runs import Attempt, Event, Run
 
@@ -21,6 +23,9 @@ _ATTEMPTS = TypeAdapter(tuple[Attempt, ...])
 _CHECKPOINT = TypeAdapter(Checkpoint)
 _MODEL = TypeAdapter(ModelVersion)
 _CLUSTER = TypeAdapter(Cluster)
+_FIRING = TypeAdapter(Firing)
+_MONITOR = TypeAdapter(Monitor)
+_JUDGEMENT = TypeAdapter(Judgement)
 _spelled_out = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -105,6 +110,35 @@ def cluster_record(cluster: Cluster) -> str:
 
 def cluster(record: str) -> Cluster:
     return _CLUSTER.validate_python(_read(record))
+
+
+def firing_record(firing: Firing) -> str:
+    return _text(_FIRING, firing)
+
+
+def firing(record: str) -> Firing:
+    return _FIRING.validate_python(_read(record))
+
+
+def monitor_columns(monitor: Monitor) -> dict[str, object]:
+    """The columns of `tables.monitors` that change with the monitor."""
+    return {
+        "revision": monitor.revision,
+        "record": _text(_MONITOR, monitor, {"state"}),
+        "state": _json(dict(monitor.state)),
+    }
+
+
+def monitor(record: str, state: str = "{}") -> Monitor:
+    return _MONITOR.validate_python({**_read(record), "state": _read(state)})
+
+
+def judgement_record(judgement: Judgement) -> str:
+    return _text(_JUDGEMENT, judgement)
+
+
+def judgement(record: str) -> Judgement:
+    return _JUDGEMENT.validate_python(_read(record))
 
 
 def copy_spec(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.core import lifecycle
+from orchestrator.core.alerts import Firing
+from orchestrator.core.monitors import CHAMPION, KEPT_JUDGEMENTS, Judgement, Monitor, brought
 from orchestrator.core.records import Checkpoint, Cluster, EventDraft, ModelVersion, RunFilter, Submission, Token
 from orchestrator.core.runs import STATE_NAMES, Event, Run
 from orchestrator.core.words import in_project
@@ -29,9 +31,12 @@ class MemoryStore:
         self._checkpoints: dict[str, dict[tuple[int, int, int], Checkpoint]] = {}
         self._models: dict[tuple[str, str], list[ModelVersion]] = {}
         self._facts: dict[tuple[str, str, int], dict[str, Any]] = {}  # one entry for each version
+        self._monitors: dict[tuple[str, str], Monitor] = {}
+        self._judgements: dict[tuple[str, str], list[Judgement]] = {}
         self._tokens: dict[str, Token] = {}
         self._secrets: dict[tuple[str, str], str] = {}
         self._clusters: dict[str, Cluster] = {}
+        self._firings: dict[tuple[str, str, float], Firing] = {}
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -130,7 +135,7 @@ class MemoryStore:
         for each in change.checkpoints:
             self._checkpoints.setdefault(run.id, {})[each.key] = each
         if change.model is not None:
-            self._register(change.model, change.facts)
+            self._register(change.model, change.facts, change.monitor)
         return run
 
     def _record(self, run_id: str, drafts: Iterable[EventDraft]) -> None:
@@ -151,7 +156,7 @@ class MemoryStore:
 
     # ---- models -----------------------------------------------------------------------------------------------------
 
-    def _register(self, draft: ModelVersion, facts: Mapping[str, Any]) -> None:
+    def _register(self, draft: ModelVersion, facts: Mapping[str, Any], monitor: Monitor | None) -> None:
         versions = self._models.setdefault((draft.project, draft.name), [])
         if any(version.run_id == draft.run_id for version in versions):
             return
@@ -160,6 +165,18 @@ class MemoryStore:
         self._facts[(draft.project, draft.name, version)] = {fact: _as_stored(value) for fact, value in facts.items()}
         for alias in draft.aliases:
             self.set_alias(draft.project, draft.name, version, alias)
+        if monitor is not None:
+            self._watch(monitor, version)
+
+    def _watch(self, draft: Monitor, version: int) -> None:
+        key = (draft.project, draft.model)
+        champion = next((each.version for each in self._models[key] if CHAMPION in each.aliases), None)
+        if champion is None:
+            champion = version
+            self.set_alias(*key, version, CHAMPION)
+        known = self._monitors.get(key)
+        if (changed := brought(known, draft, champion)) is not None:
+            self._monitors[key] = _as_kept(changed)
 
     def models(self, project: str, name: str = "") -> list[ModelVersion]:
         with self._lock:
@@ -189,6 +206,42 @@ class MemoryStore:
         if (project, name, version) not in self._facts:
             raise NotFound(f"no version {version} of model {name!r} in project {project!r}")
         return self._facts[(project, name, version)]
+
+    # ---- monitors ---------------------------------------------------------------------------------------------------
+
+    def monitor(self, project: str, model: str) -> Monitor:
+        with self._lock:
+            found = [each for each in self._monitors.values() if each.model == model and project in ("*", each.project)]
+        refuse_ambiguous(model, {each.project for each in found}, "monitored model")
+        if not found:
+            raise NotFound(f"no model {model!r} is watched{in_project(project)}: see `evertrain monitor list`")
+        return found[0]
+
+    def monitors(self, project: str) -> list[Monitor]:
+        with self._lock:
+            mine = [replace(each, state={}) for each in self._monitors.values() if project in ("*", each.project)]
+        return sorted(mine, key=lambda each: (each.model, each.project))
+
+    def put_monitor(self, monitor: Monitor) -> Monitor | None:
+        return self.record_judgements(monitor, ())
+
+    def record_judgements(self, monitor: Monitor, judgements: Sequence[Judgement]) -> Monitor | None:
+        key = (monitor.project, monitor.model)
+        with self._lock:
+            known = self._monitors.get(key)
+            if (known.revision if known is not None else 0) != monitor.revision:
+                return None
+            self._monitors[key] = _as_kept(monitor)
+            kept = self._judgements.setdefault(key, [])
+            last = kept[-1].number if kept else 0
+            kept += [replace(each, number=last + count) for count, each in enumerate(judgements, 1)]
+            del kept[:-KEPT_JUDGEMENTS]
+            return self._monitors[key]
+
+    def judgements(self, project: str, model: str, *, below: int | None = None, limit: int = 100) -> list[Judgement]:
+        with self._lock:
+            kept = self._judgements.get((project, model), [])
+            return [each for each in reversed(kept) if below is None or each.number < below][:limit]
 
     # ---- tokens and secrets -----------------------------------------------------------------------------------------
 
@@ -246,6 +299,23 @@ class MemoryStore:
         with self._lock:
             return [self._clusters[name] for name in sorted(self._clusters)]
 
+    # ---- alerts -----------------------------------------------------------------------------------------------------
+
+    def firings(self, keys: Iterable[tuple[str, str, float]]) -> dict[tuple[str, str, float], Firing]:
+        with self._lock:
+            return {key: self._firings[key] for key in keys if key in self._firings}
+
+    def keep_firings(self, firings: Sequence[Firing]) -> None:
+        with self._lock:
+            self._firings.update({each.alert.key: each for each in firings})
+
+    def forget_firings(self, before_at: float) -> int:
+        with self._lock:
+            old = [key for key, each in self._firings.items() if each.told_at < before_at]
+            for key in old:
+                del self._firings[key]
+        return len(old)
+
 
 def _shown(run: Run, where: RunFilter) -> bool:
     return (
@@ -260,3 +330,9 @@ def _shown(run: Run, where: RunFilter) -> bool:
 
 def _as_stored(value: Any) -> Any:
     return codec.fact(codec.fact_record(value))
+
+
+def _as_kept(monitor: Monitor) -> Monitor:
+    """With the next revision, and as it is once it has been stored and read."""
+    columns = codec.monitor_columns(replace(monitor, revision=monitor.revision + 1))
+    return codec.monitor(str(columns["record"]), str(columns["state"]))

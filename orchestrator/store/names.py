@@ -9,10 +9,11 @@ from orchestrator.errors import Refused
 _SHOWN = 5
 
 
-def refuse_ambiguous(name: str, projects: Collection[str]) -> None:
-    """Raises Refused when runs of that name are in several projects."""
+def refuse_ambiguous(name: str, projects: Collection[str], what: str = "run") -> None:
+    """Raises Refused when runs, or whatever `what` is, of that name are in several projects."""
     if len(projects) < 2:
         return
     known = sorted(projects)
     shown = ", ".join(known[:_SHOWN]) + (f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else "")
-    raise Refused(f"several projects have a run {name!r} ({shown}): say which by --project, or give the run's id")
+    by_id = ", or give the run's id" if what == "run" else ""
+    raise Refused(f"several projects have a {what} {name!r} ({shown}): say which by --project{by_id}")

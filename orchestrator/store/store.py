@@ -12,6 +12,8 @@ from sqlalchemy import Connection, Row, Select, delete, func, insert, select, tu
 from sqlalchemy.dialects import postgresql, sqlite
 
 from orchestrator.core import lifecycle
+from orchestrator.core.alerts import Firing
+from orchestrator.core.monitors import CHAMPION, KEPT_JUDGEMENTS, Judgement, Monitor, brought
 from orchestrator.core.records import Checkpoint, Cluster, ModelVersion, Role, RunFilter, Submission, Token
 from orchestrator.core.runs import STATE_NAMES, TERMINAL_NAMES, Event, Run
 from orchestrator.core.words import in_project
@@ -23,13 +25,16 @@ from orchestrator.store.foreign_errors import translated
 from orchestrator.store.names import refuse_ambiguous
 from orchestrator.store.sealing import SecretBox
 from orchestrator.store.tables import (
+    alerts,
     checkpoints,
     clusters,
     events,
+    judgements,
     model_aliases,
     model_facts,
     model_versions,
     models,
+    monitors,
     runs,
     searches,
     secrets,
@@ -208,6 +213,39 @@ class SqlStore:
 
         self._writer.write(work)
 
+    # ---- monitors ---------------------------------------------------------------------------------------------------
+
+    def monitor(self, project: str, model: str) -> Monitor:
+        where = [monitors.c.model == model] + ([] if project == "*" else [monitors.c.project == project])
+        query = select(monitors.c.record, monitors.c.state).where(*where)
+        found = [codec.monitor(*row) for row in self._read(lambda connection: connection.execute(query).all())]
+        refuse_ambiguous(model, {each.project for each in found}, "monitored model")
+        if not found:
+            raise NotFound(f"no model {model!r} is watched{in_project(project)}: see `evertrain monitor list`")
+        return found[0]
+
+    def monitors(self, project: str) -> list[Monitor]:
+        mine = [] if project == "*" else [monitors.c.project == project]
+        query = select(monitors.c.record).where(*mine).order_by(monitors.c.model, monitors.c.project)
+        return [codec.monitor(record) for record in self._read(lambda connection: connection.scalars(query).all())]
+
+    def put_monitor(self, monitor: Monitor) -> Monitor | None:
+        return self.record_judgements(monitor, ())
+
+    def record_judgements(self, monitor: Monitor, judgements: Sequence[Judgement]) -> Monitor | None:
+        stored = replace(monitor, revision=monitor.revision + 1)
+        with translated(self._engines.where):
+            columns = codec.monitor_columns(stored)
+        done = self._writer.write(lambda connection: _judged(connection, monitor, columns, judgements))
+        return codec.monitor(str(columns["record"]), str(columns["state"])) if done else None
+
+    def judgements(self, project: str, model: str, *, below: int | None = None, limit: int = 100) -> list[Judgement]:
+        table = judgements
+        mine = [table.c.project == project, table.c.model == model]
+        mine += [table.c.number < below] if below is not None else []
+        query = select(table.c.record).where(*mine).order_by(table.c.number.desc()).limit(limit)
+        return [codec.judgement(record) for record in self._read(lambda c: c.scalars(query).all())]
+
     # ---- tokens and secrets -----------------------------------------------------------------------------------------
 
     def add_token(self, token: Token) -> None:
@@ -268,6 +306,28 @@ class SqlStore:
     def clusters(self) -> list[Cluster]:
         query = select(clusters.c.record).order_by(clusters.c.name)
         return [codec.cluster(record) for record in self._read(lambda c: c.scalars(query).all())]
+
+    # ---- alerts -----------------------------------------------------------------------------------------------------
+
+    def firings(self, keys: Iterable[tuple[str, str, float]]) -> dict[tuple[str, str, float], Firing]:
+        wanted = list(keys)
+        key = tuple_(alerts.c.project, alerts.c.fingerprint, alerts.c.starts_at)
+        queries = [
+            select(alerts.c.record).where(key.in_(wanted[start : start + _CHUNK]))
+            for start in range(0, len(wanted), _CHUNK)
+        ]
+        found = self._read(lambda connection: [row for each in queries for row in connection.scalars(each)])
+        return {each.alert.key: each for each in map(codec.firing, found)}
+
+    def keep_firings(self, firings: Sequence[Firing]) -> None:
+        with translated(self._engines.where):
+            rows = [_firing_row(each) for each in firings]
+        replaced = ("told_at", "record")
+        self._writer.write(lambda connection: [_upsert(connection, alerts, row, replaced) for row in rows] and None)
+
+    def forget_firings(self, before_at: float) -> int:
+        gone = delete(alerts).where(alerts.c.told_at < before_at)
+        return self._writer.write(lambda connection: connection.execute(gone).rowcount)
 
 
 # ---- submitting ----------------------------------------------------------------------------------------------------
@@ -384,11 +444,11 @@ def _apply(connection: Connection, move: _Move) -> Run | None:
         row["record"] = codec.checkpoint_record(checkpoint)
         _upsert(connection, checkpoints, row, ("record",))
     if change.model is not None:
-        _register(connection, change.model, change.facts)
+        _register(connection, change.model, change.facts, change.monitor)
     return run
 
 
-def _register(connection: Connection, draft: ModelVersion, facts: Mapping[str, Any]) -> None:
+def _register(connection: Connection, draft: ModelVersion, facts: Mapping[str, Any], monitor: Monitor | None) -> None:
     """Give the model its next version; a run that has one in that name keeps it."""
     mine = {"project": draft.project, "name": draft.name}
     table = model_versions
@@ -408,6 +468,51 @@ def _register(connection: Connection, draft: ModelVersion, facts: Mapping[str, A
         _point(connection, draft.project, draft.name, version, alias)
     for fact, value in facts.items():
         _note(connection, draft.project, draft.name, version, fact, codec.fact_record(value))
+    if monitor is not None:
+        _watch(connection, monitor, version)
+
+
+def _watch(connection: Connection, draft: Monitor, version: int) -> None:
+    """The champion, where there is none, and the monitor of a model whose newest version is `version`."""
+    mine = {"project": draft.project, "model": draft.model}
+    table, aliases = monitors, model_aliases
+    champion = connection.scalar(
+        select(aliases.c.version).where(
+            aliases.c.project == draft.project, aliases.c.name == draft.model, aliases.c.alias == CHAMPION
+        )
+    )
+    if champion is None:
+        champion = version
+        _point(connection, draft.project, draft.model, version, CHAMPION)
+    query = select(table.c.record, table.c.state).where(*(table.c[key] == value for key, value in mine.items()))
+    row = connection.execute(query).first()
+    changed = brought(codec.monitor(*row) if row is not None else None, draft, champion)
+    if changed is not None:
+        columns = codec.monitor_columns(replace(changed, revision=changed.revision + 1))
+        _judged(connection, changed, columns, ())
+
+
+def _judged(connection: Connection, was: Monitor, columns: dict[str, object], drafts: Sequence[Judgement]) -> bool:
+    """Compare and set the monitor by the revision that it had, with what was judged. False: nothing was written."""
+    mine = {"project": was.project, "model": was.model}
+    table = monitors
+    known = [table.c[key] == value for key, value in mine.items()]
+    if was.revision == 0:
+        made = _insert(connection, table).values(**mine, last_judgement=len(drafts), **columns)
+        last = connection.scalar(made.on_conflict_do_nothing().returning(table.c.last_judgement))
+    else:
+        changed = update(table).where(*known, table.c.revision == was.revision)
+        changed = changed.values(last_judgement=table.c.last_judgement + len(drafts), **columns)
+        last = connection.scalar(changed.returning(table.c.last_judgement))
+    if last is None:
+        return False
+    if drafts:
+        numbered = [replace(draft, number=number) for number, draft in enumerate(drafts, last - len(drafts) + 1)]
+        rows = [{**mine, "number": each.number, "record": codec.judgement_record(each)} for each in numbered]
+        connection.execute(insert(judgements), rows)
+        theirs = [judgements.c[key] == value for key, value in mine.items()]
+        connection.execute(delete(judgements).where(*theirs, judgements.c.number <= last - KEPT_JUDGEMENTS))
+    return True
 
 
 def _insist_on_version(connection: Connection, project: str, name: str, version: int) -> None:
@@ -459,6 +564,12 @@ def _unfinished(connection: Connection, known: dict[str, Run]) -> dict[str, Run]
         fresh |= {run.id: run for run in (codec.run(*row) for row in connection.execute(wanted))}
     found = {id: fresh.get(id) or known[id] for id, _ in listed}
     return {id: run for id, run in found.items() if not run.terminal}  # one may have ended between the two queries
+
+
+def _firing_row(firing: Firing) -> dict[str, object]:
+    project, fingerprint, starts_at = firing.alert.key
+    own = {"project": project, "fingerprint": fingerprint, "starts_at": starts_at, "told_at": firing.told_at}
+    return {**own, "record": codec.firing_record(firing)}
 
 
 def _token(row: Row[Any]) -> Token:

@@ -178,3 +178,37 @@ clusters = Table(
     Column("epoch", BigInteger, nullable=False),
     Column("record", Text, nullable=False),
 )
+
+# Alerts that were acted on, so that none is acted on twice. `told_at`: when it was last told, by which old ones go.
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("project", Word, primary_key=True),
+    Column("fingerprint", Word, primary_key=True),
+    Column("starts_at", Double, primary_key=True, autoincrement=False),
+    Column("told_at", Double, nullable=False, index=True),
+    Column("record", Text, nullable=False),
+)
+
+# `record` is the Monitor as JSON without `state`, which is large and stands last. `last_judgement`: the highest number given.
+monitors = Table(
+    "monitors",
+    metadata,
+    Column("project", Word, primary_key=True),
+    Column("model", Word, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("last_judgement", BigInteger, nullable=False),
+    Column("record", Text, nullable=False),
+    Column("state", Text, nullable=False),
+)
+
+judgements = Table(
+    "judgements",
+    metadata,
+    Column("project", Word, primary_key=True),
+    Column("model", Word, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("record", Text, nullable=False),
+    ForeignKeyConstraint(["project", "model"], ["monitors.project", "monitors.model"]),
+    sqlite_with_rowid=False,
+)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("ray", "torch", "deepspeed", "numpy", "sklearn")
+HEAVY = ("ray", "torch", "deepspeed", "numpy", "sklearn", "pyarrow")
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -22,6 +22,7 @@ def loaded_by(statement: str) -> set[str]:
         "import orchestrator.main",
         "import orchestrator.api.server, orchestrator.api.http",
         "from orchestrator import Client",
+        "from orchestrator import Observer",
         "import orchestrator.cli.app",
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 import orchestrator
-from orchestrator import Client
+from orchestrator import Client, Observer
 
 PUBLIC = {
     "close": "()",
@@ -20,6 +20,8 @@ PUBLIC = {
     "watch": "(run, *, after_event, project)",
     "wait": "(run, *, project)",
     "cancel": "(run, *, reason, project)",
+    "pause": "(run, *, reason, project)",
+    "resume": "(run, *, project)",
     "logs": "(run, *, rank, attempt, since_at, tail, follow, project)",
     "events": "(run, *, after, project)",
     "checkpoints": "(run, *, project)",
@@ -28,6 +30,7 @@ PUBLIC = {
     "set_alias": "(name, version, alias, *, project)",
     "facts": "(name, version, *, project)",
     "put_fact": "(name, version, fact, value, *, project)",
+    "observe": "(model, columns, *, source, seq, version, project)",
     "clusters": "(*, project)",
     "drain": "(cluster, *, evict, undo)",
     "tokens": "(*, project)",
@@ -49,13 +52,28 @@ def shape(function: object) -> str:
     return f"({', '.join(names)})"
 
 
-def test_the_package_exports_the_client_only() -> None:
-    assert orchestrator.__all__ == ["Client"]
+OBSERVER = {
+    "record": "(features, *, prediction, confidence, label, request, at)",
+    "record_many": "(features, *, predictions, confidences, labels, requests, at)",
+    "label": "(request, label)",
+    "flush": "(timeout_s)",
+    "close": "(timeout_s)",
+}
+
+
+def test_the_package_exports_the_client_and_the_observer_only() -> None:
+    assert orchestrator.__all__ == ["Client", "Observer"]
 
 
 def test_the_client_has_these_methods_with_these_parameters() -> None:
     methods = {name: value for name, value in vars(Client).items() if not name.startswith("_")}
     assert {name: shape(value) for name, value in methods.items()} == PUBLIC
+
+
+def test_the_observer_has_these_methods_with_these_parameters() -> None:
+    methods = {name: value for name, value in vars(Observer).items() if not name.startswith("_") and callable(value)}
+    assert {name: shape(value) for name, value in methods.items()} == OBSERVER
+    assert all(each.__doc__ for each in methods.values())
 
 
 def test_every_public_method_says_what_it_does_or_says_it_by_name() -> None:

@@ -93,8 +93,8 @@ class KeepsState(Protocol):
 
 @runtime_checkable
 class Predicts(Protocol):
-    """Beside the above: a task whose predictions are classes. How often it predicts which is kept with the model version,
-    where the profile of its data is."""
+    """Beside the above: a task whose predictions are classes, and whose batches hold the true ones as `targets` [batch]. How
+    often it predicts which, and how often rightly, is kept with the model version, where the profile of its data is."""
 
     splits: Splits
     classes: Sequence[str]  # by number, in the words of the data; empty: they are called by their numbers

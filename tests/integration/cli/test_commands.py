@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from orchestrator.cli.app import main
 from orchestrator.core.records import LogLine, Role
 from tests.integration.api.stack import Stack
+from tests.integration.api.watching import put_on_watch
 from trainers.contract import Manifest
 from trainers.weights_only import write_file
 
@@ -309,6 +310,12 @@ def raiser(error: Exception) -> Callable[..., None]:
     return fail
 
 
+def test_a_run_is_paused_with_a_reason_and_resumed(evertrain: Run, run_file: str) -> None:
+    evertrain("submit", run_file, "--name", "held")
+    assert "look at the data" in evertrain("pause", "held", "--reason", "look at the data").out
+    assert "resumed by" in evertrain("resume", "held").out
+
+
 def test_cancelling_ends_and_watching_then_says_cancelled(evertrain: Run, run_file: str) -> None:
     evertrain("submit", run_file, "--name", "unwanted")
     assert "CANCELLED" in evertrain("cancel", "unwanted", "--reason", "not needed").out
@@ -502,3 +509,21 @@ def test_what_is_no_sweep_is_not_found_among_them(evertrain: Run, run_file: str)
     evertrain("submit", run_file, "--name", "plain")
     for words in (("describe", "plain"), ("stop", "plain"), ("describe", "nobody")):
         assert evertrain("sweep", *words).code == 102
+
+
+def test_a_monitor_is_listed_described_paused_and_resumed(evertrain: Run, stack: Stack, tmp_path: Path) -> None:
+    assert "no monitors" in evertrain("monitor", "list").out
+    put_on_watch(stack, "seer", shift=1.0)
+
+    assert "drift (major): height: median" in evertrain("monitor", "list").out
+    described = evertrain("monitor", "describe", "seer").out
+    assert "seer, judged against version 1" in described
+    assert "3 windows judged" in described
+    judged = evertrain("monitor", "judgements", "seer", "-o", "json").document
+    assert [each["status"] for each in judged] == ["drift", "drift", "suspected"]  # type: ignore[attr-defined]
+    page = tmp_path / "seer.html"
+    assert evertrain("monitor", "describe", "seer", "--html", str(page)).code == 0
+    assert page.read_text().count("<figure>") == 6
+    assert "paused by first-admin: holidays" in evertrain("monitor", "pause", "seer", "--reason", "holidays").out
+    assert "seer drift: drift (major)" in evertrain("monitor", "resume", "seer").out
+    assert evertrain("monitor", "describe", "nobody").code == 102

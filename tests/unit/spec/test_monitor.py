@@ -62,5 +62,14 @@ def test_a_mistake_is_told_with_its_place(monitor: object, path: str, words: str
     assert len(problems) == 1
 
 
-def test_a_right_one_is_not_yet_supported() -> None:
-    assert "not yet" in told({"retrain": {}})["monitor"]
+def test_a_monitor_needs_the_profile_that_prepared_data_leave() -> None:
+    assert "where they are prepared" in told({"retrain": {}})["monitor"]
+    prepared = {"clean": {"duplicates": "drop"}}
+    assert load({**LEAST, "data": prepared, "monitor": {"retrain": {}}}).monitor is not None
+    assert load({**LEAST, "recipe": "tabular", "data": {"source": "sklearn://wine"}, "monitor": {}}).monitor is not None
+    with pytest.raises(InvalidSpec, match="a script leaves no profile"):
+        load({"name": "x", "script": "train.py", "monitor": {}})
+
+
+def test_seasons_are_not_yet_supported() -> None:
+    assert "not yet" in told({"window": {"season": "hour"}})["monitor.window.season"]

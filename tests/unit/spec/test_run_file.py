@@ -239,7 +239,8 @@ def test_server_and_ranks_know_the_same_keys(key: str) -> None:
         ({"deepspeed": {"tensor_parallel": {}}}, "deepspeed.tensor_parallel", "parallelism.tensor"),
         ({"parallelism": {"zero": 4}}, "parallelism.zero", "at most 3"),
         ({"search": {"trials": 3}}, "search.space", "is required"),
-        ({"monitor": {"window": {"by": "time", "length": "1h"}}}, "monitor", "not yet"),
+        ({"monitor": {"window": {"by": "time", "length": "1h"}}}, "monitor", "where they are prepared"),
+        ({"monitor": {"window": {"season": "hour"}}}, "monitor.window.season", "not yet"),
         ({"max_cost": "20 dollars"}, "max_cost", "20 USD"),
     ],
 )  # fmt: skip

@@ -9,11 +9,12 @@ The fact `profile` of a model version is this JSON object:
      "categories": {"carrier": CATEGORY, ...},
      "label": {"name": "delayed", ...NUMBER or CATEGORY},   absent where there is no label
      "channels": [MOMENTS, ...],                            of images and arrays, in place of `numbers`
-     "predictions": {"part": "test", "rows": 270, "label": CATEGORY, "confidence": NUMBER}}
+     "predictions": {"part": "test", "rows": 270, "label": CATEGORY, "confidence": NUMBER, "calibration": CALIBRATION}}
 
     MOMENTS   {"count": 1250, "mean": 8.1, "deviation": 36.2, "min": -21.0, "max": 1301.0}     of finite values
     NUMBER    MOMENTS and {"missing": 8, "sketch": "BQEP..."}
     CATEGORY  {"count": 1258, "missing": 0, "values": {"UA": 411, ...}, "other": 3}
+    CALIBRATION  {"rows": [0, ..., 201], "right": [0, ..., 199]}     by 20 equal bins of confidence from 0 to 1
 
 `sketch` is base64 of what datasketches' `kll_doubles_sketch.serialize()` gives (`trainers.data.preparing.sketch`): it
 holds `count` values, merges with any other KLL sketch of doubles, and answers quantiles and CDFs. Its k is 800 (rank error
@@ -21,8 +22,8 @@ holds `count` values, merges with any other KLL sketch of doubles, and answers q
 `values` are the 100 most frequent ones as text, and their counts; `other` counts the rows of all others.
 
 `predictions` is what the final weights made of the test part (the validation part where there is none): how often
-each class was predicted, in the words of `label`, and with which probability. `trainers.predictions` adds it at the end
-of a run; prepared data do not have it, nor do tasks that predict no class.
+each class was predicted, in the words of `label`, with which probability, and how often that was right.
+`trainers.predictions` adds it at the end of a run; prepared data do not have it, nor do tasks that predict no class.
 """
 
 from __future__ import annotations

@@ -221,6 +221,24 @@ class CancelRunRequest(_message.Message):
     reason: str
     def __init__(self, run: _Optional[str] = ..., project: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
+class PauseRunRequest(_message.Message):
+    __slots__ = ("run", "project", "reason")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    project: str
+    reason: str
+    def __init__(self, run: _Optional[str] = ..., project: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ResumeRunRequest(_message.Message):
+    __slots__ = ("run", "project")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    project: str
+    def __init__(self, run: _Optional[str] = ..., project: _Optional[str] = ...) -> None: ...
+
 class LogsRequest(_message.Message):
     __slots__ = ("run", "project", "rank", "attempt", "since_at", "tail", "follow", "after")
     RUN_FIELD_NUMBER: _ClassVar[int]
@@ -524,7 +542,7 @@ class Event(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., seq: _Optional[int] = ..., at: _Optional[float] = ..., kind: _Optional[str] = ..., message: _Optional[str] = ..., data: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("run_id", "attempt", "incarnation", "phase", "at", "step", "epoch", "total_steps", "total_epochs", "loss", "learning_rate", "samples", "samples_per_s", "step_s", "metrics", "ledger", "silent_s")
+    __slots__ = ("run_id", "attempt", "incarnation", "phase", "at", "step", "epoch", "total_steps", "total_epochs", "loss", "learning_rate", "samples", "samples_per_s", "step_s", "metrics", "ledger", "silent_s", "ranks")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -549,6 +567,7 @@ class Progress(_message.Message):
     METRICS_FIELD_NUMBER: _ClassVar[int]
     LEDGER_FIELD_NUMBER: _ClassVar[int]
     SILENT_S_FIELD_NUMBER: _ClassVar[int]
+    RANKS_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     attempt: int
     incarnation: int
@@ -566,7 +585,20 @@ class Progress(_message.Message):
     metrics: _containers.ScalarMap[str, float]
     ledger: Ledger
     silent_s: float
-    def __init__(self, run_id: _Optional[str] = ..., attempt: _Optional[int] = ..., incarnation: _Optional[int] = ..., phase: _Optional[str] = ..., at: _Optional[float] = ..., step: _Optional[int] = ..., epoch: _Optional[int] = ..., total_steps: _Optional[int] = ..., total_epochs: _Optional[int] = ..., loss: _Optional[float] = ..., learning_rate: _Optional[float] = ..., samples: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., step_s: _Optional[float] = ..., metrics: _Optional[_Mapping[str, float]] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ..., silent_s: _Optional[float] = ...) -> None: ...
+    ranks: _containers.RepeatedCompositeFieldContainer[RankProgress]
+    def __init__(self, run_id: _Optional[str] = ..., attempt: _Optional[int] = ..., incarnation: _Optional[int] = ..., phase: _Optional[str] = ..., at: _Optional[float] = ..., step: _Optional[int] = ..., epoch: _Optional[int] = ..., total_steps: _Optional[int] = ..., total_epochs: _Optional[int] = ..., loss: _Optional[float] = ..., learning_rate: _Optional[float] = ..., samples: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., step_s: _Optional[float] = ..., metrics: _Optional[_Mapping[str, float]] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ..., silent_s: _Optional[float] = ..., ranks: _Optional[_Iterable[_Union[RankProgress, _Mapping]]] = ...) -> None: ...
+
+class RankProgress(_message.Message):
+    __slots__ = ("rank", "step", "step_s", "silent_s")
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    STEP_S_FIELD_NUMBER: _ClassVar[int]
+    SILENT_S_FIELD_NUMBER: _ClassVar[int]
+    rank: int
+    step: int
+    step_s: float
+    silent_s: float
+    def __init__(self, rank: _Optional[int] = ..., step: _Optional[int] = ..., step_s: _Optional[float] = ..., silent_s: _Optional[float] = ...) -> None: ...
 
 class LogLine(_message.Message):
     __slots__ = ("run_id", "attempt", "incarnation", "rank", "at", "text", "source", "seq")
@@ -851,6 +883,168 @@ class PutFactRequest(_message.Message):
     json: str
     def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., fact: _Optional[str] = ..., json: _Optional[str] = ...) -> None: ...
 
+class ObserveRequest(_message.Message):
+    __slots__ = ("project", "model", "source", "seq", "kind", "version", "data")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    model: str
+    source: str
+    seq: int
+    kind: str
+    version: int
+    data: bytes
+    def __init__(self, project: _Optional[str] = ..., model: _Optional[str] = ..., source: _Optional[str] = ..., seq: _Optional[int] = ..., kind: _Optional[str] = ..., version: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class ObserveReply(_message.Message):
+    __slots__ = ("seq", "refused")
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    refused: str
+    def __init__(self, seq: _Optional[int] = ..., refused: _Optional[str] = ...) -> None: ...
+
+class ListMonitorsRequest(_message.Message):
+    __slots__ = ("project", "page")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    page: str
+    def __init__(self, project: _Optional[str] = ..., page: _Optional[str] = ...) -> None: ...
+
+class ListMonitorsResponse(_message.Message):
+    __slots__ = ("monitors", "next_page")
+    MONITORS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_FIELD_NUMBER: _ClassVar[int]
+    monitors: _containers.RepeatedCompositeFieldContainer[Watched]
+    next_page: str
+    def __init__(self, monitors: _Optional[_Iterable[_Union[Watched, _Mapping]]] = ..., next_page: _Optional[str] = ...) -> None: ...
+
+class GetMonitorRequest(_message.Message):
+    __slots__ = ("project", "model")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    model: str
+    def __init__(self, project: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
+
+class PauseMonitorRequest(_message.Message):
+    __slots__ = ("project", "model", "reason")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    model: str
+    reason: str
+    def __init__(self, project: _Optional[str] = ..., model: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class JudgementsRequest(_message.Message):
+    __slots__ = ("project", "model", "below", "limit")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    BELOW_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    model: str
+    below: int
+    limit: int
+    def __init__(self, project: _Optional[str] = ..., model: _Optional[str] = ..., below: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class JudgementsResponse(_message.Message):
+    __slots__ = ("judgements",)
+    JUDGEMENTS_FIELD_NUMBER: _ClassVar[int]
+    judgements: _containers.RepeatedCompositeFieldContainer[Judgement]
+    def __init__(self, judgements: _Optional[_Iterable[_Union[Judgement, _Mapping]]] = ...) -> None: ...
+
+class Judgement(_message.Message):
+    __slots__ = ("number", "at", "start", "end", "rows", "status", "severity", "words", "evidence")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    SEVERITY_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    at: float
+    start: float
+    end: float
+    rows: int
+    status: str
+    severity: int
+    words: str
+    evidence: _struct_pb2.Struct
+    def __init__(self, number: _Optional[int] = ..., at: _Optional[float] = ..., start: _Optional[float] = ..., end: _Optional[float] = ..., rows: _Optional[int] = ..., status: _Optional[str] = ..., severity: _Optional[int] = ..., words: _Optional[str] = ..., evidence: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
+class Watched(_message.Message):
+    __slots__ = ("project", "model", "settings", "run", "reference", "created_at", "paused", "status", "words", "figures", "newest", "pictures")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    FIGURES_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_FIELD_NUMBER: _ClassVar[int]
+    PICTURES_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    model: str
+    settings: _struct_pb2.Struct
+    run: str
+    reference: int
+    created_at: float
+    paused: str
+    status: str
+    words: str
+    figures: Figures
+    newest: Judgement
+    pictures: _containers.RepeatedCompositeFieldContainer[Picture]
+    def __init__(self, project: _Optional[str] = ..., model: _Optional[str] = ..., settings: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., run: _Optional[str] = ..., reference: _Optional[int] = ..., created_at: _Optional[float] = ..., paused: _Optional[str] = ..., status: _Optional[str] = ..., words: _Optional[str] = ..., figures: _Optional[_Union[Figures, _Mapping]] = ..., newest: _Optional[_Union[Judgement, _Mapping]] = ..., pictures: _Optional[_Iterable[_Union[Picture, _Mapping]]] = ...) -> None: ...
+
+class Figures(_message.Message):
+    __slots__ = ("rows", "labels", "unknown_labels", "late_rows", "other_versions", "wrong_kind", "malformed", "judged", "behind_rows")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_LABELS_FIELD_NUMBER: _ClassVar[int]
+    LATE_ROWS_FIELD_NUMBER: _ClassVar[int]
+    OTHER_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    WRONG_KIND_FIELD_NUMBER: _ClassVar[int]
+    MALFORMED_FIELD_NUMBER: _ClassVar[int]
+    JUDGED_FIELD_NUMBER: _ClassVar[int]
+    BEHIND_ROWS_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    labels: int
+    unknown_labels: int
+    late_rows: int
+    other_versions: int
+    wrong_kind: int
+    malformed: int
+    judged: int
+    behind_rows: int
+    def __init__(self, rows: _Optional[int] = ..., labels: _Optional[int] = ..., unknown_labels: _Optional[int] = ..., late_rows: _Optional[int] = ..., other_versions: _Optional[int] = ..., wrong_kind: _Optional[int] = ..., malformed: _Optional[int] = ..., judged: _Optional[int] = ..., behind_rows: _Optional[int] = ...) -> None: ...
+
+class Picture(_message.Message):
+    __slots__ = ("feature", "bins", "reference", "current")
+    FEATURE_FIELD_NUMBER: _ClassVar[int]
+    BINS_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    CURRENT_FIELD_NUMBER: _ClassVar[int]
+    feature: str
+    bins: _containers.RepeatedScalarFieldContainer[str]
+    reference: _containers.RepeatedScalarFieldContainer[float]
+    current: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, feature: _Optional[str] = ..., bins: _Optional[_Iterable[str]] = ..., reference: _Optional[_Iterable[float]] = ..., current: _Optional[_Iterable[float]] = ...) -> None: ...
+
 class CreateTokenRequest(_message.Message):
     __slots__ = ("name", "project", "role", "expires_s")
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -1078,7 +1272,7 @@ class StopOrder(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., by: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class AttemptOrder(_message.Message):
-    __slots__ = ("run_id", "project", "run_name", "attempt", "shares", "spec", "checkpoint_root", "placed", "budgets", "spent", "previous_failure", "sealed_since_failure", "furthest_step", "admitted", "bundle", "secrets", "remaining_s", "stop", "sealed_before", "deadline_message", "driver_token")
+    __slots__ = ("run_id", "project", "run_name", "attempt", "shares", "spec", "checkpoint_root", "placed", "budgets", "spent", "previous_failure", "sealed_since_failure", "furthest_step", "admitted", "bundle", "secrets", "remaining_s", "stop", "sealed_before", "deadline_message", "driver_token", "told_ranks")
     class SecretsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -1107,6 +1301,7 @@ class AttemptOrder(_message.Message):
     SEALED_BEFORE_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     DRIVER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TOLD_RANKS_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     project: str
     run_name: str
@@ -1128,7 +1323,8 @@ class AttemptOrder(_message.Message):
     sealed_before: bool
     deadline_message: str
     driver_token: str
-    def __init__(self, run_id: _Optional[str] = ..., project: _Optional[str] = ..., run_name: _Optional[str] = ..., attempt: _Optional[int] = ..., shares: _Optional[_Iterable[_Union[NodeShare, _Mapping]]] = ..., spec: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., checkpoint_root: _Optional[str] = ..., placed: _Optional[bool] = ..., budgets: _Optional[_Union[Budgets, _Mapping]] = ..., spent: _Optional[_Union[Spent, _Mapping]] = ..., previous_failure: _Optional[_Union[Failure, _Mapping]] = ..., sealed_since_failure: _Optional[bool] = ..., furthest_step: _Optional[int] = ..., admitted: _Optional[_Iterable[_Union[AdmittedSeals, _Mapping]]] = ..., bundle: _Optional[str] = ..., secrets: _Optional[_Mapping[str, str]] = ..., remaining_s: _Optional[float] = ..., stop: _Optional[_Union[StopOrder, _Mapping]] = ..., sealed_before: _Optional[bool] = ..., deadline_message: _Optional[str] = ..., driver_token: _Optional[str] = ...) -> None: ...
+    told_ranks: int
+    def __init__(self, run_id: _Optional[str] = ..., project: _Optional[str] = ..., run_name: _Optional[str] = ..., attempt: _Optional[int] = ..., shares: _Optional[_Iterable[_Union[NodeShare, _Mapping]]] = ..., spec: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., checkpoint_root: _Optional[str] = ..., placed: _Optional[bool] = ..., budgets: _Optional[_Union[Budgets, _Mapping]] = ..., spent: _Optional[_Union[Spent, _Mapping]] = ..., previous_failure: _Optional[_Union[Failure, _Mapping]] = ..., sealed_since_failure: _Optional[bool] = ..., furthest_step: _Optional[int] = ..., admitted: _Optional[_Iterable[_Union[AdmittedSeals, _Mapping]]] = ..., bundle: _Optional[str] = ..., secrets: _Optional[_Mapping[str, str]] = ..., remaining_s: _Optional[float] = ..., stop: _Optional[_Union[StopOrder, _Mapping]] = ..., sealed_before: _Optional[bool] = ..., deadline_message: _Optional[str] = ..., driver_token: _Optional[str] = ..., told_ranks: _Optional[int] = ...) -> None: ...
 
 class Observation(_message.Message):
     __slots__ = ("run_id", "attempt", "seq", "at", "waiting", "unplaceable", "placed", "incarnation_started", "ranks_restored", "first_step", "incarnation_failed", "checkpoint_sealed", "epoch_ended", "attempt_ended")

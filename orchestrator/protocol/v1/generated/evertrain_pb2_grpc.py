@@ -91,6 +91,16 @@ class RunsStub:
                 request_serializer=evertrain__pb2.BundleChunk.SerializeToString,
                 response_deserializer=evertrain__pb2.Bundle.FromString,
                 _registered_method=True)
+        self.Pause = channel.unary_unary(
+                '/evertrain.v1.Runs/Pause',
+                request_serializer=evertrain__pb2.PauseRunRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.Run.FromString,
+                _registered_method=True)
+        self.Resume = channel.unary_unary(
+                '/evertrain.v1.Runs/Resume',
+                request_serializer=evertrain__pb2.ResumeRunRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.Run.FromString,
+                _registered_method=True)
 
 
 class RunsServicer:
@@ -167,6 +177,19 @@ class RunsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Pause(self, request, context):
+        """A paused run seals a checkpoint and gives its workers back; nothing of it is placed until it is resumed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -224,6 +247,16 @@ def add_RunsServicer_to_server(servicer, server):
                     servicer.UploadBundle,
                     request_deserializer=evertrain__pb2.BundleChunk.FromString,
                     response_serializer=evertrain__pb2.Bundle.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=evertrain__pb2.PauseRunRequest.FromString,
+                    response_serializer=evertrain__pb2.Run.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=evertrain__pb2.ResumeRunRequest.FromString,
+                    response_serializer=evertrain__pb2.Run.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -525,6 +558,60 @@ class Runs:
             '/evertrain.v1.Runs/UploadBundle',
             evertrain__pb2.BundleChunk.SerializeToString,
             evertrain__pb2.Bundle.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Runs/Pause',
+            evertrain__pb2.PauseRunRequest.SerializeToString,
+            evertrain__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Runs/Resume',
+            evertrain__pb2.ResumeRunRequest.SerializeToString,
+            evertrain__pb2.Run.FromString,
             options,
             channel_credentials,
             insecure,
@@ -984,6 +1071,301 @@ class Models:
             '/evertrain.v1.Models/PutFact',
             evertrain__pb2.PutFactRequest.SerializeToString,
             evertrain__pb2.ModelFacts.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class MonitorsStub:
+    """---- monitors ------------------------------------------------------------------------------------------------------
+
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Observe = channel.stream_stream(
+                '/evertrain.v1.Monitors/Observe',
+                request_serializer=evertrain__pb2.ObserveRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.ObserveReply.FromString,
+                _registered_method=True)
+        self.List = channel.unary_unary(
+                '/evertrain.v1.Monitors/List',
+                request_serializer=evertrain__pb2.ListMonitorsRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.ListMonitorsResponse.FromString,
+                _registered_method=True)
+        self.Get = channel.unary_unary(
+                '/evertrain.v1.Monitors/Get',
+                request_serializer=evertrain__pb2.GetMonitorRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.Watched.FromString,
+                _registered_method=True)
+        self.Judgements = channel.unary_unary(
+                '/evertrain.v1.Monitors/Judgements',
+                request_serializer=evertrain__pb2.JudgementsRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.JudgementsResponse.FromString,
+                _registered_method=True)
+        self.Pause = channel.unary_unary(
+                '/evertrain.v1.Monitors/Pause',
+                request_serializer=evertrain__pb2.PauseMonitorRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.Watched.FromString,
+                _registered_method=True)
+        self.Resume = channel.unary_unary(
+                '/evertrain.v1.Monitors/Resume',
+                request_serializer=evertrain__pb2.GetMonitorRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.Watched.FromString,
+                _registered_method=True)
+
+
+class MonitorsServicer:
+    """---- monitors ------------------------------------------------------------------------------------------------------
+
+    """
+
+    def Observe(self, request_iterator, context):
+        """Live traffic up. Each batch is answered once it is durable, or with words that say why it never will be; the stream
+        goes on either way. Sent again, a batch that was kept is answered and kept once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def List(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Get(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Judgements(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pause(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_MonitorsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Observe': grpc.stream_stream_rpc_method_handler(
+                    servicer.Observe,
+                    request_deserializer=evertrain__pb2.ObserveRequest.FromString,
+                    response_serializer=evertrain__pb2.ObserveReply.SerializeToString,
+            ),
+            'List': grpc.unary_unary_rpc_method_handler(
+                    servicer.List,
+                    request_deserializer=evertrain__pb2.ListMonitorsRequest.FromString,
+                    response_serializer=evertrain__pb2.ListMonitorsResponse.SerializeToString,
+            ),
+            'Get': grpc.unary_unary_rpc_method_handler(
+                    servicer.Get,
+                    request_deserializer=evertrain__pb2.GetMonitorRequest.FromString,
+                    response_serializer=evertrain__pb2.Watched.SerializeToString,
+            ),
+            'Judgements': grpc.unary_unary_rpc_method_handler(
+                    servicer.Judgements,
+                    request_deserializer=evertrain__pb2.JudgementsRequest.FromString,
+                    response_serializer=evertrain__pb2.JudgementsResponse.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=evertrain__pb2.PauseMonitorRequest.FromString,
+                    response_serializer=evertrain__pb2.Watched.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=evertrain__pb2.GetMonitorRequest.FromString,
+                    response_serializer=evertrain__pb2.Watched.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'evertrain.v1.Monitors', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('evertrain.v1.Monitors', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Monitors:
+    """---- monitors ------------------------------------------------------------------------------------------------------
+
+    """
+
+    @staticmethod
+    def Observe(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/evertrain.v1.Monitors/Observe',
+            evertrain__pb2.ObserveRequest.SerializeToString,
+            evertrain__pb2.ObserveReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def List(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Monitors/List',
+            evertrain__pb2.ListMonitorsRequest.SerializeToString,
+            evertrain__pb2.ListMonitorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Get(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Monitors/Get',
+            evertrain__pb2.GetMonitorRequest.SerializeToString,
+            evertrain__pb2.Watched.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Judgements(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Monitors/Judgements',
+            evertrain__pb2.JudgementsRequest.SerializeToString,
+            evertrain__pb2.JudgementsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Monitors/Pause',
+            evertrain__pb2.PauseMonitorRequest.SerializeToString,
+            evertrain__pb2.Watched.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Monitors/Resume',
+            evertrain__pb2.GetMonitorRequest.SerializeToString,
+            evertrain__pb2.Watched.FromString,
             options,
             channel_credentials,
             insecure,
