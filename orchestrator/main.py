@@ -22,11 +22,12 @@ from orchestrator.adapters.observations import DiskObservationStore
 from orchestrator.adapters.snapshots import ParquetSnapshots
 from orchestrator.adapters.system_clock import SystemClock
 from orchestrator.adapters.webhooks import HttpWebhooks
-from orchestrator.api.auth import Authenticator, ensure_first_tokens
+from orchestrator.api.auth import Authenticator, adopt_tokens, ensure_first_tokens
 from orchestrator.api.driver_tokens import DriverTokens
 from orchestrator.api.http import HttpServer
 from orchestrator.api.parts import Parts
 from orchestrator.api.server import GrpcServer
+from orchestrator.control.alerts import Alerts
 from orchestrator.control.announcing import Announcer
 from orchestrator.control.board import Board
 from orchestrator.control.challengers import Challengers
@@ -91,6 +92,7 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
         heard=metrics.observe,
         progressed=metrics.progress,
         driver_token=driver_tokens.of,
+        told_ranks=settings.metrics_ranks,
     )
     bundles = DiskBundleStore(settings.data_dir / "bundles", settings.bundle_bytes)
     commands = Commands(
@@ -149,7 +151,8 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
     )
     housekeeping = _housekeeping(parts, logs, bundles, observations)
     announcer = Announcer(store, _webhooks(settings, clock), wakeups, clock)
-    return Server(store, parts, loop, housekeeping, announcer, GrpcServer(parts), HttpServer(parts, metrics))
+    http = HttpServer(parts, metrics, Alerts(store, commands, clock, retraining.fired))
+    return Server(store, parts, loop, housekeeping, announcer, GrpcServer(parts), http)
 
 
 def _housekeeping(
@@ -209,14 +212,23 @@ async def serve(server: Server, stop: asyncio.Event) -> None:
             ended.result()
 
 
+def _let_in(settings: Settings, store: Store, clock: Clock) -> None:
+    """The tokens without which nobody could make another. Raises Refused for those of `tokens_dir` that cannot be used."""
+    if settings.tokens_dir is not None:
+        roles = adopt_tokens(store, clock, settings.tokens_dir)
+        log.info("tokens for %s were taken from %s", ", ".join(roles), settings.tokens_dir)
+    else:
+        admin, agent = ensure_first_tokens(store, clock, settings.data_dir)
+        log.info("the first tokens are in %s and %s", admin, agent)
+
+
 async def _main(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     clock, store = SystemClock(), open_store(settings.database_url, settings.secrets_key)
     try:
-        admin, agent = ensure_first_tokens(store, clock, settings.data_dir)
-        log.info("the first tokens are in %s and %s", admin, agent)
+        _let_in(settings, store, clock)
         await serve(build(settings, store, clock), stop)
     finally:
         store.close()

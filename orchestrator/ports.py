@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Container, Iterable, Mapping, Sequen
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from orchestrator.core.alerts import Firing
 from orchestrator.core.decisions import DecisionRecord, Order
 from orchestrator.core.monitors import Judgement, Monitor
 from orchestrator.core.records import (
@@ -249,6 +250,18 @@ class Store(Protocol):
 
     def open_decisions(self) -> list[DecisionRecord]:
         """Of every project: those with something still to be done, awaited or announced, by project, model and number."""
+        ...
+
+    def firings(self, keys: Iterable[tuple[str, str, float]]) -> dict[tuple[str, str, float], Firing]:
+        """Those that are kept of the keys (project, fingerprint, start)."""
+        ...
+
+    def keep_firings(self, firings: Sequence[Firing]) -> None:
+        """Insert each, or replace the one of its key; all or none."""
+        ...
+
+    def forget_firings(self, before_at: float) -> int:
+        """Delete those last told before that time. How many."""
         ...
 
     def close(self) -> None: ...

@@ -195,6 +195,16 @@ class Client:
         request = pb.CancelRunRequest(run=run, project=project, reason=reason)
         return from_proto(self._calls.unary(self._runs.Cancel, request), RunView)
 
+    def pause(self, run: str, *, reason: str = "", project: str = "") -> RunView:
+        """It seals a checkpoint, gives its workers back, and waits until it is resumed. Idempotent."""
+        request = pb.PauseRunRequest(run=run, project=project, reason=reason)
+        return from_proto(self._calls.unary(self._runs.Pause, request), RunView)
+
+    def resume(self, run: str, *, project: str = "") -> RunView:
+        """Idempotent; a run that is not paused is answered as it is."""
+        request = pb.ResumeRunRequest(run=run, project=project)
+        return from_proto(self._calls.unary(self._runs.Resume, request), RunView)
+
     def logs(
         self,
         run: str,

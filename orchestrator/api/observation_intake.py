@@ -152,6 +152,12 @@ class ObservationIntake:
 
 def _rows(request: pb.ObserveRequest, now: float) -> int:
     """What reads them brings numpy and pyarrow along: nothing is imported before the first batch has come."""
+    try:
+        from orchestrator.drift.batches import check_batch
+    except ModuleNotFoundError as error:
+        raise _Refusal(
+            f"this server watches no models, it lacks {error.name}: install evertrain[monitors] there"
+        ) from error
     if request.kind == "sketch":
         from orchestrator.drift.sketches import SketchError, TableSummary
 
@@ -159,6 +165,4 @@ def _rows(request: pb.ObserveRequest, now: float) -> int:
         if rows <= 0:
             raise SketchError("the summary is of no rows")
         return rows
-    from orchestrator.drift.batches import check_batch
-
     return check_batch(request.data, "labels" if request.kind == "labels" else "rows", now)

@@ -90,6 +90,20 @@ class RunsService(rpc.RunsServicer):
         )
         return await parts.blocking(parts.detail, changed)
 
+    async def Pause(self, request: pb.PauseRunRequest, context: Any) -> pb.Run:
+        parts, who = self._parts, caller()
+        run = await parts.find_run(request.run, request.project)
+        changed = await parts.blocking(
+            parts.commands.pause, run.project, run.id, by=who.name, message=request.reason[:1000]
+        )
+        return await parts.blocking(parts.detail, changed)
+
+    async def Resume(self, request: pb.ResumeRunRequest, context: Any) -> pb.Run:
+        parts, who = self._parts, caller()
+        run = await parts.find_run(request.run, request.project)
+        changed = await parts.blocking(parts.commands.resume, run.project, run.id, by=who.name)
+        return await parts.blocking(parts.detail, changed)
+
     async def Logs(self, request: pb.LogsRequest, context: Any) -> AsyncIterator[pb.LogChunk]:
         run = await self._parts.find_run(request.run, request.project)
         query = LogQuery(

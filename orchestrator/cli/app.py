@@ -54,6 +54,8 @@ _VERBS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("logs", runs.logs),
     ("watch", runs.watch),
     ("cancel", runs.cancel),
+    ("pause", runs.pause),
+    ("resume", runs.resume),
     ("schema", schema),
 )
 for verb, function in _VERBS:

@@ -1,4 +1,4 @@
-"""submit, plan, list, describe, logs, watch, cancel."""
+"""submit, plan, list, describe, logs, watch, cancel, pause, resume."""
 
 from __future__ import annotations
 
@@ -201,3 +201,25 @@ def cancel(
     with connected() as client:
         cancelled = client.cancel(run, reason=reason, project=project())
     show(cancelled, lambda: render.run_line(cancelled))
+
+
+def pause(
+    run: RunName,
+    reason: Annotated[str, typer.Option(help="Kept with the run.")] = "",
+    output: Output = None,
+) -> None:
+    """Let a run seal a checkpoint and give its workers back; it waits until it is resumed."""
+    from orchestrator.cli import render
+
+    with connected() as client:
+        paused = client.pause(run, reason=reason, project=project())
+    show(paused, lambda: render.run_line(paused))
+
+
+def resume(run: RunName, output: Output = None) -> None:
+    """Let a paused run be placed again, from its newest checkpoint."""
+    from orchestrator.cli import render
+
+    with connected() as client:
+        resumed = client.resume(run, project=project())
+    show(resumed, lambda: render.run_line(resumed))

@@ -10,13 +10,13 @@ import bisect
 import heapq
 import itertools
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from orchestrator import spec
 from orchestrator.core.runs import NodeShare, Queued, Reason, ReasonCode, Run
-from orchestrator.core.scheduling.admission import Entry
+from orchestrator.core.scheduling.admission import BLOCK_AFTER_S, Entry
 from orchestrator.core.scheduling.fit import GangShape
 from orchestrator.ports import Clock
 
@@ -37,6 +37,15 @@ class Holding:
     shape: GangShape
     shares: tuple[NodeShare, ...]
     sweep: str = ""  # of a trial: its sweep's id
+
+
+@dataclass(frozen=True)
+class QueueView:
+    """The queue at a glance. `overdue`: those that have waited so long that nothing may pass them any more."""
+
+    reasons: Mapping[ReasonCode, int]
+    overdue: int
+    longest_s: float
 
 
 class Board:
@@ -77,7 +86,7 @@ class Board:
             if run.version < self._versions.get(run.id, self._ended.get(run.id, 0)):
                 return
             self._forget(run.id)
-            if not isinstance(run.state, Queued):
+            if not isinstance(run.state, Queued) or run.paused:
                 self._queued_ns.pop(run.id, None)
                 self._ready_ns.pop(run.id, None)
             self._note_attempts(run)
@@ -90,7 +99,8 @@ class Board:
             if sweep := _sweep(run):
                 self._trials[run.id] = sweep, run.project
             if isinstance(run.state, Queued):
-                self._queue(run, run.state, shape)
+                if not run.paused:
+                    self._queue(run, run.state, shape)
             elif run.attempt is not None:
                 attempt = run.attempt
                 self._holdings[run.id] = Holding(
@@ -152,6 +162,16 @@ class Board:
     def queued(self) -> int:
         with self._lock:
             return len(self._entries)
+
+    def queue_view(self) -> QueueView:
+        with self._lock:
+            now_ns = self._clock.monotonic_ns()
+            codes = (self._reasons[run_id].code if run_id in self._reasons else None for run_id in self._entries)
+            reasons = Counter(code or ReasonCode.WAITING_BEHIND for code in codes)
+            ready = [run_id for run_id in self._entries if self._ready_ns[run_id] <= now_ns]
+            waited_s = [(now_ns - self._queued_ns[run_id]) / 1e9 for run_id in ready]
+        overdue = sum(each >= BLOCK_AFTER_S for each in waited_s)
+        return QueueView(reasons, overdue, max(waited_s, default=0.0))
 
     def _queue(self, run: Run, state: Queued, shape: GangShape) -> None:
         entry = Entry(

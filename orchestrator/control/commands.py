@@ -113,6 +113,26 @@ class Commands:
             found.project, found.id, lambda current: lifecycle.cancel(current, by=by, message=message, now=now)
         )
 
+    def pause(self, project: str, run: str, *, by: str, message: str = "") -> Run:
+        """Give its workers back, and place nothing of it until it is resumed. Idempotent; a run that has ended is answered
+        as it is. Raises NotFound, and Refused for a sweep.
+        """
+        now = self._clock.now()
+        found = self._store.run(project, run)
+        if found.kind == "sweep":
+            raise Refused(
+                f"{found.name} is a sweep, which holds no workers: pause its trials, or `evertrain sweep stop`"
+            )
+        return self._records.change(
+            found.project, found.id, lambda current: lifecycle.pause(current, by=by, message=message, now=now)
+        )
+
+    def resume(self, project: str, run: str, *, by: str) -> Run:
+        """Idempotent; a run that is not paused is answered as it is. Raises NotFound."""
+        now = self._clock.now()
+        found = self._store.run(project, run)
+        return self._records.change(found.project, found.id, lambda current: lifecycle.resume(current, by=by, now=now))
+
     def drain(self, cluster: str, *, evict: bool, undo: bool, by: str) -> Cluster:
         """Place nothing more on it; `evict`: also preempt what runs there. Raises NotFound."""
         changed = self._known.change(cluster, lambda old: replace(old, draining=not undo))

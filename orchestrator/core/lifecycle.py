@@ -99,6 +99,8 @@ def place(run: Run, cluster: str, shares: tuple[NodeShare, ...], now: float) -> 
     """Give a queued run its next attempt on `cluster`."""
     if not isinstance(run.state, Queued):
         return Ignored(f"it is {run.state.kind}, not QUEUED")
+    if run.paused:
+        return Ignored(f"it is paused: {run.paused}")
     number = len(run.attempts) + 1
     hosts = ", ".join(f"{share.ranks} on {share.host}" for share in shares)
     reason = Reason(ReasonCode.PLACED, f"attempt {number} placed on cluster {cluster}: {hosts}")
@@ -153,6 +155,38 @@ def preempt(run: Run, *, by: str, message: str, now: float) -> Transition | Igno
     if run.stop is not None:
         return Ignored(f"it is already being stopped: {run.stop.message}")
     return _order_stop(run, StopOrder("preempt", by, message), now)
+
+
+def pause(run: Run, *, by: str, message: str, now: float) -> Transition | Ignored:
+    """Hold a run: a placed one seals a checkpoint and gives its workers back, and nothing of it is placed until it is
+    resumed. Idempotent.
+    """
+    if run.terminal:
+        return Ignored(f"it has already ended: {run.state.kind}")
+    if run.kind == "sweep":
+        return Ignored("it is a sweep, which holds no workers: pause its trials, or stop it")
+    if run.paused:
+        return Ignored(f"it is already paused: {run.paused}")
+    if run.stop is not None and run.stop.kind != "preempt":
+        return Ignored(f"it is already being stopped: {run.stop.message}")
+    words = f"paused by {by}" + (f": {message}" if message else "")
+    paused = replace(run, paused=words)
+    if isinstance(run.state, Queued):
+        reason = Reason(ReasonCode.PAUSED, words)
+        return _enter(_account_waiting(paused, now), replace(run.state, reason=reason), now, "paused")
+    if run.stop is not None:
+        return Transition(paused, (EventDraft(now, "paused", words),))
+    return _order_stop(paused, StopOrder("preempt", by, words), now)
+
+
+def resume(run: Run, *, by: str, now: float) -> Transition | Ignored:
+    """Let a paused run be placed again. Idempotent."""
+    if not run.paused:
+        return Ignored("it is not paused")
+    resumed, reason = replace(run, paused=""), Reason(ReasonCode.RESUMED, f"resumed by {by}")
+    if isinstance(run.state, Queued):
+        return _enter(_account_waiting(resumed, now), replace(run.state, reason=reason), now, "resumed")
+    return Transition(resumed, (EventDraft(now, "resumed", reason.message),))
 
 
 def finish(run: Run, *, by: str, message: str, now: float) -> Transition | Ignored:
@@ -423,6 +457,8 @@ def _reschedule(run: Run, lost: Failure, what: seen.AttemptEnded, budgets: Budge
 
 
 def _preempted(run: Run, what: seen.AttemptEnded, budgets: Budgets, now: float) -> Transition:
+    if run.paused:  # somebody asked for it: that uses no budget
+        return _requeue(run, what.reason, now)
     used = run.spent.preemption
     by = run.stop.message if run.stop else what.reason.message
     if used >= budgets.preemption:
@@ -457,6 +493,7 @@ def _enter(run: Run, state: RunState, now: float, kind: str) -> Transition:
 
 def _requeue(run: Run, reason: Reason, now: float, not_before_at: float = 0.0) -> Transition:
     run = _account_waiting(run, now)
+    reason = Reason(ReasonCode.PAUSED, run.paused) if run.paused else reason
     return _enter(replace(run, stop=None), Queued(reason, not_before_at), now, "queued")
 
 

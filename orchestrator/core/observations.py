@@ -147,6 +147,16 @@ class Observation:
 
 
 @dataclass(frozen=True)
+class RankProgress:
+    """Where one rank stands."""
+
+    rank: int
+    step: int = 0
+    step_s: float = 0.0
+    silent_s: float = 0.0  # since its last sign of progress
+
+
+@dataclass(frozen=True)
 class Progress:
     """Where an attempt stands right now: the latest replaces the one before, none enters the event log."""
 
@@ -167,3 +177,4 @@ class Progress:
     metrics: Mapping[str, float] = field(default_factory=dict)  # of the last epoch that ended
     ledger: Ledger = field(default_factory=Ledger)
     silent_s: float = 0.0  # since the last sign of progress of the slowest rank
+    ranks: tuple[RankProgress, ...] = ()  # those that the order asks for; empty by default

@@ -46,6 +46,7 @@ class AttemptOrder:
     )
     stop: StopOrder | None = None
     driver_token: str = ""  # of a sweep: what its driver speaks to the server with
+    told_ranks: int = 0  # its lowest so many ranks are told of one by one in each word of progress
     deadline_message: str = "max_duration has passed"  # why the attempt ends after `remaining_s`
 
     def __repr__(self) -> str:  # secrets never reach a log through this object

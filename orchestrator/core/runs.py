@@ -41,6 +41,8 @@ class ReasonCode(enum.StrEnum):
     DEADLINE = "deadline"
     CANCELLED_BY_USER = "cancelled_by_user"
     STOPPING = "stopping"
+    PAUSED = "paused"
+    RESUMED = "resumed"
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,7 @@ class Run:
     sealed_since_failure: bool = True  # a checkpoint was sealed after `previous_failure`
     furthest_step: int = 0
     stop: StopOrder | None = None
+    paused: str = ""  # why nothing of it is placed until somebody resumes it; empty: it is not paused
     queued_ns: int = 0  # total time in QUEUED, or preparing data, of the spells that are over
     state_since_at: float = 0.0
     ended_at: float | None = None

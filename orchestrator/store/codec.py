@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from orchestrator.core.alerts import Firing
 from orchestrator.core.decisions import DecisionRecord
 from orchestrator.core.monitors import Judgement, Monitor
 from orchestrator.core.records import AliasMove, Checkpoint, Cluster, EventDraft, ModelVersion
@@ -25,6 +26,7 @@ _MODEL = TypeAdapter(ModelVersion)
 _ALIAS_MOVE = TypeAdapter(AliasMove)
 _CLUSTER = TypeAdapter(Cluster)
 _DECISION = TypeAdapter(DecisionRecord)
+_FIRING = TypeAdapter(Firing)
 _MONITOR = TypeAdapter(Monitor)
 _JUDGEMENT = TypeAdapter(Judgement)
 _spelled_out = json.JSONEncoder(separators=(",", ":")).encode
@@ -127,6 +129,14 @@ def decision_record(decision: DecisionRecord) -> str:
 
 def decision(record: str) -> DecisionRecord:
     return _DECISION.validate_python(_read(record))
+
+
+def firing_record(firing: Firing) -> str:
+    return _text(_FIRING, firing)
+
+
+def firing(record: str) -> Firing:
+    return _FIRING.validate_python(_read(record))
 
 
 def monitor_columns(monitor: Monitor) -> dict[str, object]:

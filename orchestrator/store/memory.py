@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.core import lifecycle
+from orchestrator.core.alerts import Firing
 from orchestrator.core.aliases import CHAMPION
 from orchestrator.core.decisions import DecisionRecord
 from orchestrator.core.monitors import KEPT_JUDGEMENTS, Judgement, Monitor, brought, first_champion
@@ -49,6 +50,7 @@ class MemoryStore:
         self._secrets: dict[tuple[str, str], str] = {}
         self._clusters: dict[str, Cluster] = {}
         self._decisions: dict[tuple[str, str], list[DecisionRecord]] = {}  # by project and model, in order of number
+        self._firings: dict[tuple[str, str, float], Firing] = {}
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -384,6 +386,23 @@ class MemoryStore:
     def open_decisions(self) -> list[DecisionRecord]:
         with self._lock:
             return [each for key in sorted(self._decisions) for each in self._decisions[key] if each.pending]
+
+    # ---- alerts -----------------------------------------------------------------------------------------------------
+
+    def firings(self, keys: Iterable[tuple[str, str, float]]) -> dict[tuple[str, str, float], Firing]:
+        with self._lock:
+            return {key: self._firings[key] for key in keys if key in self._firings}
+
+    def keep_firings(self, firings: Sequence[Firing]) -> None:
+        with self._lock:
+            self._firings.update({each.alert.key: each for each in firings})
+
+    def forget_firings(self, before_at: float) -> int:
+        with self._lock:
+            old = [key for key, each in self._firings.items() if each.told_at < before_at]
+            for key in old:
+                del self._firings[key]
+        return len(old)
 
 
 def _shown(run: Run, where: RunFilter) -> bool:

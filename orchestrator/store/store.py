@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, sele
 from sqlalchemy.dialects import postgresql, sqlite
 
 from orchestrator.core import lifecycle, records
+from orchestrator.core.alerts import Firing
 from orchestrator.core.aliases import CHAMPION
 from orchestrator.core.decisions import DecisionRecord
 from orchestrator.core.monitors import KEPT_JUDGEMENTS, Judgement, Monitor, brought, first_champion
@@ -26,6 +27,7 @@ from orchestrator.store.foreign_errors import translated
 from orchestrator.store.names import no_decision, refuse_ambiguous
 from orchestrator.store.sealing import SecretBox
 from orchestrator.store.tables import (
+    alerts,
     alias_moves,
     checkpoints,
     clusters,
@@ -360,6 +362,28 @@ class SqlStore:
         query = select(decisions.c.record).where(decisions.c.pending).order_by(*order)
         return [codec.decision(record) for record in self._read(lambda c: c.scalars(query).all())]
 
+    # ---- alerts -----------------------------------------------------------------------------------------------------
+
+    def firings(self, keys: Iterable[tuple[str, str, float]]) -> dict[tuple[str, str, float], Firing]:
+        wanted = list(keys)
+        key = tuple_(alerts.c.project, alerts.c.fingerprint, alerts.c.starts_at)
+        queries = [
+            select(alerts.c.record).where(key.in_(wanted[start : start + _CHUNK]))
+            for start in range(0, len(wanted), _CHUNK)
+        ]
+        found = self._read(lambda connection: [row for each in queries for row in connection.scalars(each)])
+        return {each.alert.key: each for each in map(codec.firing, found)}
+
+    def keep_firings(self, firings: Sequence[Firing]) -> None:
+        with translated(self._engines.where):
+            rows = [_firing_row(each) for each in firings]
+        replaced = ("told_at", "record")
+        self._writer.write(lambda connection: [_upsert(connection, alerts, row, replaced) for row in rows] and None)
+
+    def forget_firings(self, before_at: float) -> int:
+        gone = delete(alerts).where(alerts.c.told_at < before_at)
+        return self._writer.write(lambda connection: connection.execute(gone).rowcount)
+
 
 # ---- submitting ----------------------------------------------------------------------------------------------------
 
@@ -644,6 +668,12 @@ def _unfinished(connection: Connection, known: dict[str, Run]) -> dict[str, Run]
         fresh |= {run.id: run for run in (codec.run(*row) for row in connection.execute(wanted))}
     found = {id: fresh.get(id) or known[id] for id, _ in listed}
     return {id: run for id, run in found.items() if not run.terminal}  # one may have ended between the two queries
+
+
+def _firing_row(firing: Firing) -> dict[str, object]:
+    project, fingerprint, starts_at = firing.alert.key
+    own = {"project": project, "fingerprint": fingerprint, "starts_at": starts_at, "told_at": firing.told_at}
+    return {**own, "record": codec.firing_record(firing)}
 
 
 def _token(row: Row[Any]) -> Token:

@@ -210,6 +210,17 @@ decisions = Table(
     Index(None, "pending", "project", "model", "number"),
 )
 
+# Alerts that were acted on, so that none is acted on twice. `told_at`: when it was last told, by which old ones go.
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("project", Word, primary_key=True),
+    Column("fingerprint", Word, primary_key=True),
+    Column("starts_at", Double, primary_key=True, autoincrement=False),
+    Column("told_at", Double, nullable=False, index=True),
+    Column("record", Text, nullable=False),
+)
+
 # `record` is the Monitor as JSON without `state`, which is large and stands last. `last_judgement`: the highest number given.
 monitors = Table(
     "monitors",

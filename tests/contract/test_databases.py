@@ -21,6 +21,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, event, insert, text
 
 from orchestrator import store as stores
+from orchestrator.core.alerts import Alert, Firing, Outcome
 from orchestrator.core.records import Cluster, Role, RunFilter, Token
 from orchestrator.core.runs import STATE_NAMES
 from orchestrator.errors import Conflict, EvertrainError, Refused, StorageFailed, Unavailable
@@ -328,6 +329,7 @@ def test_a_file_that_is_no_database_is_unavailable_and_stays_as_it_is(tmp_path: 
 def every_call(store: Store) -> dict[str, Callable[[], Any]]:
     run = builders.queued_run()
     token = Token("t", "t", "p", Role.USER, "0" * 64, 1.0)
+    alert = Alert("p", "a", "f", 1.0, True, {})
     return {
         "submit": lambda: store.submit([submission(1)]),
         "submit_keyed": lambda: store.submit([submission(1, idempotency_key="k")]),
@@ -356,6 +358,9 @@ def every_call(store: Store) -> dict[str, Callable[[], Any]]:
         "delete_secret": lambda: store.delete_secret("p", "s"),
         "put_cluster": lambda: store.put_cluster(Cluster("c", "p", 1)),
         "clusters": store.clusters,
+        "firings": lambda: store.firings([("p", "f", 1.0)]),
+        "keep_firings": lambda: store.keep_firings([Firing(alert, 1.0, 1.0, Outcome.NOTED, "noted")]),
+        "forget_firings": lambda: store.forget_firings(1.0),
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.core.alerts import Alert, Firing, Outcome
 from orchestrator.core.ledger import Ledger, TimeClass
 from orchestrator.core.records import AliasMove, Checkpoint, Cluster, EventDraft, ModelVersion, Role, RunFilter, Token
 from orchestrator.core.runs import (
@@ -832,3 +833,39 @@ def test_a_submission_that_was_refused_is_a_run_that_has_failed(store: Store) ->
     assert answer.run.state.reason.message == "no such batch"
     assert [event.kind for event in store.events(answer.run.id)] == ["submitted", "ended"]
     assert store.unfinished() == []
+
+
+# ---- alerts ---------------------------------------------------------------------------------------------------------
+
+
+def firing(fingerprint: str = "a0", told_at: float = 2000.0, **changes: Any) -> Firing:
+    values: dict[str, Any] = {"project": "default", "name": "LossRises", "starts_at": 1999.25, "firing": True}
+    alert = Alert(fingerprint=fingerprint, labels={"run": "run-1", "odd": 'a"\0\n'}, **{**values, **changes})
+    return Firing(alert, 1999.5, told_at, Outcome.PAUSED, "run digits is paused")
+
+
+def test_firings_are_found_by_their_keys(backend: Backend) -> None:
+    store = backend.open()
+    kept = [firing("a0"), firing("a1"), firing("a0", project="other"), firing("a0", starts_at=1999.375)]
+    store.keep_firings(kept)
+    if backend.url:
+        store.close()
+        store = backend.open()
+    assert store.firings([each.alert.key for each in kept]) == {each.alert.key: each for each in kept}
+    assert store.firings([("default", "a1", 1.0), ("default", "a2", 1999.25)]) == {}
+    assert store.firings([]) == {}
+    store.close()
+
+
+def test_many_firings_are_kept_and_found_at_once(store: Store) -> None:
+    kept = {each.alert.key: each for each in (firing(f"{number:x}") for number in range(1200))}
+    store.keep_firings(list(kept.values()))
+    assert store.firings(kept) == kept
+
+
+def test_a_firing_told_again_replaces_the_one_of_before_and_is_forgotten_later(store: Store) -> None:
+    store.keep_firings([firing("a0"), firing("a1")])
+    store.keep_firings([firing("a0", told_at=3000.0)])
+    assert store.forget_firings(2500.0) == 1
+    keys = [firing("a0").alert.key, firing("a1").alert.key]
+    assert store.firings(keys) == {keys[0]: firing("a0", told_at=3000.0)}

@@ -8,6 +8,7 @@ from orchestrator.adapters.bundles import DiskBundleStore
 from orchestrator.adapters.observations import DiskObservationStore
 from orchestrator.control.housekeeping import DAY_S, Housekeeping
 from orchestrator.core import lifecycle
+from orchestrator.core.alerts import Alert, Firing, Outcome
 from orchestrator.core.records import LogLine
 from orchestrator.main import build, serve
 from orchestrator.ports import Change, Observed
@@ -89,6 +90,15 @@ def test_only_old_bundles_that_no_unfinished_run_needs_go(tmp_path: Path) -> Non
 
     kept = [path.name for path in (tmp_path / "bundles").glob("??/*") if path.is_file()]
     assert sorted(kept) == sorted([needed, young])
+
+
+def test_alerts_go_a_month_after_they_were_last_told(tmp_path: Path) -> None:
+    store = MemoryStore()
+    keeper, _, _ = housekeeping(store, tmp_path)
+    told = {days: Alert("default", "LossRises", f"{days}", 1.0, True, {}) for days in (29, 31)}
+    store.keep_firings([Firing(each, 1.0, NOW - days * DAY_S, Outcome.NOTED, "noted") for days, each in told.items()])
+    keeper.one_pass()
+    assert set(store.firings(each.key for each in told.values())) == {told[29].key}
 
 
 def test_a_bundle_that_is_used_again_is_young_again(tmp_path: Path) -> None:

@@ -91,6 +91,16 @@ class RunsStub:
                 request_serializer=evertrain__pb2.BundleChunk.SerializeToString,
                 response_deserializer=evertrain__pb2.Bundle.FromString,
                 _registered_method=True)
+        self.Pause = channel.unary_unary(
+                '/evertrain.v1.Runs/Pause',
+                request_serializer=evertrain__pb2.PauseRunRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.Run.FromString,
+                _registered_method=True)
+        self.Resume = channel.unary_unary(
+                '/evertrain.v1.Runs/Resume',
+                request_serializer=evertrain__pb2.ResumeRunRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.Run.FromString,
+                _registered_method=True)
 
 
 class RunsServicer:
@@ -167,6 +177,19 @@ class RunsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Pause(self, request, context):
+        """A paused run seals a checkpoint and gives its workers back; nothing of it is placed until it is resumed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -224,6 +247,16 @@ def add_RunsServicer_to_server(servicer, server):
                     servicer.UploadBundle,
                     request_deserializer=evertrain__pb2.BundleChunk.FromString,
                     response_serializer=evertrain__pb2.Bundle.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=evertrain__pb2.PauseRunRequest.FromString,
+                    response_serializer=evertrain__pb2.Run.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=evertrain__pb2.ResumeRunRequest.FromString,
+                    response_serializer=evertrain__pb2.Run.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -525,6 +558,60 @@ class Runs:
             '/evertrain.v1.Runs/UploadBundle',
             evertrain__pb2.BundleChunk.SerializeToString,
             evertrain__pb2.Bundle.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Runs/Pause',
+            evertrain__pb2.PauseRunRequest.SerializeToString,
+            evertrain__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Runs/Resume',
+            evertrain__pb2.ResumeRunRequest.SerializeToString,
+            evertrain__pb2.Run.FromString,
             options,
             channel_credentials,
             insecure,
