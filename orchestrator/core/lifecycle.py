@@ -390,6 +390,9 @@ def _attempt_ended(run: Run, what: seen.AttemptEnded, budgets: Budgets, now: flo
     run = replace(run, spent=_most(run, what), furthest_step=max(run.furthest_step, what.furthest_step))
     if what.outcome == "succeeded" and what.result is not None:
         ended = _finish(run, Succeeded(what.reason, what.result), now)
+        if run.kind == "trial" and what.facts:
+            words = f"kept for the sweep's model version: {', '.join(what.facts)}"
+            return replace(ended, events=(EventDraft(now, "facts", words, what.facts), *ended.events))
         return replace(ended, model=_model(run, what, now), facts=what.facts)
     if run.stop is not None and run.stop.kind == "cancel":
         return _finish(run, Cancelled(Reason(ReasonCode.CANCELLED_BY_USER, run.stop.message)), now)
