@@ -39,7 +39,8 @@ AHEAD = 1  # trials that wait in the queue for a slot, so that the next gang sta
 BREATH = 10  # times as long as a look took: a sweep of very many trials is looked at less often
 _PIN = 0.001  # of the node's own resource
 EXIT_TOKEN = 4  # the token has expired: the agent has, or gets, another
-_QUIET = {
+_TUNE = {
+    "TUNE_MAX_PENDING_TRIALS_PG": "4",  # actors that start side by side, or the second slot would wait for the first
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # what trials report is in the server already
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that never reported ends without a value
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
@@ -254,7 +255,7 @@ def main() -> int:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else prints must not be taken for a word to the agent
     order = DriverOrder.from_json(sys.stdin.readline())
-    os.environ.update(_QUIET)
+    os.environ.update(_TUNE)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses files of results, which are in the server
     ray.init(address=order.ray_address, log_to_driver=False, logging_level=logging.WARNING)
     try:
