@@ -358,6 +358,12 @@ class Drop:
 _POSITION = re.compile(r"(?:^|/)attempt-(\d{4,})/incarnation-(\d{4,})/step-(\d{12,})$")
 
 
+def apart(checkpoint: str) -> tuple[str, str]:
+    """A checkpoint's URL as its run's root and the path below it; the root is empty where that is no checkpoint's path."""
+    match = _POSITION.search(checkpoint.rstrip("/"))
+    return ("", checkpoint) if match is None else (checkpoint[: match.start()].rstrip("/"), match[0].strip("/"))
+
+
 def found(checkpoint: str, manifest_text: str | None) -> Listed | None:
     """What the directory `checkpoint` is, by its path and its manifest's text (None: it has none).
 

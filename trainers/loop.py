@@ -86,7 +86,8 @@ class Loop:
         self.metrics = dict(state.extra["metrics"])
         self.epoch_loss_sum = state.extra["epoch_loss_sum"]
         self.epoch_steps = state.extra["epoch_steps"]
-        self.judgement = self.judgement.resumed(state.extra["judgement"], state.checkpoint, state.step)
+        if not state.taken_over:  # another run's best is not this one's to keep
+            self.judgement = self.judgement.resumed(state.extra["judgement"], state.checkpoint, state.step)
         if self.plateau is not None:  # what it did to the rates came back with the scheduler
             self.plateau = self.plateau.resumed(state.extra["plateau"])
 
@@ -135,7 +136,7 @@ class Loop:
         self.recent_losses.clear()
         self.epoch_loss_sum += agreed.loss_sum
         if epoch_ends:
-            self._end_epoch(save=agreed.save or self._step_to_save())
+            self._end_epoch(save=agreed.save or self._step_to_save() or self._epoch_to_save())
         elif agreed.save or self._step_to_save():
             self._save(best=False)
         if agreed.stop:
@@ -214,6 +215,12 @@ class Loop:
     def _step_to_save(self) -> bool:
         every_steps = self.settings.checkpoint.every_steps
         return every_steps is not None and self.step % every_steps == 0
+
+    def _epoch_to_save(self) -> bool:
+        """Behind the last sample of an epoch."""
+        every_epochs = self.settings.checkpoint.every_epochs
+        ended = self.sampler.epoch_of(self.samples - self.sampler.global_batch) + 1
+        return every_epochs is not None and ended % every_epochs == 0
 
     def _stop(self) -> None:
         self.progress.phase("stopping")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -77,8 +78,11 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
 
     progress.phase("restoring")
     state = checkpoints.restore(engine)
+    init = settings.init_from
+    if state.checkpoint is None and init is not None and init.resume:
+        state = replace(checkpoints.take_over(engine, str(init.checkpoint)), skipped=state.skipped)
     if world.rank == 0:
-        weights = settings.init_from.named[1] if settings.init_from is not None else None
+        weights = init.named[1] if init is not None else None
         progress.send(Restored(state.step, state.checkpoint, state.skipped, weights))
 
     loop = Loop(

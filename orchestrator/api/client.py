@@ -143,12 +143,14 @@ class Client:
         queue: str = "",
         kind: str = "",
         sweep: str = "",
+        without_trials: bool = False,
         project: str = "",
         page_size: int = 100,
     ) -> Iterator[RunView]:
         """Newest first, page by page as you go on. They carry neither run file nor attempts.
 
-        `kind`: only runs, sweeps or trials; `sweep`: only trials of the sweep with this id.
+        `kind`: only runs, sweeps or trials; `sweep`: only trials of the sweep with this id;
+        `without_trials`: no sweep's trials.
         """
         page = ""
         while True:
@@ -161,6 +163,7 @@ class Client:
                 page=page,
                 kind=kind,
                 sweep=sweep,
+                without_trials=without_trials,
             )
             answer = self._calls.unary(self._runs.List, request)
             for run in answer.runs:

@@ -72,7 +72,8 @@ class RunsService(rpc.RunsServicer):
         if request.kind not in ("", "run", "sweep", "trial"):
             raise bad_request("kind", request.kind, "must be run, sweep or trial")
         scope = caller().scope(request.project)
-        where = RunFilter(scope, states, request.name_prefix, request.queue, request.kind, request.sweep)
+        asked = request.name_prefix, request.queue, request.kind, request.sweep, request.without_trials
+        where = RunFilter(scope, states, *asked)
         page = await parts.blocking(parts.store.runs, where, page=request.page, limit=request.page_size or 100)
         return pb.ListRunsResponse(runs=parts.summaries(page.runs), next_page=page.next_page)
 

@@ -117,16 +117,23 @@ def list_runs(
     name: Annotated[str, typer.Option(help="Only names that begin so.")] = "",
     queue: Annotated[str, typer.Option(help="Only this queue.")] = "",
     sweep: Annotated[str, typer.Option(help="Only trials of the sweep with this id.")] = "",
+    everything: Annotated[bool, typer.Option("--all", "-a", help="The trials of sweeps, too.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
     output: Output = None,
 ) -> None:
-    """Runs, newest first."""
+    """Runs, newest first. Of a sweep's trials only the sweep is shown, unless it is asked for."""
     from orchestrator.cli import render
 
     with connected() as client:
         states = [each.upper() for each in state or []]
         found = client.list(
-            states=states, name_prefix=name, queue=queue, sweep=sweep, project=project(), page_size=min(limit, 1000)
+            states=states,
+            name_prefix=name,
+            queue=queue,
+            sweep=sweep,
+            without_trials=not (everything or sweep),
+            project=project(),
+            page_size=min(limit, 1000),
         )
         runs = list(islice(found, limit))
     show(runs, lambda: render.runs_table(runs, time.time()))

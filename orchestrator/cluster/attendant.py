@@ -17,6 +17,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
 from orchestrator.cluster.actors import fence_of, insist, short
+from orchestrator.cluster.attending import Attending
 from orchestrator.cluster.fencing import FENCE_S
 from orchestrator.cluster.gang import deadline_of
 from orchestrator.cluster.gang_messages import Superseded
@@ -69,14 +70,13 @@ class Surroundings:
     leftovers: Leftovers
 
 
-class Attendant:
-    """`order` is the newest one; `gang` a living one to adopt."""
+class Attendant(Attending):
+    """Of a gang; `gang` is a living one to adopt."""
 
     def __init__(self, order: AttemptOrder, around: Surroundings, gang: Gang | None) -> None:
-        self.order = order
+        super().__init__(order)
         self._around = around
         self._gang = gang
-        self._unacknowledged: list[Observation] = []
         self._last_seq = 0
         self._acknowledged = 0
         self._over = False  # the coordinator has said so itself
@@ -91,29 +91,19 @@ class Attendant:
         self._task = asyncio.create_task(self._run(), name=f"attendant {order.run_id}/{order.attempt}")
 
     @property
-    def key(self) -> tuple[str, int]:
-        return self.order.run_id, self.order.attempt
-
-    @property
-    def unacknowledged(self) -> tuple[Observation, ...]:
-        return tuple(self._unacknowledged)
-
-    @property
     def host_names(self) -> tuple[str, ...]:
         return tuple(self._gang.host_name(index) for index in range(len(self._gang.hosts))) if self._gang else ()
 
     @property
     def lends(self) -> bool:
-        """Its ranks are held by Ray Train's placement group, which is not named as ours are."""
+        """Ray Train's placement group holds them."""
         return self._gang is not None and uses_ray_train(self.order.spec)
 
     def update(self, order: AttemptOrder) -> None:
-        """The server's newest word on the attempt."""
         self.order, self._ordered_s = order, time.monotonic()
         self._wake()
 
     def acknowledge(self, seq: int) -> None:
-        """The server keeps observations up to `seq`; 0: the oldest of those without a number."""
         if seq == 0:
             bare = next((each for each in self._unacknowledged if each.seq == 0), None)
             if bare is not None:
@@ -147,7 +137,6 @@ class Attendant:
         return tuple(dict.fromkeys(share.node_id for share in self.order.shares))
 
     async def leave(self) -> None:
-        """The agent ends; the gang lives on."""
         await self._cancel()
 
     # ---- the life of an attempt -----------------------------------------------------------------------------------

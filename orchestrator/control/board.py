@@ -118,6 +118,11 @@ class Board:
         with self._lock:
             return [each for each in self._holdings.values() if cluster in (None, each.cluster)]
 
+    def trials_held(self) -> Counter[str]:
+        """How many trials of each sweep hold workers."""
+        with self._lock:
+            return Counter(each.sweep for each in self._holdings.values() if each.sweep)
+
     def passed_s(self, run_id: str) -> tuple[float, float]:
         """Seconds since an unfinished run's first attempt was placed, and since its current one was; 0 where there is none.
 
@@ -184,6 +189,8 @@ class Board:
             queued_since_s=self._queued_ns.setdefault(run.id, self._clock.monotonic_ns()) / 1e9,
             tried_before=any(each.placed for each in run.attempts),
             waits_for=state.reason.code,
+            sweep=_sweep(run),
+            slots=run.lineage.slots if run.lineage is not None else 0,
         )
         # The pause as it was decided, both ends by the same clock; after a restart of the server it begins anew, as does
         # the time in the queue: its agents have yet to come back, so nobody has waited for them in vain.

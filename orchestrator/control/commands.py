@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -90,7 +91,9 @@ class Commands:
             submission = self._submission(command, self._clusters(), {}, {})
         except (InvalidSpec, Refused, NotFound) as error:
             plain = {key: value for key, value in sweep_spec.items() if key != "search"}
-            submission = self._record_of(command, spec.load(plain), plain, f"this point cannot work: {error}")
+            asked = json.loads(command.spec_text)
+            why = f"this point cannot work: {error}"
+            submission = replace(self._record_of(command, spec.load(plain), asked, why), name=asked["name"])
         answer = self._store.submit([submission])[0]
         if answer.created:
             self._records.announce([answer.run])

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
 from orchestrator import spec
+from orchestrator.control.best_trial import with_its_facts
 from orchestrator.control.board import Board
 from orchestrator.control.clusters import Clusters, NewerAgent
 from orchestrator.control.runs import RunRecords
@@ -259,6 +260,7 @@ class Session:
 
     def _apply(self, observation: Observation) -> None:
         fleet = self._fleet
+        observation = with_its_facts(fleet.store, observation)
         observation = lifecycle.with_last_account(observation, fleet.progress(observation.run_id))
         applied = False
 

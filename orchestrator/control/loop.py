@@ -63,9 +63,8 @@ class Loop:
         entries = self._board.queue(LOOK_AHEAD)
         if not entries:
             return []
-        decisions = admit(
-            entries, views(self._clusters.all(), self._board, self._connected), self._clock.monotonic_ns() / 1e9
-        )
+        seen = views(self._clusters.all(), self._board, self._connected)
+        decisions = admit(entries, seen, self._clock.monotonic_ns() / 1e9, self._board.trials_held())
         by_id = {each.run_id: each for each in entries}
         for decision in decisions:
             self._apply(by_id[decision.run_id], decision, now)

@@ -426,6 +426,9 @@ def _attempt_ended(run: Run, what: seen.AttemptEnded, budgets: Budgets, now: flo
     run = replace(run, spent=_most(run, what), furthest_step=max(run.furthest_step, what.furthest_step))
     if what.outcome == "succeeded" and what.result is not None:
         ended = _finish(run, Succeeded(what.reason, what.result), now)
+        if run.kind == "trial" and what.facts:
+            words = f"kept for the sweep's model version: {', '.join(what.facts)}"
+            return replace(ended, events=(EventDraft(now, "facts", words, what.facts), *ended.events))
         model = _model(run, what, now)
         return replace(ended, model=model, facts=what.facts, monitor=_monitor(run, now) if model is not None else None)
     if run.stop is not None and run.stop.kind == "cancel":

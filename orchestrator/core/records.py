@@ -144,6 +144,7 @@ class RunFilter:
     queue: str = ""
     kind: str = ""  # run, sweep or trial
     sweep: str = ""  # only trials of the sweep with this id
+    without_trials: bool = False  # a sweep stands for all of its trials
 
 
 @dataclass(frozen=True)

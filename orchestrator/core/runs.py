@@ -24,6 +24,7 @@ class ReasonCode(enum.StrEnum):
     WAITING_FOR_CLUSTER = "waiting_for_cluster"
     WAITING_FOR_CAPACITY = "waiting_for_capacity"
     WAITING_BEHIND = "waiting_behind"
+    WAITING_SLOT = "waiting_slot"
     BACKING_OFF = "backing_off"
     PREPARING_DATA = "preparing_data"
     PLACED = "placed"
@@ -216,6 +217,8 @@ class Lineage:
     trial: int  # counts from 0
     generation: int = 0
     point: Mapping[str, Any] = field(default_factory=dict)  # what was put into the run file: path, value
+    start: str = ""  # the checkpoint that this generation goes on from; empty: it begins anew
+    slots: int = 0  # trials of the sweep that may hold workers at once; 0: as many as fit
 
 
 @dataclass(frozen=True)

@@ -412,6 +412,7 @@ def _shown(run: Run, where: RunFilter) -> bool:
         and run.name.startswith(where.name_prefix)
         and where.queue in ("", run.queue)
         and where.kind in ("", run.kind)
+        and not (where.without_trials and run.kind == "trial")
         and where.sweep in ("", run.lineage.sweep if run.lineage is not None else None)
     )
 

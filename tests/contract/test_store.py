@@ -824,6 +824,7 @@ def test_trials_are_found_by_their_sweep_whole_and_in_order(store: Store) -> Non
         each.id for each in found[::-1]
     ]
     assert [each.id for each in everything(store, RunFilter("*", kind="sweep"))] == [sweep.run_id]
+    assert [each.id for each in everything(store, RunFilter("*", without_trials=True))] == [other.run_id, sweep.run_id]
     assert store.trials(other.run_id) == []
 
 

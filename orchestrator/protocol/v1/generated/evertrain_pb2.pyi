@@ -164,7 +164,7 @@ class GetRunRequest(_message.Message):
     def __init__(self, run: _Optional[str] = ..., project: _Optional[str] = ...) -> None: ...
 
 class ListRunsRequest(_message.Message):
-    __slots__ = ("project", "states", "name_prefix", "queue", "page_size", "page", "kind", "sweep")
+    __slots__ = ("project", "states", "name_prefix", "queue", "page_size", "page", "kind", "sweep", "without_trials")
     PROJECT_FIELD_NUMBER: _ClassVar[int]
     STATES_FIELD_NUMBER: _ClassVar[int]
     NAME_PREFIX_FIELD_NUMBER: _ClassVar[int]
@@ -173,6 +173,7 @@ class ListRunsRequest(_message.Message):
     PAGE_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     SWEEP_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_TRIALS_FIELD_NUMBER: _ClassVar[int]
     project: str
     states: _containers.RepeatedScalarFieldContainer[str]
     name_prefix: str
@@ -181,7 +182,8 @@ class ListRunsRequest(_message.Message):
     page: str
     kind: str
     sweep: str
-    def __init__(self, project: _Optional[str] = ..., states: _Optional[_Iterable[str]] = ..., name_prefix: _Optional[str] = ..., queue: _Optional[str] = ..., page_size: _Optional[int] = ..., page: _Optional[str] = ..., kind: _Optional[str] = ..., sweep: _Optional[str] = ...) -> None: ...
+    without_trials: bool
+    def __init__(self, project: _Optional[str] = ..., states: _Optional[_Iterable[str]] = ..., name_prefix: _Optional[str] = ..., queue: _Optional[str] = ..., page_size: _Optional[int] = ..., page: _Optional[str] = ..., kind: _Optional[str] = ..., sweep: _Optional[str] = ..., without_trials: _Optional[bool] = ...) -> None: ...
 
 class ListRunsResponse(_message.Message):
     __slots__ = ("runs", "next_page")
@@ -506,16 +508,20 @@ class Run(_message.Message):
     def __init__(self, id: _Optional[str] = ..., project: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[_Union[Reason, _Mapping]] = ..., liveness: _Optional[str] = ..., queue: _Optional[str] = ..., priority: _Optional[int] = ..., submitted_by: _Optional[str] = ..., submitted_at: _Optional[float] = ..., state_since_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., version: _Optional[int] = ..., spec_json: _Optional[str] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., spent: _Optional[_Union[Spent, _Mapping]] = ..., furthest_step: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., cost: _Optional[_Union[Amount, _Mapping]] = ..., kind: _Optional[str] = ..., lineage: _Optional[_Union[Lineage, _Mapping]] = ...) -> None: ...
 
 class Lineage(_message.Message):
-    __slots__ = ("sweep", "trial", "generation", "point")
+    __slots__ = ("sweep", "trial", "generation", "point", "start", "slots")
     SWEEP_FIELD_NUMBER: _ClassVar[int]
     TRIAL_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     POINT_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
     sweep: str
     trial: int
     generation: int
     point: _struct_pb2.Struct
-    def __init__(self, sweep: _Optional[str] = ..., trial: _Optional[int] = ..., generation: _Optional[int] = ..., point: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    start: str
+    slots: int
+    def __init__(self, sweep: _Optional[str] = ..., trial: _Optional[int] = ..., generation: _Optional[int] = ..., point: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., start: _Optional[str] = ..., slots: _Optional[int] = ...) -> None: ...
 
 class Amount(_message.Message):
     __slots__ = ("amount", "currency")
@@ -676,20 +682,24 @@ class GetSweepRequest(_message.Message):
     def __init__(self, sweep: _Optional[str] = ..., project: _Optional[str] = ...) -> None: ...
 
 class StartTrialRequest(_message.Message):
-    __slots__ = ("sweep", "project", "attempt", "trial", "generation", "point_json")
+    __slots__ = ("sweep", "project", "attempt", "trial", "generation", "point_json", "start", "reason")
     SWEEP_FIELD_NUMBER: _ClassVar[int]
     PROJECT_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     TRIAL_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     POINT_JSON_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     sweep: str
     project: str
     attempt: int
     trial: int
     generation: int
     point_json: str
-    def __init__(self, sweep: _Optional[str] = ..., project: _Optional[str] = ..., attempt: _Optional[int] = ..., trial: _Optional[int] = ..., generation: _Optional[int] = ..., point_json: _Optional[str] = ...) -> None: ...
+    start: str
+    reason: str
+    def __init__(self, sweep: _Optional[str] = ..., project: _Optional[str] = ..., attempt: _Optional[int] = ..., trial: _Optional[int] = ..., generation: _Optional[int] = ..., point_json: _Optional[str] = ..., start: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class StopSweepRequest(_message.Message):
     __slots__ = ("sweep", "project", "reason")
@@ -740,7 +750,7 @@ class Sweep(_message.Message):
     def __init__(self, id: _Optional[str] = ..., project: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., metric: _Optional[str] = ..., mode: _Optional[str] = ..., algorithm: _Optional[str] = ..., scheduler: _Optional[str] = ..., wanted: _Optional[int] = ..., space_json: _Optional[str] = ..., trials: _Optional[_Iterable[_Union[Trial, _Mapping]]] = ..., room: _Optional[int] = ..., currency: _Optional[str] = ..., submitted_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ...) -> None: ...
 
 class Trial(_message.Message):
-    __slots__ = ("number", "point_json", "state", "run_id", "generation", "reports", "values", "metrics", "checkpoint", "reason", "seconds", "cost", "submitted_at", "started_at", "ended_at")
+    __slots__ = ("number", "point_json", "state", "run_id", "generation", "reports", "values", "metrics", "checkpoint", "reason", "seconds", "cost", "submitted_at", "started_at", "ended_at", "stages_json", "seal")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -770,6 +780,8 @@ class Trial(_message.Message):
     SUBMITTED_AT_FIELD_NUMBER: _ClassVar[int]
     STARTED_AT_FIELD_NUMBER: _ClassVar[int]
     ENDED_AT_FIELD_NUMBER: _ClassVar[int]
+    STAGES_JSON_FIELD_NUMBER: _ClassVar[int]
+    SEAL_FIELD_NUMBER: _ClassVar[int]
     number: int
     point_json: str
     state: str
@@ -785,7 +797,9 @@ class Trial(_message.Message):
     submitted_at: float
     started_at: float
     ended_at: float
-    def __init__(self, number: _Optional[int] = ..., point_json: _Optional[str] = ..., state: _Optional[str] = ..., run_id: _Optional[str] = ..., generation: _Optional[int] = ..., reports: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., checkpoint: _Optional[str] = ..., reason: _Optional[str] = ..., seconds: _Optional[_Mapping[str, float]] = ..., cost: _Optional[float] = ..., submitted_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ...) -> None: ...
+    stages_json: str
+    seal: str
+    def __init__(self, number: _Optional[int] = ..., point_json: _Optional[str] = ..., state: _Optional[str] = ..., run_id: _Optional[str] = ..., generation: _Optional[int] = ..., reports: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., checkpoint: _Optional[str] = ..., reason: _Optional[str] = ..., seconds: _Optional[_Mapping[str, float]] = ..., cost: _Optional[float] = ..., submitted_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., stages_json: _Optional[str] = ..., seal: _Optional[str] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ("project", "name", "page")
