@@ -10,11 +10,12 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from trainers.contract import Launch, Profile, Profiled, incarnation_dir
@@ -24,6 +25,7 @@ from trainers.storage import open_storage
 DIRECTORY = "profiles"  # beside the run's checkpoints
 TOLD_OPERATORS = 12
 WRITE_AT_END_S = 30.0  # how long a rank that is done with training waits for a trace to be stored
+OUTSIDE = "(outside of operators)"
 _STEP = "step "  # what the range around a step is called in the trace
 
 
@@ -140,6 +142,12 @@ class _Trace:
         self._range.__exit__(None, None, None)
         self.profiler.stop()
 
+    def events(self) -> Sequence[Any]:
+        """Once it has stopped: the profiler's raw ones."""
+        raw: Any = self.profiler.profiler  # untyped
+        events: Sequence[Any] = raw.kineto_results.events()
+        return events
+
     def _enter(self) -> None:
         self._began_s = time.perf_counter()
         self._range = record_function(f"{_STEP}{self.last + 1}")
@@ -166,7 +174,7 @@ class _Writing(threading.Thread):
             return
         try:
             url = self._store()
-            table = operators(trace.profiler.key_averages(), count)
+            table = operators(trace.events(), count)
         except Exception as error:
             words = f"was profiled, but its trace is lost: {type(error).__name__}: {error}"
             self.answer = Profiled(trace.asked.id, words)
@@ -195,27 +203,47 @@ class _Writing(threading.Thread):
         return storage.url(f"{DIRECTORY}/{name}")
 
 
-def operators(averages: Any, steps: int) -> str:
-    """A table of the operators that took most time of their own, children left out. `averages`: torch's, of `steps` steps.
+def operators(events: Iterable[Any], steps: int) -> str:
+    """A table of what took most time of its own, a step: operators, or kernels where a device ran some.
 
-    What the ranges around the steps did not spend in any operator is Python's own time, and waiting.
+    `events` are the profiler's raw ones, of `steps` steps: torch's own averages take thirty times as long, and would take
+    that time from training. What the ranges around the steps did not spend in any operator is Python's own, and waiting.
     """
-    on_device = any(each.self_device_time_total for each in averages)
-    spent_us: dict[str, tuple[float, float, int]] = {}
-    for each in averages:
-        name = "(outside of operators)" if each.key.startswith(_STEP) else each.key
-        cpu_us, device_us, calls = spent_us.get(name, (0.0, 0.0, 0))
-        spent_us[name] = (
-            cpu_us + each.self_cpu_time_total,
-            device_us + each.self_device_time_total,
-            calls + each.count,
+    kept = [each for each in events if not (each.is_async() or each.is_hidden_event())]
+    on_device = [each for each in kept if each.device_type() != DeviceType.CPU and not each.is_user_annotation()]
+    spent = own_times(
+        (
+            each.device_resource_id() if on_device else each.start_thread_id(),
+            each.start_ns(),
+            each.end_ns(),
+            each.name(),
         )
-    at = 1 if on_device else 0
-    whole_us = sum(each[at] for each in spent_us.values()) or 1.0
-    rows = sorted(spent_us.items(), key=lambda row: -row[1][at])[:TOLD_OPERATORS]
-    head = f"{'operator':<48} {'device ms' if on_device else 'cpu ms':>10} {'share':>6} {'calls':>8}   (a step)"
+        for each in (on_device or kept)
+    )
+    whole_ns = sum(own_ns for own_ns, _ in spent.values()) or 1
+    head = f"{'kernel' if on_device else 'operator':<56} {'ms':>9} {'share':>6} {'calls':>7}   a step"
     lines = [
-        f"{name[:48]:<48} {spent[at] / 1e3 / steps:>10.3f} {spent[at] / whole_us:>6.1%} {spent[2] / steps:>8.1f}"
-        for name, spent in rows
+        f"{name[:56]:<56} {own_ns / 1e6 / steps:>9.3f} {own_ns / whole_ns:>6.1%} {calls / steps:>7.1f}"
+        for name, (own_ns, calls) in sorted(spent.items(), key=lambda row: -row[1][0])[:TOLD_OPERATORS]
     ]
     return "\n".join([head, *lines])
+
+
+def own_times(spans: Iterable[tuple[int, int, int, str]]) -> Mapping[str, tuple[int, int]]:
+    """By name: nanoseconds outside of the spans that lie within, and how many there were.
+
+    `spans`: thread, start, end (ns) and name. Ranges around steps are all called OUTSIDE.
+    """
+    spent: dict[str, tuple[int, int]] = {}
+    around: list[tuple[int, int, str]] = []  # thread, end and name of the spans that the present one lies in
+    for thread, start, minus_end, name in sorted((thread, start, -end, name) for thread, start, end, name in spans):
+        while around and (around[-1][0] != thread or around[-1][1] <= start):
+            around.pop()
+        if around:
+            own_ns, calls = spent[around[-1][2]]
+            spent[around[-1][2]] = (own_ns - (min(-minus_end, around[-1][1]) - start), calls)
+        called = OUTSIDE if name.startswith(_STEP) else name
+        own_ns, calls = spent.get(called, (0, 0))
+        spent[called] = (own_ns - minus_end - start, calls + 1)
+        around.append((thread, -minus_end, called))
+    return spent

@@ -105,9 +105,9 @@ class Inspector:
     def _late(self, inspection: Inspection, account: RankAccount) -> None:
         del self._profiles[inspection.id, account.rank]
         view = account.view(time.monotonic_ns())
-        done = f"after step {view.step.step}" if view.step else "and has told no step"
+        done = f"after step {view.step.step}" if view.step else "before any step"
         missing = f"has not done {counted(inspection.steps, 'step')} within {inspection.within_s:g} s"
-        self._answer(inspection.id, account.rank, False, f"{missing}: it is {view.phase} {done}")
+        self._answer(inspection.id, account.rank, False, f"{missing}: {done} it is in phase {view.phase!r}")
 
     def _answer(self, identity: str, rank: int, ok: bool, words: str, text: str = "", trace: str | None = None) -> None:
         raw = text.encode()

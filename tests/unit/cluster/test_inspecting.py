@@ -193,6 +193,6 @@ def test_steps_that_do_not_come_are_told_with_what_the_rank_does(monkeypatch: py
         look.inspector.begin(replace(PROFILE, within_s=0.05), look.account, 1, look.ask)
         told = await look.answer()
         assert not told.ok
-        assert told.message.endswith("has not done 5 steps within 0.05 s: it is evaluating after step 120")
+        assert told.message.endswith("has not done 5 steps within 0.05 s: after step 120 it is in phase 'evaluating'")
 
     run(story)

@@ -15,7 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from trainers.contract import Hello, Launch, Message, Profile, Profiled, decode, decode_profile, encode
-from trainers.profiling import Profiling
+from trainers.profiling import OUTSIDE, Profiling, own_times
 from trainers.progress import Progress, SocketSink
 
 PATIENCE_S = 60.0
@@ -107,6 +107,24 @@ def test_the_steps_that_are_asked_for_are_traced_and_nothing_else(rank: Rank, tm
     assert not any("inv" in each for each in names), "what is between two steps was traced"
     assert "aten::mm" in told.table
     assert list((tmp_path / "staging").iterdir()) == []
+
+
+def test_what_lies_within_is_taken_from_what_lies_around() -> None:
+    spans = [
+        (1, 0, 100, "step 1"),
+        (1, 10, 40, "linear"),
+        (1, 15, 25, "matmul"),
+        (1, 25, 30, "matmul"),
+        (2, 20, 90, "backward"),
+        (1, 50, 60, "linear"),
+        (1, 100, 150, "step 2"),
+    ]
+    assert own_times(reversed(spans)) == {
+        OUTSIDE: (60 + 50, 2),
+        "linear": (15 + 10, 2),
+        "matmul": (15, 2),
+        "backward": (70, 1),
+    }
 
 
 def test_without_a_question_nothing_is_traced(rank: Rank) -> None:
