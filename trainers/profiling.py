@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.autograd import DeviceType
+from torch._C._autograd import DeviceType, _profiler_enabled
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from trainers.contract import Launch, Profile, Profiled, incarnation_dir
@@ -85,7 +85,7 @@ class Profiling:
         if self._trace is not None or self._writing is not None:
             self._progress.send(Profiled(asked.id, "is being profiled for somebody else: ask again once that is done"))
             return
-        if torch._C._autograd._profiler_enabled():
+        if _profiler_enabled():
             self._progress.send(Profiled(asked.id, "cannot be profiled now: its own code does it, by torch's profiler"))
             return
         self._trace = _Trace(asked, step + 1)

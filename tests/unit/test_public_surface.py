@@ -20,6 +20,8 @@ PUBLIC = {
     "watch": "(run, *, after_event, project)",
     "wait": "(run, *, project)",
     "cancel": "(run, *, reason, project)",
+    "stacks": "(run, *, ranks, project)",
+    "profile": "(run, *, ranks, steps, within_s, project)",
     "logs": "(run, *, rank, attempt, since_at, tail, follow, project)",
     "events": "(run, *, after, project)",
     "checkpoints": "(run, *, project)",
