@@ -120,6 +120,10 @@ class Store(Protocol):
         """In order of seq, those above `after`."""
         ...
 
+    def newest_event(self, run_id: str) -> int:
+        """The highest seq of the run's events; 0 where there is none."""
+        ...
+
     def checkpoints(
         self, run_id: str, *, below: tuple[int, int, int] | None = None, limit: int = 1000
     ) -> list[Checkpoint]:

@@ -26,6 +26,7 @@ from trainers.judgement import Judgement
 from trainers.optimizers import scale_learning_rates
 from trainers.parallel import Place
 from trainers.plateau import plateau_of
+from trainers.profiling import Profiling
 from trainers.progress import STEP_INTERVAL_S, Progress
 from trainers.tasks.task import AnyTask, Collects, SteppingTask
 
@@ -42,6 +43,7 @@ class Loop:
     sampler: Sampler
     checkpoints: Checkpoints
     progress: Progress
+    profiling: Profiling
     total_steps: int
     history: History
     furthest_step: int  # up to it, steps are recomputed
@@ -98,11 +100,15 @@ class Loop:
             self.progress.phase("recomputing" if self.step < self.furthest_step else "training")
             self._collect()
             due = self._train_step()
+            if self.profiling.tracing:
+                self.profiling.stepped(self.step)
             epoch_ends = self.sampler.ends_epoch(self.samples) or self.step == self.total_steps
             if due or epoch_ends or self._step_to_save():
                 self._between_steps(epoch_ends)
+                self.profiling.look(self.step)
         if self.sealed_step != self.step:
             self._save(best=False)
+        self.profiling.finish()
 
     def _train_step(self) -> bool:
         """One optimizer step; True when the ranks are due to agree."""
@@ -135,10 +141,13 @@ class Loop:
             raise self.recent_losses.explain(self.sampler, self.loader.plan, self.place)
         self.recent_losses.clear()
         self.epoch_loss_sum += agreed.loss_sum
-        if epoch_ends:
-            self._end_epoch(save=agreed.save or self._step_to_save() or self._epoch_to_save())
-        elif agreed.save or self._step_to_save():
-            self._save(best=False)
+        save = agreed.save or self._step_to_save()
+        if epoch_ends or save:
+            with self.profiling.paused():
+                if epoch_ends:
+                    self._end_epoch(save=save or self._epoch_to_save())
+                else:
+                    self._save(best=False)
         if agreed.stop:
             self._stop()
 

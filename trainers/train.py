@@ -37,6 +37,7 @@ from trainers.loop import Loop
 from trainers.meaning import insist_on_meaning
 from trainers.parallel import Place
 from trainers.predictions import finished_profile
+from trainers.profiling import Profiling
 from trainers.progress import Progress, open_progress
 from trainers.proof import compared
 from trainers.result import result, take_best
@@ -95,6 +96,7 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
         sampler=sampler,
         checkpoints=checkpoints,
         progress=progress,
+        profiling=Profiling(launch, world.rank, progress),
         total_steps=total_steps,
         history=History(launch.attempt, launch.incarnation, world.size),
         furthest_step=launch.furthest_step,

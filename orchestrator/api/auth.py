@@ -45,6 +45,7 @@ RULES: Mapping[str, Role | str] = {
     "/evertrain.v1.Runs/List": Role.VIEWER,
     "/evertrain.v1.Runs/Watch": Role.VIEWER,
     "/evertrain.v1.Runs/Cancel": Role.USER,
+    "/evertrain.v1.Runs/Inspect": Role.USER,
     "/evertrain.v1.Runs/Logs": Role.VIEWER,
     "/evertrain.v1.Runs/Events": Role.VIEWER,
     "/evertrain.v1.Runs/Checkpoints": Role.VIEWER,

@@ -30,6 +30,7 @@ from orchestrator.api.views import (
     NewToken,
     RunUpdate,
     RunView,
+    Seen,
     SubmitView,
     TokenView,
 )
@@ -207,6 +208,32 @@ class Client:
         """Idempotent; a run that is not paused is answered as it is."""
         request = pb.ResumeRunRequest(run=run, project=project)
         return from_proto(self._calls.unary(self._runs.Resume, request), RunView)
+
+    def stacks(self, run: str, *, ranks: Sequence[int] = (), project: str = "") -> Iterator[Seen]:
+        """What the ranks of a living run do at this moment, one answer a rank as they come. No `ranks`: all."""
+        return self._inspect(pb.InspectRequest(run=run, project=project, kind="stacks", ranks=ranks))
+
+    def profile(
+        self, run: str, *, ranks: Sequence[int] = (), steps: int = 5, within_s: float = 0.0, project: str = ""
+    ) -> Iterator[Seen]:
+        """Trace the next `steps` optimizer steps of a living run, as many as are done in `within_s` seconds (0: 300)."""
+        request = pb.InspectRequest(
+            run=run, project=project, kind="profile", ranks=ranks, steps=steps, within_s=within_s
+        )
+        return self._inspect(request)
+
+    def _inspect(self, request: pb.InspectRequest) -> Iterator[Seen]:
+        request.id = uuid.uuid4().hex
+        answer = self._calls.unary(self._runs.Inspect, request)
+        left = set(answer.inspection.ranks)
+        for update in self.watch(answer.run_id, after_event=answer.after_event, project=request.project):
+            for event in update.events:
+                if event.kind == "inspected" and event.data.get("inspection") == request.id:
+                    seen = _seen(event)
+                    left -= set(seen.ranks)
+                    yield seen
+            if not left and update.run is not None:
+                return
 
     def logs(
         self,
@@ -515,6 +542,11 @@ def _update(message: pb.RunUpdate) -> RunUpdate:
         events=tuple(from_proto(each, Event) for each in message.events),
         progress=from_proto(message.progress, Progress) if message.HasField("progress") else None,
     )
+
+
+def _seen(event: Event) -> Seen:
+    data = event.data
+    return Seen(tuple(data["ranks"]), data["ok"], event.message, data["text"], data["trace"])
 
 
 def _facts(message: pb.ModelFacts) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ __all__ = [
     "NewToken",
     "RunUpdate",
     "RunView",
+    "Seen",
     "SubmitView",
     "TokenView",
 ]
@@ -33,6 +34,17 @@ class RunUpdate:
     @property
     def ended(self) -> bool:
         return self.run is not None and self.run.state in TERMINAL_NAMES
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an inspection found out about a rank, or why nothing about some."""
+
+    ranks: tuple[int, ...]
+    ok: bool
+    message: str
+    text: str = ""  # the stacks, or the operators that took most time
+    trace: str | None = None  # of a profile: URL of the Chrome trace
 
 
 @dataclass(frozen=True)

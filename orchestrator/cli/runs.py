@@ -166,7 +166,7 @@ def logs(
     """The lines of the ranks, in the order of their arrival."""
     from orchestrator.cli import render
 
-    since_at = time.time() - _duration(since) if since is not None else None
+    since_at = time.time() - duration(since, "--since") if since is not None else None
     with connected() as client:
         found = client.get(run, project=project())
         lines = client.logs(
@@ -179,13 +179,13 @@ def logs(
                 show_one_of_many(line)
 
 
-def _duration(text: str) -> float:
+def duration(text: str, option: str) -> float:
     from orchestrator.spec.quantities import parse_duration
 
     try:
         return parse_duration(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{error}, got {text!r}", param_hint="--since") from error
+        raise typer.BadParameter(f"{error}, got {text!r}", param_hint=option) from error
 
 
 def watch(run: RunName, output: Output = None) -> None:

@@ -35,7 +35,7 @@ from orchestrator.core.ledger import Ledger
 from orchestrator.core.observations import AttemptEnded, Happening, Observation, Progress, Unplaceable, Waiting
 from orchestrator.core.orders import AttemptOrder
 from orchestrator.core.records import LogLine
-from orchestrator.core.runs import Failure, FailureKind, Reason, ReasonCode, StopOrder
+from orchestrator.core.runs import Failure, FailureKind, Inspection, Reason, ReasonCode, StopOrder
 from orchestrator.spec import prepares_data
 
 log = logging.getLogger(__name__)
@@ -220,7 +220,8 @@ class Attendant(Attending):
     async def _attend(self, gang: Gang) -> None:
         tasks = [asyncio.create_task(self._ship(gang, index)) for index in range(len(gang.hosts))]
         stopping = asyncio.create_task(self._pass_stop_on(gang))
-        self._tasks = [*tasks, stopping]
+        inspecting = asyncio.create_task(self._pass_inspections_on(gang))
+        self._tasks = [*tasks, stopping, inspecting]
         try:
             await self._relay(gang)
         except RayActorError as error:
@@ -228,6 +229,7 @@ class Attendant(Attending):
             return
         self._ended.set()
         stopping.cancel()
+        inspecting.cancel()
         if self._lost_host:
             # It may never answer; what it holds of the other nodes is needed for the next attempt.
             await asyncio.wait(tasks, timeout=LOST_SETTLE_S)
@@ -269,6 +271,21 @@ class Attendant(Attending):
         await self._stop_ordered()
         with contextlib.suppress(RayActorError):  # `_relay` notices by itself
             await insist(lambda: gang.hosts[0].order_stop.remote(self._around.epoch, self.order.stop))
+
+    async def _pass_inspections_on(self, gang: Gang) -> None:
+        """Also those that an agent before has passed on: the coordinator knows them."""
+        passed: set[str] = set()
+        while True:
+            fresh = [each for each in self.order.inspections if each.id not in passed]
+            if not fresh:
+                await self._changed.wait()
+                continue
+            passed.update(each.id for each in fresh)
+            with contextlib.suppress(RayActorError):  # `_relay` notices by itself
+                await self._order_inspections(gang, fresh)
+
+    async def _order_inspections(self, gang: Gang, inspections: Sequence[Inspection]) -> None:
+        await insist(lambda: gang.hosts[0].order_inspections.remote(self._around.epoch, inspections))
 
     async def _ship(self, gang: Gang, index: int) -> None:
         """Ship the log lines of one host until the attempt has ended and the server has them all."""

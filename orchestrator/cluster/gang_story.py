@@ -95,6 +95,10 @@ class GangStory:
             case _:
                 pass
 
+    def inspected(self, what: seen.Inspected) -> None:
+        """What was seen of a rank that somebody wanted to look at."""
+        self._outbox.put(what)
+
     def look(self, ranks: Sequence[RankView]) -> None:
         """All ranks as they are now: becomes the next progress."""
         steps = [view.step for view in ranks if view.step is not None]

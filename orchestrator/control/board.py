@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from orchestrator import spec
+from orchestrator.core.inspections import GRACE_S
 from orchestrator.core.runs import NodeShare, Queued, Reason, ReasonCode, Run
 from orchestrator.core.scheduling.admission import BLOCK_AFTER_S, Entry
 from orchestrator.core.scheduling.fit import GangShape
@@ -66,6 +67,7 @@ class Board:
         self._versions: dict[str, int] = {}
         self._trials: dict[str, tuple[str, str]] = {}  # unfinished ones: to sweep and project
         self._sweeps: dict[str, str] = {}  # unfinished ones: to project
+        self._inspections: dict[str, tuple[str, dict[str, int]]] = {}  # to project, and when each is over by its id
         self._ended: OrderedDict[str, int] = OrderedDict()
         self._when_ended: list[Callable[[str], None]] = []
 
@@ -90,6 +92,7 @@ class Board:
                 self._queued_ns.pop(run.id, None)
                 self._ready_ns.pop(run.id, None)
             self._note_attempts(run)
+            self._note_inspections(run)
             if shape is None:
                 self._remember_end(run)
                 return
@@ -132,6 +135,16 @@ class Board:
             now_ns = self._clock.monotonic_ns()
             began_ns, (_, attempt_ns) = self._began_ns.get(run_id, now_ns), self._attempt_ns.get(run_id, (0, now_ns))
             return (now_ns - began_ns) / 1e9, (now_ns - attempt_ns) / 1e9
+
+    def overdue(self) -> list[tuple[str, str, list[str]]]:
+        """Project, run and ids of the inspections whose time is over."""
+        with self._lock:
+            now_ns = self._clock.monotonic_ns()
+            found = [
+                (project, run_id, [each for each, over_ns in ends.items() if over_ns <= now_ns])
+                for run_id, (project, ends) in self._inspections.items()
+            ]
+            return [each for each in found if each[2]]
 
     def holding(self, run_id: str) -> Holding | None:
         with self._lock:
@@ -208,6 +221,15 @@ class Board:
             self._attempt_ns.pop(run.id, None)
         elif self._attempt_ns.get(run.id, (0, 0))[0] != run.attempt.number:
             self._attempt_ns[run.id] = run.attempt.number, self._monotonic(run.attempt.started_at)
+
+    def _note_inspections(self, run: Run) -> None:
+        _, known = self._inspections.pop(run.id, ("", {}))
+        if run.inspections:
+            ends = {
+                each.id: known.get(each.id) or self._monotonic(each.asked_at) + int((each.within_s + GRACE_S) * 1e9)
+                for each in run.inspections
+            }
+            self._inspections[run.id] = run.project, ends
 
     def _monotonic(self, at: float) -> int:
         """A moment in the past that the wall clock told. Asked at first sight, when hardly any time can have been moved."""

@@ -17,11 +17,12 @@ from orchestrator.control.capacity import views
 from orchestrator.control.clusters import Clusters
 from orchestrator.control.model_versions import find_version
 from orchestrator.control.runs import RunRecords
-from orchestrator.core import lifecycle
+from orchestrator.core import inspections, lifecycle
 from orchestrator.core.aliases import CHAMPION
+from orchestrator.core.inspections import Question
 from orchestrator.core.money import NO_PRICES, Prices, cannot_hold
 from orchestrator.core.records import Cluster, RunFilter, Submission
-from orchestrator.core.runs import Lineage, Run
+from orchestrator.core.runs import Inspection, Lineage, Run
 from orchestrator.core.scheduling.admission import ClusterView
 from orchestrator.core.scheduling.fit import GangShape, NeverFits, fit
 from orchestrator.errors import InvalidSpec, NotFound, Refused
@@ -135,6 +136,27 @@ class Commands:
         now = self._clock.now()
         found = self._store.run(project, run)
         return self._records.change(found.project, found.id, lambda current: lifecycle.resume(current, by=by, now=now))
+
+    def inspect(self, project: str, run: str, question: Question, *, by: str) -> tuple[Inspection, int]:
+        """Have ranks looked at, and the number of the event above which their answers are. Idempotent by the question's id.
+
+        Raises NotFound, and Refused with the reason where the run, or a rank, cannot be looked at.
+        """
+        now = self._clock.now()
+        found = self._store.run(project, run)
+        repeated = any(each.id == question.id for each in found.inspections)  # some answers may be there already
+        after = 0 if repeated else self._store.newest_event(found.id)
+
+        def think(current: Run) -> lifecycle.Transition | lifecycle.Ignored:
+            if any(each.id == question.id for each in current.inspections):
+                return lifecycle.Ignored("it has been asked before")
+            admitted = inspections.admit(current, question, by=by, now=now)
+            if isinstance(admitted, str):
+                raise Refused(admitted)
+            return lifecycle.inspect(current, admitted)
+
+        kept = self._records.change(found.project, found.id, think)
+        return next(each for each in kept.inspections if each.id == question.id), after
 
     def drain(self, cluster: str, *, evict: bool, undo: bool, by: str) -> Cluster:
         """Place nothing more on it; `evict`: also preempt what runs there. Raises NotFound."""

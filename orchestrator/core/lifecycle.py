@@ -12,11 +12,12 @@ here knows a clock; `now` is wall time in seconds and only ever used for people 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
 
 from orchestrator.core import failure as failures
+from orchestrator.core import inspections
 from orchestrator.core import observations as seen
 from orchestrator.core.ledger import Ledger, TimeClass, add
 from orchestrator.core.monitors import Monitor
@@ -30,6 +31,7 @@ from orchestrator.core.runs import (
     Failure,
     FailureKind,
     Incarnation,
+    Inspection,
     NodeShare,
     Queued,
     Reason,
@@ -200,6 +202,24 @@ def finish(run: Run, *, by: str, message: str, now: float) -> Transition | Ignor
     return _order_stop(run, StopOrder("finish", by, f"stopped by {by}" + (f": {message}" if message else "")), now)
 
 
+def inspect(run: Run, inspection: Inspection) -> Transition | Ignored:
+    """Have ranks of the current attempt looked at. Idempotent by the inspection's id."""
+    if any(each.id == inspection.id for each in run.inspections):
+        return Ignored("it has been asked before")
+    asked = replace(run, inspections=(*run.inspections, inspection))
+    return Transition(asked, (inspections.asked(inspection),))
+
+
+def give_up_inspections(run: Run, ids: Collection[str], now: float) -> Transition | Ignored:
+    """Forget inspections whose time is over, and say so of the ranks that have not answered."""
+    over = [each for each in run.inspections if each.id in ids]
+    if not over:
+        return Ignored("they are forgotten already")
+    why = "its time is over, and neither the rank nor the agent of its cluster has said anything"
+    left = replace(run, inspections=inspections.without(run.inspections, ids))
+    return Transition(left, inspections.unanswered(over, why, now))
+
+
 def order(
     run: Run, *, checkpoint_root: str, budgets: Budgets, secrets: dict[str, str], remaining_s: float | None
 ) -> AttemptOrder | None:
@@ -228,6 +248,7 @@ def order(
         secrets=secrets,
         remaining_s=remaining_s,
         stop=run.stop,
+        inspections=tuple(each for each in run.inspections if each.ranks),
     )
 
 
@@ -298,6 +319,11 @@ def _apply(run: Run, what: seen.Happening, at: float, budgets: Budgets, now: flo
             told = {"epoch": what.epoch, "step": what.step, "metrics": dict(what.metrics)}
             event = EventDraft(at, "epoch", f"epoch {what.epoch} ended at step {what.step}: {numbers}", told)
             return Transition(replace(run, furthest_step=max(run.furthest_step, what.step)), (event,))
+        case seen.Inspected():
+            answered = inspections.answered(run.inspections, what, at)
+            if answered is None:
+                return Ignored("nobody waits for that answer any more")
+            return Transition(replace(run, inspections=answered[0]), (answered[1],))
         case seen.AttemptEnded():
             return _attempt_ended(run, what, budgets, now)
         case _:
@@ -497,12 +523,20 @@ def _enter(run: Run, state: RunState, now: float, kind: str) -> Transition:
 def _requeue(run: Run, reason: Reason, now: float, not_before_at: float = 0.0) -> Transition:
     run = _account_waiting(run, now)
     reason = Reason(ReasonCode.PAUSED, run.paused) if run.paused else reason
-    return _enter(replace(run, stop=None), Queued(reason, not_before_at), now, "queued")
+    return _leave(replace(run, stop=None), Queued(reason, not_before_at), now, "queued")
 
 
 def _finish(run: Run, state: RunState, now: float) -> Transition:
     run = _account_waiting(run, now)
-    return _enter(replace(run, stop=None, ended_at=now), state, now, "ended")
+    return _leave(replace(run, stop=None, ended_at=now), state, now, "ended")
+
+
+def _leave(run: Run, state: RunState, now: float, kind: str) -> Transition:
+    """Enter a state in which no attempt lives: whoever wanted to look at its ranks is told that it is over."""
+    why = f"its attempt is over: {state.reason.message}"
+    unanswered = inspections.unanswered(run.inspections, why, now)
+    entered = _enter(replace(run, inspections=()), state, now, kind)
+    return replace(entered, events=(*unanswered, *entered.events))
 
 
 def _needs_no_worker(run: Run) -> bool:

@@ -123,6 +123,19 @@ class AttemptEnded:
     kind: Literal["attempt_ended"] = "attempt_ended"
 
 
+@dataclass(frozen=True)
+class Inspected:
+    """What was seen of one rank that somebody wanted to look at, or why nothing was."""
+
+    inspection: str  # its id
+    rank: int
+    ok: bool
+    message: str  # a sentence
+    text: str = ""  # the stacks, or the operators that took most time
+    trace: str | None = None  # of a profile: URL of the Chrome trace
+    kind: Literal["inspected"] = "inspected"
+
+
 Happening = (
     Waiting
     | Unplaceable
@@ -133,6 +146,7 @@ Happening = (
     | IncarnationFailed
     | CheckpointSealed
     | EpochEnded
+    | Inspected
     | AttemptEnded
 )
 

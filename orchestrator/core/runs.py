@@ -143,6 +143,19 @@ class StopOrder:
 
 
 @dataclass(frozen=True)
+class Inspection:
+    """Somebody wants to see what ranks of the current attempt do. It is kept until `within_s` is long over."""
+
+    id: str  # the asker's: the same one is the same question
+    kind: Literal["stacks", "profile"]
+    ranks: tuple[int, ...]  # that have not answered yet
+    by: str
+    asked_at: float
+    within_s: float  # how long a rank may take to answer
+    steps: int = 0  # optimizer steps of a profile
+
+
+@dataclass(frozen=True)
 class Result:
     """What a finished run leaves."""
 
@@ -245,6 +258,7 @@ class Run:
     version: int = 0  # counts changes; compare-and-set key of the store
     kind: Literal["run", "sweep", "trial"] = "run"
     lineage: Lineage | None = None  # of a trial
+    inspections: tuple[Inspection, ...] = ()  # of the current attempt
 
     @property
     def attempt(self) -> Attempt | None:

@@ -161,6 +161,10 @@ class MemoryStore:
         with self._lock:
             return [event for event in self._events.get(run_id, ()) if event.seq > after][:limit]
 
+    def newest_event(self, run_id: str) -> int:
+        with self._lock:
+            return len(self._events.get(run_id, ()))
+
     def checkpoints(
         self, run_id: str, *, below: tuple[int, int, int] | None = None, limit: int = 1000
     ) -> list[Checkpoint]:

@@ -161,6 +161,10 @@ class SqlStore:
         found = self._read(lambda connection: connection.execute(query).all())
         return [codec.event(run_id, seq, record) for seq, record in found]
 
+    def newest_event(self, run_id: str) -> int:
+        query = select(func.max(events.c.seq)).where(events.c.run_id == run_id)
+        return self._read(lambda connection: connection.execute(query).scalar()) or 0
+
     def checkpoints(
         self, run_id: str, *, below: tuple[int, int, int] | None = None, limit: int = 1000
     ) -> list[Checkpoint]:

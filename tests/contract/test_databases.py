@@ -341,6 +341,7 @@ def every_call(store: Store) -> dict[str, Callable[[], Any]]:
         "count_by_state": store.count_by_state,
         "apply": lambda: store.apply([Change(run)]),
         "events": lambda: store.events("r"),
+        "newest_event": lambda: store.newest_event("r"),
         "checkpoints": lambda: store.checkpoints("r"),
         "models": lambda: store.models("p"),
         "facts": lambda: store.facts("p", "m", 1),

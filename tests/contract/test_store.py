@@ -471,6 +471,7 @@ def test_events_are_numbered_within_their_run_without_gaps(store: Store) -> None
     assert [event.seq for event in store.events(one.id, after=2, limit=3)] == [3, 4, 5]
     assert [event.seq for event in store.events(two.id)] == [1]
     assert store.events("run-unknown000") == []
+    assert [store.newest_event(each) for each in (one.id, two.id, "run-unknown000")] == [6, 1, 0]
 
 
 def test_what_programs_print_comes_back_as_it_was(store: Store) -> None:

@@ -22,6 +22,8 @@ PUBLIC = {
     "cancel": "(run, *, reason, project)",
     "pause": "(run, *, reason, project)",
     "resume": "(run, *, project)",
+    "stacks": "(run, *, ranks, project)",
+    "profile": "(run, *, ranks, steps, within_s, project)",
     "logs": "(run, *, rank, attempt, since_at, tail, follow, project)",
     "events": "(run, *, after, project)",
     "checkpoints": "(run, *, project)",

@@ -241,6 +241,52 @@ class ResumeRunRequest(_message.Message):
     project: str
     def __init__(self, run: _Optional[str] = ..., project: _Optional[str] = ...) -> None: ...
 
+class InspectRequest(_message.Message):
+    __slots__ = ("run", "project", "id", "kind", "ranks", "steps", "within_s")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    RANKS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    WITHIN_S_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    project: str
+    id: str
+    kind: str
+    ranks: _containers.RepeatedScalarFieldContainer[int]
+    steps: int
+    within_s: float
+    def __init__(self, run: _Optional[str] = ..., project: _Optional[str] = ..., id: _Optional[str] = ..., kind: _Optional[str] = ..., ranks: _Optional[_Iterable[int]] = ..., steps: _Optional[int] = ..., within_s: _Optional[float] = ...) -> None: ...
+
+class InspectResponse(_message.Message):
+    __slots__ = ("inspection", "after_event", "run_id")
+    INSPECTION_FIELD_NUMBER: _ClassVar[int]
+    AFTER_EVENT_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    inspection: Inspection
+    after_event: int
+    run_id: str
+    def __init__(self, inspection: _Optional[_Union[Inspection, _Mapping]] = ..., after_event: _Optional[int] = ..., run_id: _Optional[str] = ...) -> None: ...
+
+class Inspection(_message.Message):
+    __slots__ = ("id", "kind", "ranks", "by", "asked_at", "within_s", "steps")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    RANKS_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    ASKED_AT_FIELD_NUMBER: _ClassVar[int]
+    WITHIN_S_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    kind: str
+    ranks: _containers.RepeatedScalarFieldContainer[int]
+    by: str
+    asked_at: float
+    within_s: float
+    steps: int
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., ranks: _Optional[_Iterable[int]] = ..., by: _Optional[str] = ..., asked_at: _Optional[float] = ..., within_s: _Optional[float] = ..., steps: _Optional[int] = ...) -> None: ...
+
 class LogsRequest(_message.Message):
     __slots__ = ("run", "project", "rank", "attempt", "since_at", "tail", "follow", "after")
     RUN_FIELD_NUMBER: _ClassVar[int]
@@ -1498,7 +1544,7 @@ class StopOrder(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., by: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class AttemptOrder(_message.Message):
-    __slots__ = ("run_id", "project", "run_name", "attempt", "shares", "spec", "checkpoint_root", "placed", "budgets", "spent", "previous_failure", "sealed_since_failure", "furthest_step", "admitted", "bundle", "secrets", "remaining_s", "stop", "sealed_before", "deadline_message", "driver_token", "told_ranks")
+    __slots__ = ("run_id", "project", "run_name", "attempt", "shares", "spec", "checkpoint_root", "placed", "budgets", "spent", "previous_failure", "sealed_since_failure", "furthest_step", "admitted", "bundle", "secrets", "remaining_s", "stop", "sealed_before", "deadline_message", "driver_token", "told_ranks", "inspections")
     class SecretsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -1528,6 +1574,7 @@ class AttemptOrder(_message.Message):
     DEADLINE_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     DRIVER_TOKEN_FIELD_NUMBER: _ClassVar[int]
     TOLD_RANKS_FIELD_NUMBER: _ClassVar[int]
+    INSPECTIONS_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     project: str
     run_name: str
@@ -1550,10 +1597,11 @@ class AttemptOrder(_message.Message):
     deadline_message: str
     driver_token: str
     told_ranks: int
-    def __init__(self, run_id: _Optional[str] = ..., project: _Optional[str] = ..., run_name: _Optional[str] = ..., attempt: _Optional[int] = ..., shares: _Optional[_Iterable[_Union[NodeShare, _Mapping]]] = ..., spec: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., checkpoint_root: _Optional[str] = ..., placed: _Optional[bool] = ..., budgets: _Optional[_Union[Budgets, _Mapping]] = ..., spent: _Optional[_Union[Spent, _Mapping]] = ..., previous_failure: _Optional[_Union[Failure, _Mapping]] = ..., sealed_since_failure: _Optional[bool] = ..., furthest_step: _Optional[int] = ..., admitted: _Optional[_Iterable[_Union[AdmittedSeals, _Mapping]]] = ..., bundle: _Optional[str] = ..., secrets: _Optional[_Mapping[str, str]] = ..., remaining_s: _Optional[float] = ..., stop: _Optional[_Union[StopOrder, _Mapping]] = ..., sealed_before: _Optional[bool] = ..., deadline_message: _Optional[str] = ..., driver_token: _Optional[str] = ..., told_ranks: _Optional[int] = ...) -> None: ...
+    inspections: _containers.RepeatedCompositeFieldContainer[Inspection]
+    def __init__(self, run_id: _Optional[str] = ..., project: _Optional[str] = ..., run_name: _Optional[str] = ..., attempt: _Optional[int] = ..., shares: _Optional[_Iterable[_Union[NodeShare, _Mapping]]] = ..., spec: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., checkpoint_root: _Optional[str] = ..., placed: _Optional[bool] = ..., budgets: _Optional[_Union[Budgets, _Mapping]] = ..., spent: _Optional[_Union[Spent, _Mapping]] = ..., previous_failure: _Optional[_Union[Failure, _Mapping]] = ..., sealed_since_failure: _Optional[bool] = ..., furthest_step: _Optional[int] = ..., admitted: _Optional[_Iterable[_Union[AdmittedSeals, _Mapping]]] = ..., bundle: _Optional[str] = ..., secrets: _Optional[_Mapping[str, str]] = ..., remaining_s: _Optional[float] = ..., stop: _Optional[_Union[StopOrder, _Mapping]] = ..., sealed_before: _Optional[bool] = ..., deadline_message: _Optional[str] = ..., driver_token: _Optional[str] = ..., told_ranks: _Optional[int] = ..., inspections: _Optional[_Iterable[_Union[Inspection, _Mapping]]] = ...) -> None: ...
 
 class Observation(_message.Message):
-    __slots__ = ("run_id", "attempt", "seq", "at", "waiting", "unplaceable", "placed", "incarnation_started", "ranks_restored", "first_step", "incarnation_failed", "checkpoint_sealed", "epoch_ended", "attempt_ended")
+    __slots__ = ("run_id", "attempt", "seq", "at", "waiting", "unplaceable", "placed", "incarnation_started", "ranks_restored", "first_step", "incarnation_failed", "checkpoint_sealed", "epoch_ended", "attempt_ended", "inspected")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
@@ -1568,6 +1616,7 @@ class Observation(_message.Message):
     CHECKPOINT_SEALED_FIELD_NUMBER: _ClassVar[int]
     EPOCH_ENDED_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_ENDED_FIELD_NUMBER: _ClassVar[int]
+    INSPECTED_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     attempt: int
     seq: int
@@ -1582,7 +1631,8 @@ class Observation(_message.Message):
     checkpoint_sealed: CheckpointSealed
     epoch_ended: EpochEnded
     attempt_ended: AttemptEnded
-    def __init__(self, run_id: _Optional[str] = ..., attempt: _Optional[int] = ..., seq: _Optional[int] = ..., at: _Optional[float] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ..., unplaceable: _Optional[_Union[Unplaceable, _Mapping]] = ..., placed: _Optional[_Union[Placed, _Mapping]] = ..., incarnation_started: _Optional[_Union[IncarnationStarted, _Mapping]] = ..., ranks_restored: _Optional[_Union[RanksRestored, _Mapping]] = ..., first_step: _Optional[_Union[FirstStep, _Mapping]] = ..., incarnation_failed: _Optional[_Union[IncarnationFailed, _Mapping]] = ..., checkpoint_sealed: _Optional[_Union[CheckpointSealed, _Mapping]] = ..., epoch_ended: _Optional[_Union[EpochEnded, _Mapping]] = ..., attempt_ended: _Optional[_Union[AttemptEnded, _Mapping]] = ...) -> None: ...
+    inspected: Inspected
+    def __init__(self, run_id: _Optional[str] = ..., attempt: _Optional[int] = ..., seq: _Optional[int] = ..., at: _Optional[float] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ..., unplaceable: _Optional[_Union[Unplaceable, _Mapping]] = ..., placed: _Optional[_Union[Placed, _Mapping]] = ..., incarnation_started: _Optional[_Union[IncarnationStarted, _Mapping]] = ..., ranks_restored: _Optional[_Union[RanksRestored, _Mapping]] = ..., first_step: _Optional[_Union[FirstStep, _Mapping]] = ..., incarnation_failed: _Optional[_Union[IncarnationFailed, _Mapping]] = ..., checkpoint_sealed: _Optional[_Union[CheckpointSealed, _Mapping]] = ..., epoch_ended: _Optional[_Union[EpochEnded, _Mapping]] = ..., attempt_ended: _Optional[_Union[AttemptEnded, _Mapping]] = ..., inspected: _Optional[_Union[Inspected, _Mapping]] = ...) -> None: ...
 
 class Waiting(_message.Message):
     __slots__ = ("reason",)
@@ -1701,6 +1751,22 @@ class EpochEnded(_message.Message):
     step: int
     metrics: _containers.ScalarMap[str, float]
     def __init__(self, incarnation: _Optional[int] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class Inspected(_message.Message):
+    __slots__ = ("inspection", "rank", "ok", "message", "text", "trace")
+    INSPECTION_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    OK_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
+    inspection: str
+    rank: int
+    ok: bool
+    message: str
+    text: str
+    trace: str
+    def __init__(self, inspection: _Optional[str] = ..., rank: _Optional[int] = ..., ok: _Optional[bool] = ..., message: _Optional[str] = ..., text: _Optional[str] = ..., trace: _Optional[str] = ...) -> None: ...
 
 class AttemptEnded(_message.Message):
     __slots__ = ("outcome", "reason", "spent", "furthest_step", "ledger", "failure", "result", "fence_s", "facts")

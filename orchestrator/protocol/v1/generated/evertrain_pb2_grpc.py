@@ -71,6 +71,11 @@ class RunsStub:
                 request_serializer=evertrain__pb2.CancelRunRequest.SerializeToString,
                 response_deserializer=evertrain__pb2.Run.FromString,
                 _registered_method=True)
+        self.Inspect = channel.unary_unary(
+                '/evertrain.v1.Runs/Inspect',
+                request_serializer=evertrain__pb2.InspectRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.InspectResponse.FromString,
+                _registered_method=True)
         self.Logs = channel.unary_stream(
                 '/evertrain.v1.Runs/Logs',
                 request_serializer=evertrain__pb2.LogsRequest.SerializeToString,
@@ -152,6 +157,13 @@ class RunsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Inspect(self, request, context):
+        """Look at ranks of a run that lives, without disturbing them. Each rank is answered by an event `inspected`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Logs(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -227,6 +239,11 @@ def add_RunsServicer_to_server(servicer, server):
                     servicer.Cancel,
                     request_deserializer=evertrain__pb2.CancelRunRequest.FromString,
                     response_serializer=evertrain__pb2.Run.SerializeToString,
+            ),
+            'Inspect': grpc.unary_unary_rpc_method_handler(
+                    servicer.Inspect,
+                    request_deserializer=evertrain__pb2.InspectRequest.FromString,
+                    response_serializer=evertrain__pb2.InspectResponse.SerializeToString,
             ),
             'Logs': grpc.unary_stream_rpc_method_handler(
                     servicer.Logs,
@@ -450,6 +467,33 @@ class Runs:
             '/evertrain.v1.Runs/Cancel',
             evertrain__pb2.CancelRunRequest.SerializeToString,
             evertrain__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Inspect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Runs/Inspect',
+            evertrain__pb2.InspectRequest.SerializeToString,
+            evertrain__pb2.InspectResponse.FromString,
             options,
             channel_credentials,
             insecure,
