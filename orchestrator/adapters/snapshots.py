@@ -170,7 +170,9 @@ def _take_labels(batch: Observed, survey: _Survey) -> None:
     table = _table(batch)
     requests, labels = _texts(table.column(_REQUEST)), table.column(_LABEL).to_pylist()
     _look_at(labels, survey)
-    survey.late.update((request, label) for request, label in zip(requests, labels, strict=True) if label is not None)
+    for request, label in zip(requests, labels, strict=True):
+        if request is not None and label is not None:
+            survey.late[request] = label
 
 
 def _take_rows(batch: Observed, survey: _Survey) -> None:
@@ -209,7 +211,8 @@ def _labelled(batch: Observed, survey: _Survey, schema: Any) -> Any:
     table = _table(batch)
     labels = table.column(_LABEL).to_pylist() if _LABEL in table.column_names else [None] * table.num_rows
     requests = _texts(table.column(_REQUEST)) if _REQUEST in table.column_names else [None] * table.num_rows
-    joined = [survey.late.get(request, label) for request, label in zip(requests, labels, strict=True)]
+    both = zip(requests, labels, strict=True)
+    joined = [label if request is None else survey.late.get(request, label) for request, label in both]
     columns = []
     for each in schema:
         if each.name == schema.names[-1]:
