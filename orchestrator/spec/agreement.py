@@ -51,6 +51,7 @@ def disagreements(spec: RunSpec) -> list[Problem]:
         _batch,
         _metric,
         _options,
+        _recipe_options,
         _deepspeed,
         _secrets,
         _launcher,
@@ -212,6 +213,28 @@ def _options(spec: RunSpec) -> Iterator[Problem]:
                 f"{train.ema:g}",
                 f"needs every worker to hold the model: parallelism.{name} must be at most {most}",
             )
+
+
+def _recipe_options(spec: RunSpec) -> Iterator[Problem]:
+    """What an option of `train:` needs of the recipe's task; the rank says the same of an entrypoint's."""
+    if spec.recipe is None:
+        return
+    card, train = RECIPES[spec.recipe], spec.train
+    if card.own_steps:
+        why = f"cannot be tried with {spec.recipe}, which takes its own steps: give a number"
+        for key in ("micro_batch", "lr"):
+            if getattr(train, key) == "auto":
+                yield Problem(f"train.{key}", "auto", why)
+        if train.precision == "fp16":
+            yield Problem(
+                "train.precision", "fp16", f"is not for {spec.recipe}, which scales no loss: use bf16 or fp32"
+            )
+    if card.keeps_state and train.ema is not None:
+        words = f"does not reach what {spec.recipe} keeps beside its model: leave it out"
+        yield Problem("train.ema", f"{train.ema:g}", words)
+    if train.label_smoothing and not card.smooths_labels:
+        words = f"is not known to {spec.recipe}: leave it out"
+        yield Problem("train.label_smoothing", f"{train.label_smoothing:g}", words)
 
 
 def _deepspeed(spec: RunSpec) -> Iterator[Problem]:

@@ -341,12 +341,9 @@ def _of_a_monitor(watched: Watched) -> Iterator[tuple[str, tuple[str, ...], floa
     for name, key in (("error", "error_rate"), ("estimated_accuracy", "estimated_accuracy")):
         if key in performance:
             yield f"evertrain_monitor_{name}_ratio", (), performance[key]
-    for feature, tests in list(newest.evidence.get("features", {}).items())[:FEATURES_SHOWN]:
-        yield (
-            "evertrain_drift_effect",
-            (feature,),
-            max([tests[each][0] for each in _DISTANCES if each in tests] or [0.0]),
-        )
+    for each in newest.evidence.get("features", ())[:FEATURES_SHOWN]:
+        distances = [each["tests"][name][0] for name in _DISTANCES if name in each["tests"]]
+        yield "evertrain_drift_effect", (each["feature"],), max(distances, default=0.0)
 
 
 def _ledger(run: Run, progress: Progress | None, now: float) -> Ledger:

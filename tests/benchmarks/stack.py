@@ -92,12 +92,13 @@ def torchrun(options: list[str], *, max_restarts: int = 0) -> Process:
     """Start the peer under bare torchrun, as its documentation says for one machine."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["--max-restarts", str(max_restarts), str(PEERS / "digits.py"), *options]
-    return subprocess.Popen(command, env=peer_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    env = peer_environment("torchrun")
+    return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def ray_train(stack: Stack, options: list[str], *, max_failures: int = 0) -> Process:
     """Start the peer under Ray Train on the stack's own running Ray."""
-    env = peer_environment() | {
+    env = peer_environment("ray_train") | {
         "RAY_ADDRESS": stack.state.ray_address,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(stack.state.ray_token),
@@ -109,10 +110,14 @@ def ray_train(stack: Stack, options: list[str], *, max_failures: int = 0) -> Pro
     )
 
 
-def peer_environment() -> dict[str, str]:
-    """With the installation's own ninja, which finds DeepSpeed's ops built; another version would compile them again."""
+def peer_environment(peer: str) -> dict[str, str]:
+    """With the installation's own ninja and a cache of compiled ops for this peer alone: torchrun and Ray's workers compile
+    DeepSpeed's op by different command lines, and in one cache each would find the other's out of date, every time.
+    """
     variables = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    return {**os.environ, **variables, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    compiled = Path.home() / ".cache" / "evertrain-benchmarks" / peer
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, **variables, "TORCH_EXTENSIONS_DIR": str(compiled), "PATH": path}
 
 
 def wait_for_mark(

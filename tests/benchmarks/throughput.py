@@ -2,16 +2,21 @@
 
     python -m tests.benchmarks.throughput [--quick]
 
-Three arms in one process take turns of a few steps, on the CPU in fp32, one thread, the same text and batches: our task,
+Three arms, a process each, take turns of a few steps, on the CPU in fp32, one thread, the same text and batches: our task,
 loader and engine; the same model in a loop of plain PyTorch, with its AdamW as it comes; Hugging Face's Llama, of the same
-dimensions, with our engine and its configuration. Their order changes with each round. A second is one of CPU time, so that
-what else runs on the machine changes little. Environment and allocator are the same for all. On a GPU nothing of this was
-measured.
+dimensions, with our engine and its configuration. Ours runs in the environment that a zygote gives its ranks, the others in
+that of a shell: `ours, in a shell's environment` is told beside them, so that the model's part can be known from the
+allocator's. Their order changes with each round. A second is one of CPU time, so that what else runs on the machine
+changes little. On a GPU nothing of this was measured.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,6 +34,7 @@ from trainers.engine import build_engine
 from trainers.layout import Degrees, feed_width
 from trainers.parallel import Place
 from trainers.recipes.text_transformer import text_transformer
+from trainers.zygote import ENVIRONMENT
 
 PAIRS = 20
 CONTEXT, LAYERS, HEADS, WIDTH, BATCH = 256, 4, 4, 256, 8
@@ -140,27 +146,78 @@ def batches(world: World) -> Iterator[Batch]:
         consumed += BATCH
 
 
+ARMS: dict[str, Callable[[World], Arm]] = {"ours": ours, "plain": lambda world: plain(), "hugging_face": hugging_face}
+SHELL = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+
+
+class Turns:
+    """An arm in a process of its own, which takes a turn for each line that it reads."""
+
+    def __init__(self, arm: str, environment: dict[str, str]) -> None:
+        command = [sys.executable, "-m", "tests.benchmarks.throughput", "--arm", arm]
+        inherited = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}
+        self._process = subprocess.Popen(
+            command, env={**inherited, **environment}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def take(self, steps: int = TURN_STEPS) -> float:
+        """Tokens per CPU second."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(steps, file=self._process.stdin, flush=True)
+        for line in self._process.stdout:
+            name, _, value = line.partition(" ")
+            if name == "RATE":
+                return float(value)
+        raise RuntimeError(f"{self._process.args}: ended with {self._process.wait()} before its turn was over")
+
+    def end(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(60)
+
+
+def take_turns(name: str) -> None:
+    arm = ARMS[name](join(threads=1))
+    for line in sys.stdin:
+        print("RATE", arm.turn(int(line)), flush=True)
+
+
 def main() -> None:
     options = arguments(__doc__ or "", PAIRS)
-    world = join(threads=1)
-    arms = {"ours": ours(world), "plain PyTorch": plain(), "Hugging Face": hugging_face(world)}
+    arms = {
+        "ours": Turns("ours", {**ENVIRONMENT, **SHELL}),
+        "ours, in a shell's environment": Turns("ours", SHELL),
+        "plain PyTorch": Turns("plain", SHELL),
+        "Hugging Face": Turns("hugging_face", SHELL),
+    }
     for arm in arms.values():
-        arm.turn(WARM_STEPS)
+        arm.take(WARM_STEPS)
     rates: dict[str, list[float]] = {name: [] for name in arms}
     orders = list(itertools.permutations(arms))  # nobody always follows the same other
     for pair in range(options.pairs):
-        for name in orders[pair % len(orders)]:
-            rates[name].append(arms[name].turn())
+        for name in orders[pair * 7 % len(orders)]:
+            rates[name].append(arms[name].take())
         print(f"pair {pair}: " + ", ".join(f"{name} {values[-1]:.0f}" for name, values in rates.items()), flush=True)
+    for arm in arms.values():
+        arm.end()
     figures = [Figure(f"{name}, p50", median(values), "tokens/CPU-s") for name, values in rates.items()]
     for name, bound in (("plain PyTorch", 1.0), ("Hugging Face", 1.1)):
         ratios = [mine / its for mine, its in zip(rates["ours"], rates[name], strict=True)]
+        bare = [mine / its for mine, its in zip(rates["ours, in a shell's environment"], rates[name], strict=True)]
         figures += [
             Figure(f"ours over {name}, p50", median(ratios), "ratio", bound, "higher"),
             Figure(f"ours over {name}, lower 95 % bound", lower_bound(ratios), "ratio"),
+            Figure(f"ours over {name}, a shell's environment, p50", median(bare), "ratio"),
         ]
     report("throughput", figures)
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--arm", choices=sorted(ARMS))
+    one = parser.parse_known_args()[0].arm
+    if one is None:
+        main()
+    else:
+        take_turns(one)

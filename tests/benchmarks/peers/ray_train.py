@@ -5,6 +5,7 @@ Connects to the Ray of RAY_ADDRESS. The first mark is the moment before `fit()`.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ def loop(config: dict[str, Any]) -> None:
 
 def main(max_failures: int, storage: str, options: list[str]) -> None:
     root = str(Path(__file__).parents[3])
-    env_vars = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
+    compiled = os.environ["TORCH_EXTENSIONS_DIR"]  # workers inherit the raylet's environment, not this process's
+    env_vars = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": root, "TORCH_EXTENSIONS_DIR": compiled}
     ray.init(runtime_env={"env_vars": env_vars}, log_to_driver=False)
     trainer = TorchTrainer(
         loop,

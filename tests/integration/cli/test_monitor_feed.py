@@ -116,7 +116,7 @@ def test_a_query_goes_on_behind_its_last_row(stack: Stack, model: str, feed: Fee
         (("parquet", "MODEL", ".", "--column", "score"), "'score': must be NAME=COLUMN"),
         (("parquet", "MODEL", ".", "--every", "soon"), "--every soon: must be a duration"),
         (("sql", "MODEL", "nodb://x", "select 1"), "give an URL as SQLAlchemy takes it"),
-        (("sql", "MODEL", "sqlite://", "select * from nothing"), "the query fails: no such table: nothing"),
+        (("sql", "MODEL", "sqlite://", "select * from absent"), "the query fails: no such table: absent"),
         (("sql", "MODEL", "sqlite://", "select 1 as x where 1 > :after"), "say where to begin, with --after"),
         (
             ("sql", "MODEL", "sqlite://", "select 1 as x where 1 > :after", "--after", "0"),
@@ -205,7 +205,7 @@ def test_queries_of_prometheus_become_rows(
 
 @pytest.mark.parametrize(
     ("query", "said"),
-    [("x=answer_share", "query x gives 2 series"), ("x=sum(", "query x: Prometheus says: invalid parameter")],
+    [("x=answer_share", "query x gives 2 series"), ("x=sum(", "query x: Prometheus says: 1:5: parse error")],
 )
 def test_a_query_that_makes_no_column_is_refused_in_words(
     model: str, feed: Feed, prometheus: tuple[str, float], query: str, said: str

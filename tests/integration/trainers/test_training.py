@@ -242,6 +242,9 @@ def test_the_profile_of_prepared_data_is_told_with_the_result(tmp_path: Path) ->
     assert set(told["label"]["values"]) <= set(profile["label"]["values"])
     sketch = Sketch.from_text(told["confidence"]["sketch"])
     assert sketch.count == told["rows"]
+    calibration = told["calibration"]
+    assert sum(calibration["rows"]) == told["rows"]
+    assert sum(calibration["right"]) / told["rows"] == pytest.approx(done.metrics["test_accuracy"])
     low, high = sketch.quantiles(np.array([0.0, 1.0]))
     assert (low, high) == (told["confidence"]["min"], told["confidence"]["max"])
     assert 0.1 <= low <= told["confidence"]["mean"] <= high <= 1

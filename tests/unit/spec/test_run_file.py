@@ -148,6 +148,15 @@ def test_server_and_ranks_know_the_same_keys(key: str) -> None:
         ({"train": {"epochs": 1, "ema": 0.9}, "parallelism": {"zero": 3}}, "train.ema", "zero must be at most 2"),
         ({"train": {"epochs": 1, "micro_batch": "auto"}, "parallelism": {"zero": 3}}, "train.micro_batch", "give a number"),
         ({**MUON, "parallelism": {"tensor": 2}}, "train.optimizer", "whole"),
+        ({"recipe": "digits_gan", "train": {"epochs": 1, "lr": "auto"}}, "train.lr", "takes its own steps"),
+        ({"recipe": "recommender", "train": {"epochs": 1, "micro_batch": "auto"}}, "train.micro_batch", "its own steps"),
+        (
+            {"recipe": "digits_gan", "train": {"epochs": 1, "precision": "fp16"}, "parallelism": {"zero": 1}},
+            "train.precision",
+            "scales no loss",
+        ),
+        ({"recipe": "recommender", "train": {"epochs": 1, "ema": 0.9}}, "train.ema", "beside its model"),
+        ({"recipe": "digits_gan", "train": {"epochs": 1, "label_smoothing": 0.1}}, "train.label_smoothing", "not known"),
         (
             {**TEXT_OF_TWO, "init_from": GROUPED, "parallelism": {"pipeline": 2}},
             "init_from.groups",

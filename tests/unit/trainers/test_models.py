@@ -21,7 +21,7 @@ from trainers.models.transformer import Transformer, rotated, rotation
 from trainers.recipes import MAKERS
 from trainers.recipes.digits_cnn import digits_cnn
 from trainers.recipes.text_transformer import text_transformer
-from trainers.tasks.task import Collects
+from trainers.tasks.task import Collects, KeepsState, Task
 
 KEYS = torch.tensor([3, -(2**62), 2**40, 11])
 
@@ -111,6 +111,9 @@ def test_a_recipe_keeps_what_its_card_says(name: str, tmp_path: Path, monkeypatc
     monkeypatch.setattr(prepare, "DEFAULT_ROOT", str(tmp_path / "prepared"))
     task = MAKERS[name](settings(card.source, **needed))
     assert task.judged_by == card.default_metric
+    assert card.own_steps == (not isinstance(task, Task))
+    assert card.keeps_state == isinstance(task, KeepsState)
+    assert card.smooths_labels == hasattr(task, "label_smoothing")
     batch = {**task.splits.validation.take(torch.arange(4).numpy()), "keys": KEYS}
     built = task.model()
     collected = task.collect(built, 0) if isinstance(task, Collects) else {}

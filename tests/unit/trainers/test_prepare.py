@@ -297,6 +297,8 @@ def test_images_of_different_sizes_need_a_size(tmp_path: Path) -> None:
         ({"split_by": {"group": "plane", "time": "hour"}}, "data.split_by"),
         ({"split_by": {"stratify": "late"}, "split": [0.9, 0.2, 0.0]}, "data.split"),
         ({"steps": {"tokenize": {"length": 0}}}, "data.steps.tokenize"),
+        ({"features": ["delay"], "steps": {"tokenize": {"length": 3}}}, "data.steps.tokenize"),
+        ({"features": FEATURES, "steps": {"resize": [4, 4]}}, "data.steps.resize"),
     ],
 )
 def test_what_the_run_file_names_wrongly_is_told_by_its_path(

@@ -38,7 +38,7 @@ class Roles:
 
 
 def roles_of(schema: pa.Schema, data: Data) -> Roles:
-    """Raises BadConfig on columns that are not there, and on features that no model takes together."""
+    """Raises BadConfig on columns that are not there, on features that no model takes together, and on steps for others."""
     label = data.label or next((each for each in USUAL_LABELS if each in schema.names), None)
     by = data.split_by
     named = {"data.label": data.label, **({f"data.split_by.{way}": getattr(by, way) for way in vars(by)} if by else {})}
@@ -58,6 +58,11 @@ def roles_of(schema: pa.Schema, data: Data) -> Roles:
         wanted = "must be one text, one image, one array of several dimensions, or numbers and categories"
         raise BadConfig("data.features", {name: kinds[name] for name in names}, f"{wanted}: name those to use")
     one = {kind: groups[kind][0] for kind in single}
+    for step, kind in (("resize", "image"), ("tokenize", "text")):
+        asked = getattr(data.steps, step) if data.steps is not None else None
+        if asked is not None and kind not in one:
+            words = f"is for {kind}s, and would do nothing: {names[0]} is of type {declared(schema, names[0], data)}"
+            raise BadConfig(f"data.steps.{step}", asked, words)
     return Roles(
         label=label,
         classes=label is not None and not pa.types.is_floating(declared(schema, label, data)),
