@@ -112,7 +112,7 @@ def judge(fact: Mapping[str, Any], policy: Policy, seed: int = 0) -> Judgement:
     if problem := fact.get("problem"):
         return Judgement(False, f"not promoted: {problem}", champion)
     outcomes = read_outcomes(fact)
-    metric = policy.metric or next(iter(outcomes.modes), "")
+    metric = policy.metric or (ACCURACY if ACCURACY in outcomes.modes else next(iter(outcomes.modes), ""))
     if metric not in outcomes.modes:
         known = f"{metric} was not measured of both, but {', '.join(outcomes.modes)}" if outcomes.modes else ""
         words = f"not promoted: {known or 'no metric was measured of both'}"
