@@ -10,7 +10,7 @@ from orchestrator.control.housekeeping import DAY_S, Housekeeping
 from orchestrator.core import lifecycle
 from orchestrator.core.records import LogLine
 from orchestrator.main import build, serve
-from orchestrator.ports import Change
+from orchestrator.ports import Change, Observed
 from orchestrator.settings import Settings
 from orchestrator.store import MemoryStore
 from orchestrator.telemetry.logs import DiskLogStore
@@ -102,6 +102,20 @@ def test_a_bundle_that_is_used_again_is_young_again(tmp_path: Path) -> None:
     removed = bundles.prune(NOW - 30 * DAY_S, keep=())
 
     assert removed == [left]
+
+
+def test_only_old_live_traffic_goes(tmp_path: Path) -> None:
+    keeper, _, _ = housekeeping(MemoryStore(), tmp_path)
+    observations = DiskObservationStore(tmp_path / "observations")
+    for model, days_ago in (("old", 31), ("young", 29)):
+        observations.append("default", model, [Observed(0, 1.0, "replica", 1, "rows", 1, 10, b"rows")])
+        (file,) = (tmp_path / "observations" / "default" / model).iterdir()
+        os.utime(file, (NOW - days_ago * DAY_S,) * 2)
+
+    keeper.one_pass()
+
+    again = DiskObservationStore(tmp_path / "observations")
+    assert [again.rows("default", model) for model in ("old", "young")] == [0, 10]
 
 
 async def test_a_server_keeps_house_by_itself(tmp_path: Path) -> None:
