@@ -51,6 +51,8 @@ class Delivery(threading.Thread):
     def run(self) -> None:
         calls = Calls(self._connection, CALL_S)
         try:
+            import orchestrator.drift.batches  # noqa: F401  # takes a while: now, and not when the program ends
+
             replica = Replica(
                 calls, project=self._project, model=self._model, version=self._version, source=self._source
             )

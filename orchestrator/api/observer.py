@@ -13,6 +13,7 @@ beyond the buffer they are dropped and counted. Nothing of this blocks serving, 
 from __future__ import annotations
 
 import atexit
+import concurrent.futures.thread  # noqa: F401  # pyarrow needs it, and once a program ends it can no longer be imported
 import copy
 import itertools
 import logging
@@ -35,7 +36,7 @@ from orchestrator.settings import Connection, find_connection
 
 log = logging.getLogger(__name__)
 
-EXIT_S = 2.0  # for so long the end of the process waits for what was recorded
+EXIT_S = 5.0  # for so long the end of the process waits for what was recorded
 
 _living: weakref.WeakSet[Observer] = weakref.WeakSet()
 

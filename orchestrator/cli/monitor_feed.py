@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -143,9 +144,9 @@ class Feed:
         return cls(model, version, renames, path, progress)
 
     def follow(self, pieces: Callable[[], Iterator[Piece]], every: str) -> None:
-        """Once, or again and again."""
+        """Once, or again and again until Ctrl-C."""
         every_s = _seconds("--every", every) if every else 0.0
-        with connected() as client:
+        with connected() as client, contextlib.suppress(KeyboardInterrupt):
             while True:
                 try:
                     typer.echo(f"{sum(self._send(client, each) for each in pieces()):,} rows sent to {self.model}")

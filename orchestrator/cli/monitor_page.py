@@ -35,7 +35,7 @@ def page(watched: Watched, judged: Sequence[Judgement]) -> str:
     """The whole page. `judged`: newest first."""
     parts = [
         f"<h1>Monitor of {escape(watched.model)}</h1>",
-        f"<p><b>{escape(watched.status)}</b>: {escape(watched.words)}</p>",
+        f'<p style="color:{_COLOURS.get(watched.status, "#222")}">{escape(watched.words)}</p>',
         f'<p class="note">Judged against version {watched.reference}; {escape(seen(watched.figures))}.</p>',
         f'<p class="note">Performance in the newest window: {escape(performance(watched.newest))}.</p>',
         "<h2>Judgements over time</h2>",

@@ -27,7 +27,7 @@ _MEASURES = ("ks", "psi", "jensen_shannon", "wasserstein", "chi_squared", "missi
 
 
 def line(watched: Watched) -> Text:
-    return Text.assemble(f"{watched.model} ", status(watched.status), f": {harmless(watched.words)}")
+    return Text.assemble(f"{watched.model}: ", Text(harmless(watched.words), style=_STYLE.get(watched.status, "")))
 
 
 def status(name: str) -> Text:
@@ -56,7 +56,7 @@ def description(watched: Watched, judged: Sequence[Judgement], now: float) -> Re
     """The newest judgement in words, the numbers behind it, and what went before."""
     rows: list[tuple[str, str | Text]] = [
         ("monitor", f"{watched.model}, judged against version {watched.reference}"),
-        ("status", Text.assemble(status(watched.status), f": {harmless(watched.words)}")),
+        ("status", Text(harmless(watched.words), style=_STYLE.get(watched.status, ""))),
         ("window", _window(watched.settings.get("window") or {})),
         ("seen", seen(watched.figures)),
         ("performance", performance(watched.newest)),
@@ -126,9 +126,10 @@ def _evidence(evidence: Mapping[str, Any]) -> list[RenderableType]:
         parts += [Text(f"\nFindings ({len(findings)})", style="bold"), table]
     if features := evidence.get("features"):
         table = _table("FEATURE", *(name.replace("_", " ") for name in _MEASURES))
-        for name, tests in features.items():
-            effects = [f"{tests[each][0]:.3f}" if each in tests else "" for each in _MEASURES]
-            table.add_row(Text(harmless(name)), *effects)
+        for each in features:
+            tests = each["tests"]
+            effects = [f"{tests[name][0]:.3f}" if name in tests else "" for name in _MEASURES]
+            table.add_row(Text(harmless(each["feature"])), *effects)
         parts += [Text("\nFeatures that differ most", style="bold"), table]
     return parts
 

@@ -142,7 +142,7 @@ def _run_file(client: Client, sweep: Sweep, trial: Trial) -> dict[str, Any]:
 
 
 def _write(to: Path, table: Sequence[dict[str, Any]]) -> None:
-    """Raises Refused where parquet's library is not installed, OSError."""
+    """Raises OSError."""
     columns = list(dict.fromkeys(name for row in table for name in row))
     if to.suffix == ".csv":
         with to.open("w", newline="") as file:
@@ -150,13 +150,9 @@ def _write(to: Path, table: Sequence[dict[str, Any]]) -> None:
             writer.writeheader()
             writer.writerows(table)
         return
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise Refused(
-            "parquet needs pyarrow, which is not installed here: use .csv, or install evertrain[cluster]"
-        ) from None
+    import pyarrow
+    import pyarrow.parquet
+
     pyarrow.parquet.write_table(pyarrow.table({name: _column(table, name) for name in columns}), to)
 
 

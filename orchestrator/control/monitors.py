@@ -155,7 +155,7 @@ class Monitors:
         except Unjudgeable:
             return ()
         newest = self._store.judgements(monitor.project, monitor.model, limit=1)
-        told = [name for each in newest for name in each.evidence.get("features", ())]
+        told = [shown["feature"] for each in newest for shown in each.evidence.get("features", ())]
         return pictures(reference, window, told or list(reference.columns)[:SHOWN])
 
     def _seen(self, monitor: Monitor) -> Watched:
@@ -205,6 +205,8 @@ class Monitors:
         if kept is None or kept.monitor.revision != listed.revision:
             kept = self._kept[key] = self._load(self._store.monitor(*key), now)
         judged, begun = self._follow_champion(kept, now)
+        if kept.watch is not None:
+            kept.watch.expect(self._observations.rows(*key, since=kept.cursor))
         batches = self._observations.read(*key, after=kept.cursor, limit_rows=BATCH_ROWS)
         for batch in batches:
             judged += self._take(kept, batch, now)

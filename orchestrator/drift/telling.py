@@ -9,6 +9,7 @@ import numpy as np
 
 from orchestrator.core.monitors import Picture
 from orchestrator.drift.sketches import CategorySummary, Floats, NumberSummary, Summary, TableSummary
+from orchestrator.drift.tests import describing
 from orchestrator.drift.verdicts import Finding, Verdict
 
 SHOWN = 20
@@ -17,14 +18,22 @@ _BINS = 24
 _DISTANCES = ("ks", "chi_squared")
 
 
-def evidence_of(verdict: Verdict) -> dict[str, Any]:
-    """What was found with how much certainty, and the tests of the features that differ most."""
+def evidence_of(verdict: Verdict, reference: TableSummary, window: TableSummary) -> dict[str, Any]:
+    """What was found with how much certainty, and the tests of the features that differ most. `verdict` is one that was not
+    described: that is made up for, of these features.
+    """
     shown = most_moved(verdict)[:SHOWN]
+    tests = {
+        name: (*verdict.evidence[name], *describing(reference.columns[name], window.columns[name])) for name in shown
+    }
     return {
         "level": verdict.level,
         "findings": [_finding(each) for each in verdict.findings[:SHOWN]],
         "findings_more": max(0, len(verdict.findings) - SHOWN),
-        "features": {name: {each.test: [each.effect, each.p] for each in verdict.evidence[name]} for name in shown},
+        "features": [
+            {"feature": name, "tests": {each.test: [each.effect, each.p] for each in told}}
+            for name, told in tests.items()
+        ],
         "features_more": len(verdict.evidence) - len(shown),
     }
 

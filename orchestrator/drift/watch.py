@@ -6,7 +6,7 @@ state goes on as this one would. Which batch it stands for is its keeper's busin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,6 +35,7 @@ from orchestrator.drift.windows import Cut, Window, Windows, merged
 LEARNED_ROWS = 500
 """Labelled rows that stand for the reference where its profile does not say how often the model was right."""
 _LEAST_LABELLED = 50  # without so many labels in a window nobody can say that performance is well again
+_WINDOWS_AT_ONCE = 50  # each costs as many tests, however many rows it has
 _MODERATE, _MAJOR = 0.1, 0.2
 _PERFORMANCE, _ESTIMATE = "performance", "estimated performance"
 
@@ -133,6 +134,12 @@ class Watch:
         ended = self.windows.merge(TableSummary(table.rows, kept, table.k), at)
         return self._judged(before, ended, now)
 
+    def expect(self, rows: int) -> None:
+        """So many rows wait: adaptive windows grow with them, so that what is judged keeps up with what comes."""
+        if self.rules.cut.by == "adaptive":
+            grown = max(self.rules.cut.rows, rows // _WINDOWS_AT_ONCE)
+            self.windows.cut = replace(self.rules.cut, rows=grown)
+
     def passed(self, now: float) -> list[Judged]:
         """What time alone ends: windows by time, whether or not another row comes."""
         if self.rules.cut.by != "time":
@@ -153,7 +160,7 @@ class Watch:
         if self.counts.other_versions:
             words += f"; {self.counts.other_versions} rows so far were answered by other versions than the reference, "
             words += str(self.reference.version)
-        return [Judged(_recorded(replace(verdict, words=words), now))]
+        return [Judged(_recorded(replace(verdict, words=words), {}, now))]
 
     def _heard(self, at: float, rows: int) -> None:
         self.counts.rows += rows
@@ -198,10 +205,14 @@ class Watch:
         labels = _values(batch.labels) if batch.labels is not None else [None] * batch.rows
         waiting = list(batch.requests) if batch.requests is not None else []
         for place, (answer, label) in enumerate(zip(answers, labels, strict=True)):
-            if label is not None and answer is not None:
-                if waiting:
-                    waiting[place] = None
+            if label is None:
+                continue
+            if waiting:
+                waiting[place] = None
+            if answer is not None:
                 yield Joined(answer, label, confidences[place])
+            else:
+                self.joining.given_up += 1  # whoever sent it has not seen the request either
         if waiting:
             yield from self.joining.answered(waiting, answers, confidences)
 
@@ -274,12 +285,13 @@ class Watch:
         confidence = sent.get(CONFIDENCE)
         sure = Confidences.of(confidence) if isinstance(confidence, NumberSummary) and confidence.count else None
         performance, labelled = self._performance(sure), self.outcomes[1]
-        verdict, self.history = judge(reference, spans, self.history, self.rules.policy, self._beside(sure))
+        verdict, self.history = judge(
+            reference, spans, self.history, self.rules.policy, self._beside(sure), describe=False
+        )
         if verdict.status not in (Status.TOO_FEW, Status.BLIND):
             self.outcomes = (0, 0)
-        recorded = _recorded(verdict, now)
-        recorded = replace(recorded, evidence={**recorded.evidence, "performance": performance})
-        return Judged(recorded, self._triggers(verdict, labelled, now))
+        evidence = {**evidence_of(verdict, reference, window.table), "performance": performance}
+        return Judged(_recorded(verdict, evidence, now), self._triggers(verdict, labelled, now))
 
     def _known(self) -> Confidences | None:
         """How often the version was right, by how sure it was: on its test part, else on the first labelled rows."""
@@ -338,8 +350,7 @@ class Watch:
             self.episodes.pop(Cause.PERFORMANCE.value, None)
 
 
-def _recorded(verdict: Verdict, now: float) -> Judgement:
-    evidence = evidence_of(verdict)
+def _recorded(verdict: Verdict, evidence: Mapping[str, Any], now: float) -> Judgement:
     return Judgement(
         0,
         now,

@@ -172,9 +172,9 @@ def of_monitor(watched: Watched) -> Iterator[Value]:
     for name, key in (("error", "error_rate"), ("estimated_accuracy", "estimated_accuracy")):
         if key in performance:
             yield f"evertrain_monitor_{name}_ratio", "", performance[key]
-    for feature, tests in list(newest.evidence.get("features", {}).items())[:FEATURES_SHOWN]:
-        effect = max((tests[each][0] for each in _DISTANCES if each in tests), default=0.0)
-        yield "evertrain_drift_effect", labelled(("feature",), (feature,)), effect
+    for each in newest.evidence.get("features", ())[:FEATURES_SHOWN]:
+        distances = [each["tests"][name][0] for name in _DISTANCES if name in each["tests"]]
+        yield "evertrain_drift_effect", labelled(("feature",), (each["feature"],)), max(distances, default=0.0)
 
 
 def of_cluster(cluster: ClusterView, seen_at: float) -> Iterator[Value]:

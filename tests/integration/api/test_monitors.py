@@ -6,12 +6,14 @@ import itertools
 
 import pytest
 
-from orchestrator import Client
+from orchestrator import Client, Observer
 from orchestrator.core.records import Role
+from orchestrator.drift.reference import CONFIDENCE, PREDICTION
 from orchestrator.errors import Denied, InvalidSpec, NotFound
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from tests.integration.api.stack import Stack
 from tests.integration.api.watching import put_on_watch
+from tests.unit.drift.streams import columns
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,3 +61,30 @@ def test_whoever_may_only_look_may_not_pause(stack: Stack, client: Client) -> No
             viewer.pause_monitor("wine")
     assert client.pause_monitor("wine", reason="holidays", project="cellar").words == "paused by first-admin: holidays"
     assert client.resume_monitor("wine", project="cellar").status == "drift"
+
+
+@pytest.mark.parametrize("sketches", [False, True])
+def test_what_an_observer_records_is_judged_with_the_labels_that_it_learns_later(
+    stack: Stack, client: Client, sketches: bool
+) -> None:
+    model = "sketched" if sketches else "recorded"
+    put_on_watch(stack, model, windows=0)
+    made = columns(600, 7)
+    labels, answers, confidences = (made.pop(name) for name in ("(label)", PREDICTION, CONFIDENCE))
+    with Observer(model, version=1, server=stack.address, token=stack.admin, sketches=sketches) as observer:
+        rows = [dict(zip(made, values, strict=True)) for values in zip(*made.values(), strict=True)]
+        requests = [
+            observer.record(row, prediction=answer, confidence=sure)
+            for row, answer, sure in zip(rows, answers, confidences, strict=True)
+        ]
+        for request, label in zip(requests, labels, strict=True):
+            observer.label(request, label)
+        observer.label("nobody", "cat")
+    assert observer.counts.dropped == 0
+    while stack.parts.monitors.one_pass():
+        pass
+
+    found = client.monitor(model)
+
+    assert (found.status, found.figures.rows) == ("stable", 600)
+    assert (found.figures.labels, found.figures.unknown_labels) == (600, 1)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import socket
+import subprocess
+import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -308,18 +310,26 @@ def test_what_the_server_refuses_is_counted_and_said(observer: Observer, caplog:
     assert "must lie between 0 and 1" in caplog.text
 
 
-def test_a_process_that_is_forked_observes_by_itself(stack: Stack, model: str, observer: Observer) -> None:
-    """As servers with workers do: the observer is made before the fork, and used after it."""
-    child = os.fork()
-    if child == 0:
-        os._exit(_in_the_child(observer))
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    observer.record({"age": 2})
-    assert observer.flush()
+def test_processes_that_are_forked_observe_for_themselves(stack: Stack, model: str) -> None:
+    """As servers with workers do: the observer is made before the fork and used after it, and the end sends what waits."""
+    code = """
+import os, sys
+from orchestrator import Observer
+observer = Observer(sys.argv[1], server=sys.argv[2], token=sys.argv[3], every_s=60)
+child = os.fork()
+observer.record({"age": 0})
+assert observer.flush(100)
+for age in range(9):
+    observer.record({"age": age})
+if child:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    subprocess.run([sys.executable, "-c", code, model, stack.address, stack.admin], check=True, timeout=120)
 
-
-def _in_the_child(observer: Observer) -> int:
-    return 0 if observer._thread is None and observer.counts.recorded == 0 else 1
+    rows = Counter[str]()
+    for each in kept(stack, model):
+        rows[each.source] += each.rows
+    assert list(rows.values()) == [10, 10]
 
 
 def test_it_takes_its_server_from_the_environment(

@@ -525,5 +525,5 @@ def test_a_monitor_is_listed_described_paused_and_resumed(evertrain: Run, stack:
     assert evertrain("monitor", "describe", "seer", "--html", str(page)).code == 0
     assert page.read_text().count("<figure>") == 6
     assert "paused by first-admin: holidays" in evertrain("monitor", "pause", "seer", "--reason", "holidays").out
-    assert "seer drift: drift (major)" in evertrain("monitor", "resume", "seer").out
+    assert "seer: drift (major)" in evertrain("monitor", "resume", "seer").out
     assert evertrain("monitor", "describe", "nobody").code == 102

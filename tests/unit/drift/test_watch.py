@@ -168,6 +168,16 @@ def test_a_column_that_went_is_a_data_fault_and_a_new_one_is_only_told() -> None
     assert [each["feature"] for each in judged[0].judgement.evidence["findings"]] == ["extra"]
 
 
+def test_a_column_that_is_mostly_missing_may_be_missing_from_a_window_altogether() -> None:
+    rare = TableSummary(k=REFERENCE_K)
+    values = np.full(5_000, np.nan)
+    values[::200] = 1.0
+    rare.update({**columns(5_000, 99), "rare": values})
+    del rare.columns["(label)"]
+    judged = feed(watch(known=Reference(1, rare)), *(batch(500, seed) for seed in range(3)))
+    assert set(statuses(judged)) == {"stable"}
+
+
 def test_a_poisoned_window_is_broken_data_and_no_reason_to_learn_from_it() -> None:
     def poisoned(seed: int) -> Batch:
         made = batch(500, seed)
@@ -191,7 +201,7 @@ def test_of_a_reference_without_features_only_the_answers_are_watched() -> None:
     known = replace(REFERENCE, table=replace(REFERENCE.table, columns=ours))
     judged = feed(watch(known=known), *(batch(500, seed, shift=3.0) for seed in range(3)))
     assert set(statuses(judged)) == {"stable"}
-    assert set(judged[0].judgement.evidence["features"]) == {PREDICTION, CONFIDENCE}
+    assert {each["feature"] for each in judged[0].judgement.evidence["features"]} == {PREDICTION, CONFIDENCE}
 
 
 def test_only_the_features_that_were_named_are_watched() -> None:
@@ -301,6 +311,16 @@ def test_a_regression_is_watched_by_its_losses() -> None:
     quiet = feed(watched, *(part(0.0) for _ in range(6)))
     assert triggers(quiet) == []
     assert Cause.PERFORMANCE in {each.cause for each in triggers(feed(watched, *(part(1.5) for _ in range(3))))}
+
+
+def test_adaptive_windows_grow_with_what_waits_and_shrink_again() -> None:
+    watched = watch(Rules(Cut("adaptive", 500)))
+    watched.expect(100_000)
+    judged = feed(watched, *(batch(1000, seed) for seed in range(4)))
+    watched.expect(1000)
+    judged += feed(watched, batch(1000, 9))
+    assert [each.judgement.rows for each in judged] == [2000, 2000, 500, 500]
+    assert set(statuses(judged)) == {"stable"}
 
 
 def test_one_rise_of_the_errors_is_told_once() -> None:

@@ -432,7 +432,10 @@ def test_the_start_of_a_trial_is_counted_once(exporter: Exporter) -> None:
 
 
 def watched(model: str = "digits", features: int = 2) -> Watched:
-    tests = {f"pixel{number}": {"ks": [0.3 - number / 100, 1e-9], "psi": [0.5, 1e-9]} for number in range(features)}
+    tests = [
+        {"feature": f"pixel{number}", "tests": {"ks": [0.3 - number / 100, 1e-9], "psi": [0.5, 1e-9]}}
+        for number in range(features)
+    ]
     performance = {"labels": 40, "error_rate": 0.25, "estimated_accuracy": 0.9}
     evidence = {"features": tests, "performance": performance}
     judged = Judgement(4, 900.0, 800.0, 890.0, 500, "drift", 2, "drift: pixel0", evidence)
