@@ -106,15 +106,7 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
         prices=settings.prices,
     )
     sweeps = Sweeps(fleet, commands)
-    loop = Loop(
-        records=records,
-        board=board,
-        clusters=clusters,
-        wakeups=wakeups,
-        clock=clock,
-        connected=fleet.connected,
-        end_orphans=sweeps.end_orphans,
-    )
+    loop = _loop(records, board, clusters, wakeups, fleet, sweeps)
     logs = DiskLogStore(settings.data_dir / "logs", settings.log_run_bytes)
     observations = DiskObservationStore(settings.data_dir / "observations", settings.observation_bytes)
     promotions = Promotions(store, clock)
@@ -142,6 +134,20 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
     announcer = Announcer(store, _webhooks(settings, clock), wakeups, clock)
     http = HttpServer(parts, metrics, Alerts(store, commands, clock, retraining.fired))
     return Server(store, parts, loop, housekeeping, announcer, GrpcServer(parts), http)
+
+
+def _loop(
+    records: RunRecords, board: Board, clusters: Clusters, wakeups: Wakeups, fleet: Fleet, sweeps: Sweeps
+) -> Loop:
+    return Loop(
+        records=records,
+        board=board,
+        clusters=clusters,
+        wakeups=wakeups,
+        clock=fleet.clock,
+        connected=fleet.connected,
+        end_orphans=sweeps.end_orphans,
+    )
 
 
 def _housekeeping(
