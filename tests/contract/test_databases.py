@@ -21,6 +21,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, event, insert, text
 
 from orchestrator import store as stores
+from orchestrator.core.monitors import Judgement, Monitor
 from orchestrator.core.records import Cluster, Role, RunFilter, Token
 from orchestrator.core.runs import STATE_NAMES
 from orchestrator.errors import Conflict, EvertrainError, Refused, StorageFailed, Unavailable
@@ -328,6 +329,7 @@ def test_a_file_that_is_no_database_is_unavailable_and_stays_as_it_is(tmp_path: 
 def every_call(store: Store) -> dict[str, Callable[[], Any]]:
     run = builders.queued_run()
     token = Token("t", "t", "p", Role.USER, "0" * 64, 1.0)
+    watched, judged = Monitor("p", "m", {}, "r", 1, 1.0), Judgement(0, 1.0, 0.0, 1.0, 9, "stable", 0, "stable")
     return {
         "submit": lambda: store.submit([submission(1)]),
         "submit_keyed": lambda: store.submit([submission(1, idempotency_key="k")]),
@@ -344,6 +346,11 @@ def every_call(store: Store) -> dict[str, Callable[[], Any]]:
         "facts": lambda: store.facts("p", "m", 1),
         "put_fact": lambda: store.put_fact("p", "m", 1, "f", {}),
         "set_alias": lambda: store.set_alias("p", "m", 1, "a"),
+        "monitor": lambda: store.monitor("p", "m"),
+        "monitors": lambda: store.monitors("p"),
+        "put_monitor": lambda: store.put_monitor(watched),
+        "record_judgements": lambda: store.record_judgements(watched, [judged]),
+        "judgements": lambda: store.judgements("p", "m"),
         "add_token": lambda: store.add_token(token),
         "token_by_hash": lambda: store.token_by_hash("0" * 64),
         "tokens": lambda: store.tokens("p"),
