@@ -5,10 +5,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PROTO := orchestrator/protocol/v1
 
-.PHONY: demo test setup lint proto benchmarks system-packages
+.PHONY: demo demo-loop test setup lint proto benchmarks system-packages
 
 demo: setup  ## train digits on two ranks, kill one in the middle, see it recover
 	$(BIN)/python -m deploy.demo
+
+demo-loop: setup  ## a watched model's world moves: drift seen, trained again, proven, promoted
+	$(BIN)/python -m deploy.demo_loop
 
 test: setup system-packages lint  ## everything that must hold, 13 minutes on 2 cores
 	$(BIN)/pytest --numprocesses 2
@@ -23,7 +26,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m trainers.build_ops
 	touch $@
 
-system-packages:  ## what the tests run for real: PostgreSQL, network namespaces
+system-packages:  ## what the tests run for real: PostgreSQL, Redis, network namespaces, Prometheus, Alertmanager
 	sh deploy/system-packages.sh test
 
 lint: setup
@@ -39,4 +42,4 @@ proto: setup  ## regenerate the wire's Python code after a change of the .proto
 	  $(PROTO)/generated/evertrain_pb2_grpc.py
 
 benchmarks: setup  ## the issue's numbers; add QUICK=--quick for three pairs instead of ten
-	for each in launch overhead recovery api planning loader throughput sweep search_quality observe; do $(BIN)/python -m tests.benchmarks.$$each $(QUICK) || exit 1; done
+	for each in launch overhead recovery api planning loader throughput sweep search_quality observe scrape footprint; do $(BIN)/python -m tests.benchmarks.$$each $(QUICK) || exit 1; done

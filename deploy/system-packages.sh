@@ -4,7 +4,7 @@
 set -eu
 case "${1:?build or test}" in
     build) packages="g++ python3-venv python3-dev" ;;
-    test) packages="postgresql iproute2 util-linux" ;;
+    test) packages="postgresql iproute2 util-linux prometheus prometheus-alertmanager redis-server" ;;
     *) echo "system-packages.sh: build or test, not '$1'" >&2; exit 2 ;;
 esac
 command -v dpkg-query >/dev/null || { echo "not a Debian system: install yourself what $packages are here" >&2; exit 0; }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import secrets
 import signal
 import sys
 import uuid
@@ -18,28 +19,33 @@ from dataclasses import dataclass
 
 from orchestrator.adapters.bundles import DiskBundleStore
 from orchestrator.adapters.observations import DiskObservationStore
+from orchestrator.adapters.snapshots import ParquetSnapshots
 from orchestrator.adapters.system_clock import SystemClock
-from orchestrator.api.auth import Authenticator, ensure_first_tokens
+from orchestrator.adapters.webhooks import HttpWebhooks
+from orchestrator.api.auth import Authenticator, adopt_tokens, ensure_first_tokens
 from orchestrator.api.driver_tokens import DriverTokens
 from orchestrator.api.http import HttpServer
 from orchestrator.api.parts import Parts
 from orchestrator.api.server import GrpcServer
+from orchestrator.control.alerts import Alerts
+from orchestrator.control.announcing import Announcer
 from orchestrator.control.board import Board
+from orchestrator.control.challengers import Challengers
 from orchestrator.control.clusters import Clusters
 from orchestrator.control.commands import Commands
 from orchestrator.control.fleet import Fleet
 from orchestrator.control.housekeeping import Housekeeping
 from orchestrator.control.loop import Loop
 from orchestrator.control.monitors import Monitors
+from orchestrator.control.promotions import Promotions
+from orchestrator.control.retraining import Retraining
 from orchestrator.control.runs import RunRecords
 from orchestrator.control.startup import fill_board
 from orchestrator.control.sweeps import Sweeps
 from orchestrator.control.wakeups import LocalWakeups
-from orchestrator.core.monitors import Monitor
-from orchestrator.core.retraining import Trigger
 from orchestrator.errors import EvertrainError
 from orchestrator.ports import Clock, Store
-from orchestrator.settings import Settings, load_settings
+from orchestrator.settings import Settings, load_settings, write_private
 from orchestrator.store.store import open_store
 from orchestrator.telemetry.logging import set_up_logging
 from orchestrator.telemetry.logs import DiskLogStore
@@ -59,6 +65,7 @@ class Server:
     parts: Parts
     loop: Loop
     housekeeping: Housekeeping
+    announcer: Announcer
     grpc: GrpcServer
     http: HttpServer
 
@@ -85,6 +92,7 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
         heard=metrics.observe,
         progressed=metrics.progress,
         driver_token=driver_tokens.of,
+        told_ranks=settings.metrics_ranks,
     )
     bundles = DiskBundleStore(settings.data_dir / "bundles", settings.bundle_bytes)
     commands = Commands(
@@ -109,18 +117,32 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
     )
     logs = DiskLogStore(settings.data_dir / "logs", settings.log_run_bytes)
     observations = DiskObservationStore(settings.data_dir / "observations", settings.observation_bytes)
-    monitors = Monitors(store=store, observations=observations, clock=clock, wakeups=wakeups, triggered=_tell)
+    promotions = Promotions(store, clock)
+    retraining = Retraining(
+        store=store,
+        commands=commands,
+        observations=observations,
+        snapshots=ParquetSnapshots(observations, settings.storage_root),
+        challengers=Challengers(store, promotions, observations, clock, settings.prices),
+        wakeups=wakeups,
+        clock=clock,
+    )
+    monitors = Monitors(
+        store=store, observations=observations, clock=clock, wakeups=wakeups, triggered=retraining.heard
+    )
     parts = Parts(
         settings=settings,
         store=store,
         commands=commands,
         sweeps=sweeps,
+        promotions=promotions,
         board=board,
         fleet=fleet,
         logs=logs,
         bundles=bundles,
         observations=observations,
         monitors=monitors,
+        retraining=retraining,
         wakeups=wakeups,
         clock=clock,
         authenticator=authenticator,
@@ -128,7 +150,9 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
         server_id=f"server-{uuid.uuid4().hex[:8]}",
     )
     housekeeping = _housekeeping(parts, logs, bundles, observations)
-    return Server(store, parts, loop, housekeeping, GrpcServer(parts), HttpServer(parts, metrics))
+    announcer = Announcer(store, _webhooks(settings, clock), wakeups, clock)
+    http = HttpServer(parts, metrics, Alerts(store, commands, clock, retraining.fired))
+    return Server(store, parts, loop, housekeeping, announcer, GrpcServer(parts), http)
 
 
 def _housekeeping(
@@ -147,8 +171,13 @@ def _housekeeping(
     )
 
 
-def _tell(monitor: Monitor, trigger: Trigger) -> None:
-    log.warning("model %s/%s would be retrained: %s", monitor.project, monitor.model, trigger.words)
+def _webhooks(settings: Settings, clock: Clock) -> HttpWebhooks:
+    """With the secret that posts are signed with, made where webhooks are told for the first time."""
+    if not settings.webhook_urls:
+        return HttpWebhooks((), b"", clock)
+    if not settings.webhook_secret.exists():
+        write_private(settings.webhook_secret, secrets.token_hex(32) + "\n")
+    return HttpWebhooks(settings.webhook_urls, settings.webhook_secret.read_text().strip().encode(), clock)
 
 
 async def serve(server: Server, stop: asyncio.Event) -> None:
@@ -157,6 +186,8 @@ async def serve(server: Server, stop: asyncio.Event) -> None:
     scheduling = asyncio.create_task(server.loop.run())
     tidying = asyncio.create_task(server.housekeeping.run())
     judging = asyncio.create_task(server.parts.monitors.run())
+    retraining = asyncio.create_task(server.parts.retraining.run())
+    announcing = asyncio.create_task(server.announcer.run())
     stopping = asyncio.create_task(stop.wait())
     try:
         await server.grpc.start()
@@ -169,18 +200,26 @@ async def serve(server: Server, stop: asyncio.Event) -> None:
             server.http.port,
             settings.data_dir,
         )
-        # A loop that ended by itself is a bug: better no server than one that schedules or judges nothing.
-        await asyncio.wait({scheduling, judging, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        # A loop that ended by itself is a bug: better no server than one that schedules, judges or retrains nothing.
+        await asyncio.wait({scheduling, judging, retraining, stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        stopping.cancel()
-        scheduling.cancel()
-        tidying.cancel()
-        judging.cancel()
+        for each in (stopping, scheduling, tidying, judging, retraining, announcing):
+            each.cancel()
         await server.grpc.stop(STOP_GRACE_S)
         await server.http.stop()
     if not stop.is_set():
-        for ended in (each for each in (scheduling, judging) if each.done() and not each.cancelled()):
+        for ended in (each for each in (scheduling, judging, retraining) if each.done() and not each.cancelled()):
             ended.result()
+
+
+def _let_in(settings: Settings, store: Store, clock: Clock) -> None:
+    """The tokens without which nobody could make another. Raises Refused for those of `tokens_dir` that cannot be used."""
+    if settings.tokens_dir is not None:
+        roles = adopt_tokens(store, clock, settings.tokens_dir)
+        log.info("tokens for %s were taken from %s", ", ".join(roles), settings.tokens_dir)
+    else:
+        admin, agent = ensure_first_tokens(store, clock, settings.data_dir)
+        log.info("the first tokens are in %s and %s", admin, agent)
 
 
 async def _main(settings: Settings) -> None:
@@ -189,8 +228,7 @@ async def _main(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     clock, store = SystemClock(), open_store(settings.database_url, settings.secrets_key)
     try:
-        admin, agent = ensure_first_tokens(store, clock, settings.data_dir)
-        log.info("the first tokens are in %s and %s", admin, agent)
+        _let_in(settings, store, clock)
         await serve(build(settings, store, clock), stop)
     finally:
         store.close()

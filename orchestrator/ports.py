@@ -6,8 +6,11 @@ from collections.abc import AsyncGenerator, Container, Iterable, Mapping, Sequen
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from orchestrator.core.alerts import Firing
+from orchestrator.core.decisions import DecisionRecord, Order
 from orchestrator.core.monitors import Judgement, Monitor
 from orchestrator.core.records import (
+    AliasMove,
     Checkpoint,
     Cluster,
     EventDraft,
@@ -117,6 +120,10 @@ class Store(Protocol):
         """In order of seq, those above `after`."""
         ...
 
+    def newest_event(self, run_id: str) -> int:
+        """The highest seq of the run's events; 0 where there is none."""
+        ...
+
     def checkpoints(
         self, run_id: str, *, below: tuple[int, int, int] | None = None, limit: int = 1000
     ) -> list[Checkpoint]:
@@ -127,8 +134,34 @@ class Store(Protocol):
         """By name, then newest version first."""
         ...
 
-    def set_alias(self, project: str, name: str, version: int, alias: str) -> None:
-        """Move `alias` to that version, atomically. Raises NotFound."""
+    def move_alias(
+        self,
+        project: str,
+        name: str,
+        alias: str,
+        to: int,
+        *,
+        expected: int | None = None,
+        at: float,
+        by: str,
+        reason: str,
+        report: Mapping[str, Any] | None = None,
+    ) -> AliasMove | None:
+        """Compare and set: where `alias` stands on version `expected` (0: nowhere; None: wherever it stands), move it to
+        version `to` and append to the model's history, in one transaction; answer the move. None: it stands elsewhere, and
+        nothing was written. Where it stands on `to` already, nothing is written and the newest of its moves is answered, so
+        that a move may be repeated. Raises NotFound for a version that there is not.
+        """
+        ...
+
+    def alias_history(self, project: str, name: str, alias: str = "") -> list[AliasMove]:
+        """Newest first; "": of all aliases of the model. An alias of a version's draft has moved when that was registered.
+        Empty where there is no such model, and of aliases that have not moved since histories are kept.
+        """
+        ...
+
+    def standing(self, project: str, alias: str) -> Mapping[str, int]:
+        """The version on which the alias stands, of each model of the project that has it."""
         ...
 
     def facts(self, project: str, name: str, version: int) -> Mapping[str, Any]:
@@ -194,6 +227,46 @@ class Store(Protocol):
         ...
 
     def clusters(self) -> list[Cluster]: ...
+
+    def record_decision(self, draft: DecisionRecord) -> DecisionRecord:
+        """Keep it under the model's next number, and answer it as stored. Idempotent by (project, model, `draft.key`): a
+        decision that is there is answered as it stands now.
+        """
+        ...
+
+    def change_decision(self, record: DecisionRecord) -> DecisionRecord | None:
+        """Compare and set: where the stored revision is still `record.revision`, write it with revision + 1 and answer it;
+        otherwise write nothing and answer None.
+        """
+        ...
+
+    def decisions(
+        self, project: str, model: str, *, accepted: bool = False, below: int | None = None, limit: int = 100
+    ) -> list[DecisionRecord]:
+        """Newest first, those whose number is lower than `below`. `accepted`: only those that started a retraining, or ask
+        to. `limit` is held within 1 and 1,000.
+        """
+        ...
+
+    def decision(self, project: str, model: str, number: int) -> DecisionRecord:
+        """Raises NotFound."""
+        ...
+
+    def open_decisions(self) -> list[DecisionRecord]:
+        """Of every project: those with something still to be done, awaited or announced, by project, model and number."""
+        ...
+
+    def firings(self, keys: Iterable[tuple[str, str, float]]) -> dict[tuple[str, str, float], Firing]:
+        """Those that are kept of the keys (project, fingerprint, start)."""
+        ...
+
+    def keep_firings(self, firings: Sequence[Firing]) -> None:
+        """Insert each, or replace the one of its key; all or none."""
+        ...
+
+    def forget_firings(self, before_at: float) -> int:
+        """Delete those last told before that time. How many."""
+        ...
 
     def close(self) -> None: ...
 
@@ -276,6 +349,35 @@ class ObservationStore(Protocol):
 
     def last(self, project: str, model: str) -> int:
         """The highest number ever given; 0 for none."""
+        ...
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Labelled rows that stay as they are. `lineage`: JSON, what they are and where they came from."""
+
+    url: str  # of a directory: what `data.source` of a run file may name
+    rows: int
+    columns: tuple[str, ...]  # features and label
+    lineage: Mapping[str, Any]
+
+
+class SnapshotStore(Protocol):
+    """Training data made of live traffic. Calls block."""
+
+    def take(self, project: str, model: str, number: int, order: Order, *, label: str) -> Snapshot:
+        """The labelled rows among the batches up to `order.upto`, features by their names and the label as `label`; taken
+        once for each (project, model, number), and answered as it was afterwards. Raises Refused where no row has a label,
+        StorageFailed.
+        """
+        ...
+
+
+class Webhooks(Protocol):
+    """Whoever wants to hear of retrainings. Calls block."""
+
+    def tell(self, record: DecisionRecord) -> bool:
+        """Whether every receiver has taken it. Never raises: a receiver that is down is told again later."""
         ...
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.core.money import Prices
@@ -28,6 +29,8 @@ _Price = Annotated[float, Field(ge=0)]
 _Days = Annotated[float, Field(gt=0)]
 _Bytes = Annotated[int, Field(gt=0)]
 
+_WEBHOOK = re.compile(r"https?://[^\s/]+(/\S*)?")
+
 MIB = 2**20
 
 
@@ -41,6 +44,9 @@ class Settings(BaseSettings):
         description="Directory of everything the embedded server keeps: database, logs, bundles, first tokens.",
     )
     store_url: str = Field(default="", description="SQLAlchemy URL of the store; empty: SQLite in data_dir.")
+    store_url_file: Path | None = Field(
+        default=None, description="File that holds store_url, which then needs no place in the environment."
+    )
     storage: str = Field(
         default="",
         description="fsspec URL or path of checkpoints, unless a run file says otherwise; empty: in data_dir.",
@@ -51,9 +57,17 @@ class Settings(BaseSettings):
         description="File with the key that secret values are encrypted with, made at the first start; empty: in data_dir.",
     )
 
+    tokens_dir: Path | None = Field(
+        default=None,
+        description="Directory with admin.token, agent.token, viewer.token or user.token, made by whoever deploys the server;"
+        " empty: the first start makes two, in data_dir.",
+    )
+
     grpc_host: str = Field(default="127.0.0.1", description="Address that the gRPC API listens on.")
     grpc_port: _Port = Field(default=DEFAULT_GRPC_PORT, description="Port of the gRPC API; 0 takes any free one.")
-    http_host: str = Field(default="127.0.0.1", description="Address that /metrics, /healthz and /readyz listen on.")
+    http_host: str = Field(
+        default="127.0.0.1", description="Address that /metrics, /alerts, /healthz and /readyz listen on."
+    )
     http_port: _Port = Field(default=DEFAULT_HTTP_PORT, description="Port of the HTTP side; 0 takes any free one.")
     tls_cert: Path | None = Field(
         default=None, description="PEM file of the certificate chain; with tls_key it turns TLS on."
@@ -114,6 +128,14 @@ class Settings(BaseSettings):
         default="USD", description="Currency of the prices, by its three letters."
     )
 
+    webhooks: str = Field(
+        default="", description="URLs that every step of a retraining is posted to, separated by commas."
+    )
+    webhook_secret_file: Path | None = Field(
+        default=None,
+        description="File with the secret that posts to webhooks are signed with, made at first use; empty: in data_dir.",
+    )
+
     watch_poll_s: _Seconds = Field(
         default=2.0, description="A watcher looks again after so long even when nothing woke it."
     )
@@ -123,11 +145,22 @@ class Settings(BaseSettings):
     metrics_runs: Annotated[int, Field(gt=0)] = Field(
         default=1000, description="Most runs with series of their own at a time."
     )
+    metrics_ranks: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="So many ranks of each run, the lowest, have series of their own; 0: none."
+    )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Level of the server's own log."
     )
     log_format: Literal["json", "text"] = Field(default="json", description="Form of the server's own log.")
+
+    @field_validator("webhooks")
+    @classmethod
+    def _of_http(cls, value: str) -> str:
+        strange = [each for each in value.split(",") if each.strip() and not _WEBHOOK.fullmatch(each.strip())]
+        if strange:
+            raise ValueError(f"must be http:// or https:// URLs, separated by commas; {strange[0].strip()!r} is none")
+        return value
 
     @property
     def database_url(self) -> str:
@@ -136,6 +169,14 @@ class Settings(BaseSettings):
     @property
     def secrets_key(self) -> Path:
         return self.secrets_key_file or self.data_dir / "secrets.key"
+
+    @property
+    def webhook_urls(self) -> tuple[str, ...]:
+        return tuple(each.strip() for each in self.webhooks.split(",") if each.strip())
+
+    @property
+    def webhook_secret(self) -> Path:
+        return self.webhook_secret_file or self.data_dir / "webhook.secret"
 
     @property
     def storage_root(self) -> str:
@@ -154,15 +195,27 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """From the environment. Raises Refused, naming each variable that is wrong."""
+    """From the environment and, where it names one, the file of `store_url`. Raises Refused, naming what is wrong."""
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         lines = [
             f"EVERTRAIN_{'_'.join(str(part) for part in each['loc']).upper()}: {each['msg']} (got {each['input']!r})"
             for each in error.errors()
         ]
         raise Refused("the server's settings are wrong:\n" + "\n".join(lines)) from error
+    if settings.store_url_file is None:
+        return settings
+    if settings.store_url:
+        raise Refused("EVERTRAIN_STORE_URL and EVERTRAIN_STORE_URL_FILE are both set: keep one of them")
+    return settings.model_copy(update={"store_url": _read_line(settings.store_url_file)})
+
+
+def _read_line(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise Refused(f"EVERTRAIN_STORE_URL_FILE: {path} cannot be read: {error.strerror}") from error
 
 
 # ---- clients --------------------------------------------------------------------------------------------------------

@@ -32,12 +32,16 @@ from trainers import random_state
 from trainers.archive import Archive
 from trainers.beside import STATE_SUFFIX, Beside
 from trainers.contract import (
+    MANIFEST_NAME,
     Launch,
+    Listed,
     Manifest,
     ManifestFile,
     Sealed,
     Skipped,
+    apart,
     file_problem,
+    found,
     incarnation_dir,
     step_dir,
 )
@@ -45,7 +49,8 @@ from trainers.errors import BadConfig, StorageError
 from trainers.exchange import Exchange
 from trainers.layout import DEGREES
 from trainers.models.divided import Split
-from trainers.storage import digest, open_storage
+from trainers.optimizers import Rates
+from trainers.storage import Storage, digest, open_storage
 from trainers.weights_only import WeightsOnlyEngine, read_file, stranger_in
 
 
@@ -59,6 +64,7 @@ class Resume:
     extra: dict[str, Any] = field(default_factory=dict)
     checkpoint: str | None = None  # URL of the directory
     skipped: tuple[Skipped, ...] = ()  # newer ones that were not taken, and why
+    taken_over: bool = False  # the checkpoint is another run's
 
 
 @dataclass(frozen=True)
@@ -141,8 +147,8 @@ class Checkpoints:
             if offer["path"] is None:
                 break
             path, manifest = offer["path"], Manifest.from_json(offer["manifest"])
-            self._insist_on_layout(path, manifest, engine)
-            directory, verdicts[path] = self._fetch(path, manifest)
+            self._insist_on_layout(self._storage.url(path), manifest, engine)
+            directory, verdicts[path] = self._fetch(self._storage, path, manifest)
             if verdicts[path] is None:
                 break
         self._exchange.decided(lambda: self._archive.settle(verdicts))
@@ -150,9 +156,33 @@ class Checkpoints:
         if offer["path"] is None:
             return Resume(skipped=skipped)
         self._load(engine, directory, manifest, restart=True)
-        self._give_back()
+        self._give_back(self._storage)
         url = self._storage.url(path)
         return Resume(manifest.step, manifest.epoch, manifest.cursor, dict(manifest.extra), url, skipped)
+
+    def take_over(self, engine: DeepSpeedEngine, checkpoint: str) -> Resume:
+        """Load all that a seal of another run holds, by its URL; rates stay as this run file says them.
+
+        Raises BadConfig when it is no seal, or one of another layout, and StorageError when it is damaged or cannot be
+        read.
+        """
+        rates = [(each, Rates(each)) for each in (engine, *self._beside.helpers.values())]
+        root, path = apart(checkpoint)
+        storage = open_storage(root, self._alive)
+        seal = self._exchange.decided(lambda: _described(storage, path))
+        if seal["problem"] is not None:
+            raise BadConfig("init_from.checkpoint", checkpoint, f"cannot be gone on from: {seal['problem']}")
+        manifest = Manifest.from_json(seal["manifest"])
+        self._insist_on_layout(checkpoint, manifest, engine)
+        directory, problem = self._fetch(storage, path, manifest)
+        if problem is not None:
+            raise StorageError(f"init_from.checkpoint {checkpoint} is damaged: {problem}")
+        self._load(engine, directory, manifest, restart=True)
+        self._give_back(storage)
+        plateau = manifest.extra.get("plateau")
+        for each, own in rates:
+            own.put(each, plateau["ratio"] if plateau is not None and each is engine else 1.0)
+        return Resume(manifest.step, manifest.epoch, manifest.cursor, dict(manifest.extra), checkpoint, taken_over=True)
 
     def save(
         self,
@@ -206,15 +236,15 @@ class Checkpoints:
         """
         self._adopt(engine)
         path = checkpoint.removeprefix(self._storage.url("")).strip("/")
-        found = self._exchange.decided(lambda: self._described(path))
-        if found["problem"] is not None:
-            return LoadedWeights(problem=str(found["problem"]))
-        manifest = Manifest.from_json(found["manifest"])
-        self._insist_on_layout(path, manifest, engine)
-        directory, problem = self._fetch(path, manifest)
+        seal = self._exchange.decided(lambda: self._seal_at(path))
+        if seal["problem"] is not None:
+            return LoadedWeights(problem=str(seal["problem"]))
+        manifest = Manifest.from_json(seal["manifest"])
+        self._insist_on_layout(self._storage.url(path), manifest, engine)
+        directory, problem = self._fetch(self._storage, path, manifest)
         if problem is None:
             self._load(engine, directory, manifest, restart=False)
-        self._give_back()
+        self._give_back(self._storage)
         return LoadedWeights(manifest.metrics, problem)
 
     def _adopt(self, engine: DeepSpeedEngine) -> WeightsOnlyEngine:
@@ -282,18 +312,13 @@ class Checkpoints:
         newest = self._archive.choose({}).undecided
         return dict(newest.manifest.extra) if newest is not None and newest.manifest is not None else {}
 
-    def _described(self, path: str) -> dict[str, Any]:
-        """Rank 0: the manifest of one seal, or why there is none to believe."""
-        listed = self._archive.find(path)
-        if listed is None or listed.manifest is None:
-            why = listed.problem if listed is not None else "it is no checkpoint of this run"
-            return {"manifest": None, "problem": why}
-        return {"manifest": listed.manifest.to_json(), "problem": None}
+    def _seal_at(self, path: str) -> dict[str, Any]:
+        """Rank 0: the manifest of one seal of this run, or why there is none to believe."""
+        return _described_as(self._archive.find(path), "it is no checkpoint of this run")
 
-    def _insist_on_layout(self, path: str, manifest: Manifest, engine: DeepSpeedEngine) -> None:
+    def _insist_on_layout(self, where: str, manifest: Manifest, engine: DeepSpeedEngine) -> None:
         """Parts fit only the layout that made them: ZeRO's also its stage and the world size, and ZeRO 0 has none."""
         zero, stage = manifest.layout["zero"], int(engine.zero_optimization_stage())
-        where = self._storage.url(path)
         for name in DEGREES:
             if (made := manifest.layout[name]) != (now := self._layout[name]):
                 advice = f"{where} was made with {name} parallelism of {made} and resumes with that only"
@@ -304,7 +329,7 @@ class Checkpoints:
             made_by = f"{where} was made by {manifest.world_size} ranks with ZeRO {zero}"
             raise BadConfig("resources.workers", self._world_size, f"{made_by} and resumes with as many only")
 
-    def _fetch(self, path: str, manifest: Manifest) -> tuple[Path, str | None]:
+    def _fetch(self, storage: Storage, path: str, manifest: Manifest) -> tuple[Path, str | None]:
         """Bring this host's files within reach and verify them, each rank those that it wrote.
 
         Returns the directory to load from and what any rank found wrong, the same on all. Raises StorageError on all
@@ -313,18 +338,18 @@ class Checkpoints:
         problem, error = None, None
         try:
             for each in manifest.files:
-                if problem is None and self._is_mine(each, manifest):
-                    file = self._storage.fetch(f"{path}/{each.path}", self._fetched)
+                if problem is None and self._is_mine(each, manifest, storage):
+                    file = storage.fetch(f"{path}/{each.path}", self._fetched)
                     problem = file_trouble(each, file, self._alive)
         except StorageError as caught:
             error = str(caught)
         reports = self._exchange.all({"problem": problem, "error": error})
         if errors := [each["error"] for each in reports if each["error"]]:
             raise StorageError("; ".join(errors))
-        directory = Path(self._storage.url(path)) if self._storage.is_local else self._fetched / path
+        directory = Path(storage.url(path)) if storage.is_local else self._fetched / path
         return directory, "; ".join(each["problem"] for each in reports if each["problem"]) or None
 
-    def _is_mine(self, file: ManifestFile, manifest: Manifest) -> bool:
+    def _is_mine(self, file: ManifestFile, manifest: Manifest, storage: Storage) -> bool:
         """Whether this rank verifies a file, which on an object store also brings it to this host.
 
         Every rank may read what only one wrote, but for its random state and ZeRO's part of the optimizer; and, while the
@@ -334,7 +359,7 @@ class Checkpoints:
         kept_by_all = resized and file.path.endswith(STATE_SUFFIX)
         ranks_own = file.path.startswith("rank-") and not kept_by_all
         own = ranks_own or ("zero_pp_rank_" in file.path and file.path.endswith("optim_states.pt"))
-        if self._storage.is_local or own:
+        if storage.is_local or own:
             return file.rank % self._world_size == self._rank
         return self._local_rank == 0
 
@@ -356,12 +381,23 @@ class Checkpoints:
         elif restart:  # ZeRO 0 on more ranks than before: this one has no past
             random_state.seed(self._launch.seed + self._rank)
 
-    def _give_back(self) -> None:
+    def _give_back(self, storage: Storage) -> None:
         """Remove what was fetched, once every rank of the host has read it."""
-        if not self._storage.is_local:
+        if not storage.is_local:
             self._exchange.all(None)
             if self._local_rank == 0:
                 shutil.rmtree(self._fetched, ignore_errors=True)
+
+
+def _described(storage: Storage, path: str) -> dict[str, Any]:
+    """The manifest of any run's seal, or why there is none to believe."""
+    return _described_as(found(path, storage.read_text(f"{path}/{MANIFEST_NAME}")), "its path is not a checkpoint's")
+
+
+def _described_as(listed: Listed | None, otherwise: str) -> dict[str, Any]:
+    if listed is None or listed.manifest is None:
+        return {"manifest": None, "problem": listed.problem if listed is not None else otherwise}
+    return {"manifest": listed.manifest.to_json(), "problem": None}
 
 
 def file_trouble(expected: ManifestFile, file: Path | None, alive: Callable[[], None]) -> str | None:

@@ -166,6 +166,7 @@ class CheckpointEvery:
 
     every: float | None = None  # seconds
     every_steps: int | None = None
+    every_epochs: int | None = None
     keep: int = 3
 
 
@@ -184,6 +185,7 @@ class InitFrom:
     model: str | None = None  # NAME@VERSION, which the server has resolved to `checkpoint`
     checkpoint: str | None = None  # URL or path of a sealed checkpoint
     file: str | None = None  # a .safetensors file, or a directory of them
+    resume: bool = False  # not the weights alone: all that the checkpoint holds, as if that run went on here
     rename: Mapping[str, str] = field(default_factory=dict)  # beginnings of names there: what they are here
     fresh: tuple[str, ...] = ()  # patterns of tensors that keep their random values
     ignore: tuple[str, ...] = ()  # patterns of tensors there that the model has no place for
@@ -198,6 +200,14 @@ class InitFrom:
 
 
 @dataclass(frozen=True)
+class Proof:
+    """The version that serves, with which the run's result is compared at its end. No run file says so: the server does."""
+
+    champion: int
+    checkpoint: str  # its sealed checkpoint
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything of the run file that a rank acts on."""
 
@@ -208,6 +218,7 @@ class Settings:
     deepspeed: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: CheckpointEvery = field(default_factory=CheckpointEvery)
     init_from: InitFrom | None = None
+    proof: Proof | None = None
 
 
 def read_settings(launch: Launch) -> Settings:
@@ -345,6 +356,9 @@ def _check_init_from(init: InitFrom) -> None:
         raise BadConfig(
             "init_from", " and ".join(given) or "no source", "give exactly one of model, checkpoint and file"
         )
+    unused = [name for name in ("file", "rename", "fresh", "ignore") if getattr(init, name)]
+    if init.resume and unused:
+        raise BadConfig("init_from.resume", True, f"goes on exactly where a checkpoint is: leave {unused[0]} out")
     for old, new in init.rename.items():
         if not isinstance(new, str):
             raise BadConfig(f"init_from.rename.{old}", new, "must be the beginning of a name")

@@ -2,8 +2,8 @@
 
 A rank is started with a `Launch` (what to do, where checkpoints live, which of them it may resume from) and the
 torchrun environment (`RANK`, `LOCAL_RANK`, `WORLD_SIZE`, `MASTER_ADDR`, `MASTER_PORT`). While it lives it writes
-`Message`s, one JSON object a line, to the unix stream socket named in `Launch.progress_socket`. It ends with an
-`ExitCode`. Nothing else passes between the two sides.
+`Message`s, one JSON object a line, to the unix stream socket named in `Launch.progress_socket`, on which its host may
+say `Profile`. It ends with an `ExitCode`. Nothing else passes between the two sides.
 
 Times named `_ns` are `time.monotonic_ns()` of the rank's host: comparable on that host only.
 """
@@ -217,14 +217,35 @@ class Prepared:
     rows: Mapping[str, int] = field(default_factory=dict)  # by part
 
 
-Message = Hello | PhaseChanged | Step | EpochEnded | Restored | Sealed | Failed | Done | Preparing | Prepared
+@dataclass(frozen=True)
+class Profiled:
+    """The answer to a `Profile`."""
+
+    kind: ClassVar[str] = "profiled"
+    id: str
+    message: str  # what was traced, or why nothing was: goes on after "rank 0: "
+    trace: str | None = None  # URL of a trace in Chrome's format; None: there is none
+    table: str = ""  # the operators that took most time
+
+
+Message = Hello | PhaseChanged | Step | EpochEnded | Restored | Sealed | Failed | Done | Preparing | Prepared | Profiled
 _BY_KIND: dict[str, type[Any]] = {
     each.kind: each
-    for each in (Hello, PhaseChanged, Step, EpochEnded, Restored, Sealed, Failed, Done, Preparing, Prepared)
+    for each in (Hello, PhaseChanged, Step, EpochEnded, Restored, Sealed, Failed, Done, Preparing, Prepared, Profiled)
 }
 
 
-def encode(message: Message) -> bytes:
+@dataclass(frozen=True)
+class Profile:
+    """All that a host says to a rank: trace the next `steps` optimizer steps, as many as are done by `until_ns`."""
+
+    kind: ClassVar[str] = "profile"
+    id: str
+    steps: int
+    until_ns: int
+
+
+def encode(message: Message | Profile) -> bytes:
     """One line, newline included."""
     return json.dumps({"kind": message.kind, **dataclasses.asdict(message)}).encode() + b"\n"
 
@@ -244,6 +265,17 @@ def decode(line: bytes | str) -> Message:
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a message of a rank: {line[:200]!r}: {error}") from error
     return message
+
+
+def decode_profile(line: bytes) -> Profile:
+    """What a host said. Raises ValueError on anything else."""
+    try:
+        raw = json.loads(line)
+        if raw.pop("kind") != Profile.kind:
+            raise ValueError("of another kind")
+        return Profile(**raw)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a host's word: {line[:200]!r}: {error}") from error
 
 
 def _keepable(value: Any) -> Any:
@@ -356,6 +388,12 @@ class Drop:
 
 
 _POSITION = re.compile(r"(?:^|/)attempt-(\d{4,})/incarnation-(\d{4,})/step-(\d{12,})$")
+
+
+def apart(checkpoint: str) -> tuple[str, str]:
+    """A checkpoint's URL as its run's root and the path below it; the root is empty where that is no checkpoint's path."""
+    match = _POSITION.search(checkpoint.rstrip("/"))
+    return ("", checkpoint) if match is None else (checkpoint[: match.start()].rstrip("/"), match[0].strip("/"))
 
 
 def found(checkpoint: str, manifest_text: str | None) -> Listed | None:

@@ -118,7 +118,8 @@ def build_engine(
 def prepare_model(model: nn.Module, settings: Settings) -> None:
     """Before any layout divides it: first weights, what is frozen, what is recomputed. Raises BadConfig, StorageError."""
     if settings.init_from is not None:
-        load_first_weights(model, settings.init_from)
+        if not settings.init_from.resume:
+            load_first_weights(model, settings.init_from)
         freeze(model, settings.init_from.freeze)
     if settings.train.activation_checkpointing:
         recompute_blocks(model)

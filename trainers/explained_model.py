@@ -19,10 +19,10 @@ from trainers.config import read_settings
 from trainers.contract import Launch
 from trainers.errors import BadConfig
 from trainers.export import CONFIG_NAME, WEIGHTS_NAME, export
+from trainers.target import enter_code, make_task
 from trainers.tasks.classification import Classification
 from trainers.tasks.language_modelling import LanguageModelling, Windows
 from trainers.tasks.task import Task
-from trainers.train import enter_code, make_task
 
 _SOURCE = "data.source"
 _OF_THE_DATA = ("prepared", "profile")  # notes that say what a model was trained on, and nothing of its terms

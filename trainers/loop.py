@@ -26,6 +26,7 @@ from trainers.judgement import Judgement
 from trainers.optimizers import scale_learning_rates
 from trainers.parallel import Place
 from trainers.plateau import plateau_of
+from trainers.profiling import Profiling
 from trainers.progress import STEP_INTERVAL_S, Progress
 from trainers.tasks.task import AnyTask, Collects, SteppingTask
 
@@ -42,6 +43,7 @@ class Loop:
     sampler: Sampler
     checkpoints: Checkpoints
     progress: Progress
+    profiling: Profiling
     total_steps: int
     history: History
     furthest_step: int  # up to it, steps are recomputed
@@ -86,7 +88,8 @@ class Loop:
         self.metrics = dict(state.extra["metrics"])
         self.epoch_loss_sum = state.extra["epoch_loss_sum"]
         self.epoch_steps = state.extra["epoch_steps"]
-        self.judgement = self.judgement.resumed(state.extra["judgement"], state.checkpoint, state.step)
+        if not state.taken_over:  # another run's best is not this one's to keep
+            self.judgement = self.judgement.resumed(state.extra["judgement"], state.checkpoint, state.step)
         if self.plateau is not None:  # what it did to the rates came back with the scheduler
             self.plateau = self.plateau.resumed(state.extra["plateau"])
 
@@ -97,11 +100,15 @@ class Loop:
             self.progress.phase("recomputing" if self.step < self.furthest_step else "training")
             self._collect()
             due = self._train_step()
+            if self.profiling.tracing:
+                self.profiling.stepped(self.step)
             epoch_ends = self.sampler.ends_epoch(self.samples) or self.step == self.total_steps
             if due or epoch_ends or self._step_to_save():
                 self._between_steps(epoch_ends)
+                self.profiling.look(self.step)
         if self.sealed_step != self.step:
             self._save(best=False)
+        self.profiling.finish()
 
     def _train_step(self) -> bool:
         """One optimizer step; True when the ranks are due to agree."""
@@ -134,10 +141,13 @@ class Loop:
             raise self.recent_losses.explain(self.sampler, self.loader.plan, self.place)
         self.recent_losses.clear()
         self.epoch_loss_sum += agreed.loss_sum
-        if epoch_ends:
-            self._end_epoch(save=agreed.save or self._step_to_save())
-        elif agreed.save or self._step_to_save():
-            self._save(best=False)
+        save = agreed.save or self._step_to_save()
+        if epoch_ends or save:
+            with self.profiling.paused():
+                if epoch_ends:
+                    self._end_epoch(save=save or self._epoch_to_save())
+                else:
+                    self._save(best=False)
         if agreed.stop:
             self._stop()
 
@@ -214,6 +224,12 @@ class Loop:
     def _step_to_save(self) -> bool:
         every_steps = self.settings.checkpoint.every_steps
         return every_steps is not None and self.step % every_steps == 0
+
+    def _epoch_to_save(self) -> bool:
+        """Behind the last sample of an epoch."""
+        every_epochs = self.settings.checkpoint.every_epochs
+        ended = self.sampler.epoch_of(self.samples - self.sampler.global_batch) + 1
+        return every_epochs is not None and ended % every_epochs == 0
 
     def _stop(self) -> None:
         self.progress.phase("stopping")

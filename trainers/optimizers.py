@@ -76,10 +76,37 @@ def freeze(model: nn.Module, patterns: tuple[str, ...]) -> None:
 def scale_learning_rates(engine: DeepSpeedEngine, by: float) -> None:
     """Multiply every group's peak and present learning rate. The scheduler's state keeps the peaks in checkpoints."""
     scheduler: Any = engine.lr_scheduler
-    optimizer: Any = engine.optimizer
     scheduler.base_lrs = [each * by for each in scheduler.base_lrs]
-    for group in optimizer.param_groups:
+    for group in _groups(engine):
         group["lr"] *= by
+
+
+class Rates:
+    """An engine's rates as its run file says them: learning rates, momentum, decay. What is loaded brings others."""
+
+    def __init__(self, engine: DeepSpeedEngine) -> None:
+        scheduler: Any = engine.lr_scheduler
+        self._peaks = list(scheduler.base_lrs)
+        self._groups = [_told(each) for each in _groups(engine)]
+
+    def put(self, engine: DeepSpeedEngine, ratio: float = 1.0) -> None:
+        """Train with them again from here on, at the place that the schedule has come to. `ratio`: a plateau's."""
+        scheduler: Any = engine.lr_scheduler
+        scheduler.base_lrs = [each * ratio for each in self._peaks]
+        factors = [each(scheduler.last_epoch) for each in scheduler.lr_lambdas]
+        for group, told, peak, factor in zip(_groups(engine), self._groups, scheduler.base_lrs, factors, strict=True):
+            group.update(told, lr=peak * factor)
+
+
+def _groups(engine: DeepSpeedEngine) -> list[ParameterGroup]:
+    optimizer: Any = engine.optimizer
+    groups: list[ParameterGroup] = optimizer.param_groups
+    return groups
+
+
+def _told(group: ParameterGroup) -> ParameterGroup:
+    """What the run file says of a group, beside its learning rate."""
+    return {name: group[name] for name in ("weight_decay", "momentum", "betas", "initial_lr") if name in group}
 
 
 def hidden_matrices(model: nn.Module) -> Iterator[nn.Parameter]:

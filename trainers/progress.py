@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, TextIO
 
@@ -27,9 +27,12 @@ from trainers.contract import (
     Phase,
     PhaseChanged,
     Prepared,
+    Profile,
+    Profiled,
     Restored,
     Sealed,
     Step,
+    decode_profile,
     encode,
 )
 
@@ -39,7 +42,8 @@ SIGN_INTERVAL_S = 1.0  # between two signs of life
 CLOSE_S = 2.0  # how long an ending rank waits for its host to take the last messages
 _RECONNECT_S = 0.5
 _QUEUE_LIMIT = 1000
-_NEVER_DROPPED = (Failed, Done, Sealed, Prepared)
+_HEARD_BYTES = 64 * 1024
+_NEVER_DROPPED = (Failed, Done, Sealed, Prepared, Profiled)
 _MILESTONES = (Restored, EpochEnded, Sealed, Done)  # what a log is read for; never steps, which are too many
 
 
@@ -49,6 +53,10 @@ class Sink(Protocol):
     interval_s: float  # between two steps
 
     def put(self, message: Message) -> None: ...
+
+    def asked(self) -> Sequence[Profile]:
+        """What the other side has said since the last call."""
+        ...
 
     def close(self) -> None: ...
 
@@ -82,6 +90,10 @@ class Progress:
         self._said_ns = self._clock_ns()
         with self._hold():
             self._sink.put(message)
+
+    def asked(self) -> Sequence[Profile]:
+        """What the host wants since the last call: a look that costs a microsecond, for between two steps."""
+        return self._sink.asked()
 
     def phase(self, phase: Phase) -> None:
         """From now on the rank's time belongs to `phase`."""
@@ -165,6 +177,7 @@ class SocketSink:
         self._socket: socket.socket | None = None
         self._begun: Message | None = None  # the message that `_unsent` is the rest of
         self._unsent = b""
+        self._heard = b""  # the beginning of a line
         self._next_try_s = 0.0
 
     def put(self, message: Message) -> None:
@@ -178,6 +191,24 @@ class SocketSink:
             self._drop_one()
         self._queue.append(message)
         return self._flush()
+
+    def asked(self) -> Sequence[Profile]:
+        if self._socket is None:
+            return ()
+        try:
+            data = self._socket.recv(_HEARD_BYTES)
+        except BlockingIOError:
+            return ()
+        except OSError:
+            data = b""
+        if not data:  # the host is gone: what it wanted, it wants no more
+            self._disconnect()
+            return ()
+        *whole, self._heard = (self._heard + data).split(b"\n")
+        try:
+            return [decode_profile(line) for line in whole]
+        except ValueError:  # of a host of another version
+            return ()
 
     def close(self) -> None:
         deadline_s = time.monotonic() + CLOSE_S
@@ -241,7 +272,7 @@ class SocketSink:
         self._socket = None
         if self._begun is not None and self._unsent:
             self._queue.appendleft(self._begun)
-        self._begun, self._unsent = None, b""
+        self._begun, self._unsent, self._heard = None, b"", b""
 
 
 class TextSink:
@@ -255,6 +286,9 @@ class TextSink:
     def put(self, message: Message) -> None:
         if (self._rank == 0 or isinstance(message, Failed)) and (line := text_of(message)) is not None:
             print(line, file=self._stream, flush=True)
+
+    def asked(self) -> Sequence[Profile]:
+        return ()
 
     def close(self) -> None:
         self._stream.flush()
@@ -273,6 +307,9 @@ class LoggedSink:
         if isinstance(message, _MILESTONES):
             with contextlib.suppress(OSError, ValueError):  # the task's own code may have closed standard output
                 self._log.put(message)
+
+    def asked(self) -> Sequence[Profile]:
+        return self._host.asked()
 
     def close(self) -> None:
         self._host.close()

@@ -22,23 +22,37 @@ class Chosen:
     note: str | None = None  # why they are not the best epoch's
 
 
-def result(loop: Loop, tested: Mapping[str, float], profile: Mapping[str, Any] | None, chosen: Chosen) -> Done:
+def result(
+    loop: Loop,
+    tested: Mapping[str, float],
+    profile: Mapping[str, Any] | None,
+    chosen: Chosen,
+    proof: Mapping[str, Any] | None,
+) -> Done:
     """What rank 0 tells of a finished run."""
-    facts, left_out = facts_of(profile, loop.found)
+    facts, left_out = facts_of(profile, loop.found, proof)
     notes = "; ".join(each for each in (chosen.note, *_told(loop.found), left_out) if each) or None
     return Done(loop.step, {**chosen.metrics, **tested}, chosen.checkpoint, loop.judgement.stop_reason, notes, facts)
 
 
-def facts_of(profile: Mapping[str, Any] | None, found: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """What is kept with the model version: the profile of its data and predictions, and what `auto` found, the range
-    test's curve among it. With what is said when a message cannot carry the profile."""
-    kept = {"automatic": dict(found)} if found else {}
-    if profile is None:
-        return kept, None
-    facts = {**kept, "profile": profile}
-    if (size := len(json.dumps(facts))) <= FACTS_BYTES:
-        return facts, None
-    return kept, f"the profile of its data is in its checkpoint alone: {size} bytes of JSON, more than {FACTS_BYTES}"
+def facts_of(
+    profile: Mapping[str, Any] | None, found: Mapping[str, Any], proof: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Any], str | None]:
+    """What is kept with the model version: what `auto` found, the range test's curve among it, the comparison with the
+    version that serves, and the profile of its data and predictions. With what is said when a message cannot carry one."""
+    facts: dict[str, Any] = {"automatic": dict(found)} if found else {}
+    left_out = []
+    for name, words, value in (
+        ("proof", "the comparison with the champion is not kept", proof),
+        ("profile", "the profile of its data is in its checkpoint alone", profile),
+    ):
+        if value is None:
+            continue
+        if (size := len(json.dumps({**facts, name: value}))) <= FACTS_BYTES:
+            facts[name] = value
+        else:
+            left_out.append(f"{words}: {size} bytes of JSON, more than {FACTS_BYTES}")
+    return facts, "; ".join(left_out) or None
 
 
 def _told(found: Mapping[str, Any]) -> Iterator[str]:

@@ -22,6 +22,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from trainers.contract import Done, Failed, Launch, Step
 from trainers.errors import BadConfig
+from trainers.profiling import Profiling
 from trainers.progress import Progress
 
 CHECKPOINT_DIR_ENV = "EVERTRAIN_CHECKPOINT_DIR"
@@ -37,7 +38,8 @@ def run(launch: Launch, progress: Progress) -> int:
     torch.set_num_threads(launch.threads)
     sys.argv = [launch.target, *launch.args]
     sys.path.insert(0, str(script.parent))  # as `python script.py` does
-    watch = StepWatch(progress, launch.furthest_step)
+    profiling = Profiling(launch, int(os.environ.get("RANK", "0")), progress)
+    watch = StepWatch(progress, launch.furthest_step, profiling)
     watch.install()
     code = _run_to_exit(script)
     watch.finish()
@@ -51,8 +53,8 @@ def run(launch: Launch, progress: Progress) -> int:
 class StepWatch:
     """Tells each optimizer step of the script. Nothing of it changes what the script computes."""
 
-    def __init__(self, progress: Progress, furthest_step: int) -> None:
-        self._progress = progress
+    def __init__(self, progress: Progress, furthest_step: int, profiling: Profiling) -> None:
+        self._progress, self._profiling = progress, profiling
         self._furthest_step = furthest_step
         self._counted: Any = None  # the DeepSpeed engine, or the first torch optimizer, whose steps are told
         self._torch_steps = 0
@@ -91,6 +93,7 @@ class StepWatch:
         """Tell the last step, if it was not."""
         if self._latest is not None:
             self._progress.stepped(self._latest(), last=True)
+        self._profiling.finish()
 
     def _engine_stepped(self, engine: Any) -> None:
         if not isinstance(self._counted, DeepSpeedEngine):
@@ -117,8 +120,11 @@ class StepWatch:
             samples=samples,
             learning_rate=float(learning_rate),
         )
+        if self._profiling.tracing:
+            self._profiling.stepped(step)
         if self._progress.is_due():  # reading the loss waits for a GPU
             self._progress.stepped(self._latest(), last=False)
+            self._profiling.look(step)
 
 
 def _inside_deepspeed() -> bool:

@@ -8,10 +8,10 @@ or alone with no launcher at all:
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,14 +20,12 @@ from torch import nn
 from trainers import script
 from trainers.automatic import Automatic
 from trainers.beside import Beside
-from trainers.catalogue import RECIPES
 from trainers.checkpoint import Checkpoints
 from trainers.command import read_command
 from trainers.config import Settings, plan_batch, read_settings
 from trainers.contract import ExitCode, Launch, Restored
 from trainers.data.history import History
 from trainers.data.loader import Loader
-from trainers.data.prepare import is_asked_for
 from trainers.data.sampler import Sampler
 from trainers.distributed import World, join, leave, seed_generators
 from trainers.ema import ema_of
@@ -39,10 +37,12 @@ from trainers.loop import Loop
 from trainers.meaning import insist_on_meaning
 from trainers.parallel import Place
 from trainers.predictions import finished_profile
+from trainers.profiling import Profiling
 from trainers.progress import Progress, open_progress
-from trainers.recipes import MAKERS
+from trainers.proof import compared
 from trainers.result import result, take_best
 from trainers.stopping import StopRequest
+from trainers.target import enter_code, make_task
 from trainers.tasks.task import AnyTask, KeepsState, SteppingTask, Task
 
 
@@ -79,8 +79,11 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
 
     progress.phase("restoring")
     state = checkpoints.restore(engine)
+    init = settings.init_from
+    if state.checkpoint is None and init is not None and init.resume:
+        state = replace(checkpoints.take_over(engine, str(init.checkpoint)), skipped=state.skipped)
     if world.rank == 0:
-        weights = settings.init_from.named[1] if settings.init_from is not None else None
+        weights = init.named[1] if init is not None else None
         progress.send(Restored(state.step, state.checkpoint, state.skipped, weights))
 
     loop = Loop(
@@ -93,6 +96,7 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
         sampler=sampler,
         checkpoints=checkpoints,
         progress=progress,
+        profiling=Profiling(launch, world.rank, progress),
         total_steps=total_steps,
         history=History(launch.attempt, launch.incarnation, world.size),
         furthest_step=launch.furthest_step,
@@ -109,8 +113,9 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
     with loop.averaged():
         tested = evaluate(place, engine, task, loader, task.splits.test, "test_", progress.alive)
         profile = finished_profile(place, engine, task, loader, progress.alive)
+    proof = compared(launch, settings, task, chosen.checkpoint, place.exchange, loader, progress.alive)
     if world.rank == 0:
-        progress.send(result(loop, tested, profile, chosen))
+        progress.send(result(loop, tested, profile, chosen, proof))
 
 
 def take_place(launch: Launch, settings: Settings, world: World) -> Place:
@@ -120,33 +125,6 @@ def take_place(launch: Launch, settings: Settings, world: World) -> Place:
     for wrong in problems(settings.parallelism, world.size, recipe, settings.model, bf16=bf16):
         raise BadConfig(*wrong)
     return Place(world.rank, world.size, settings.parallelism)
-
-
-def make_task(launch: Launch, settings: Settings) -> AnyTask:
-    """The recipe's task, or the user's own. Raises BadConfig when there is none of that name."""
-    if launch.kind == "recipe":
-        if launch.target not in MAKERS:
-            raise BadConfig("recipe", launch.target, f"must be one of {', '.join(MAKERS)}")
-        if is_asked_for(settings.data) and not RECIPES[launch.target].prepares_data:
-            raise BadConfig(
-                "data", launch.target, "this recipe takes its data as they are: leave source and split only"
-            )
-        return MAKERS[launch.target](settings)
-    module_name, _, function_name = launch.target.partition(":")
-    try:
-        make = getattr(importlib.import_module(module_name), function_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not module_name.startswith(error.name):
-            raise
-        raise BadConfig(
-            "entrypoint", launch.target, f"no module {error.name} in {launch.code_dir or os.getcwd()}"
-        ) from error
-    except AttributeError as error:
-        raise BadConfig("entrypoint", launch.target, f"module {module_name} has no {function_name!r}") from error
-    task = make(settings)
-    if not isinstance(task, (Task, SteppingTask)):
-        raise BadConfig("entrypoint", launch.target, "must return a trainers.tasks.task.Task: see trainers/README.md")
-    return task
 
 
 def settled(
@@ -237,15 +215,6 @@ def live(launch: Launch, progress: Progress, stop: StopRequest) -> int:
     progress.phase("stopping")
     leave()
     return ExitCode.OK
-
-
-def enter_code(code_dir: str) -> None:
-    """The user's code becomes the working directory and heads the module search path."""
-    try:
-        os.chdir(code_dir)
-    except OSError as error:
-        raise BadConfig("code", code_dir, f"cannot enter: {error}") from error
-    sys.path.insert(0, code_dir)
 
 
 if __name__ == "__main__":

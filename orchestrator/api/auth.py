@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.core.records import Role, Token
-from orchestrator.errors import Denied, InvalidSpec, Problem, Unauthenticated
+from orchestrator.errors import Denied, InvalidSpec, Problem, Refused, Unauthenticated
 from orchestrator.ports import Clock, Store
 from orchestrator.settings import write_private
 
@@ -31,6 +31,8 @@ DEFAULT_PROJECT = "default"
 
 LABEL = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 LABEL_RULE = "must be lower-case letters, digits, '.', '_' and '-', at most 63, no sign first or last"
+
+FEWEST_TOKEN_CHARS = 32  # of a token made elsewhere: only a hash is kept, and that of a short one can be searched
 
 ANYBODY = "anybody"  # without a token
 ANY_TOKEN = "any token"
@@ -43,10 +45,13 @@ RULES: Mapping[str, Role | str] = {
     "/evertrain.v1.Runs/List": Role.VIEWER,
     "/evertrain.v1.Runs/Watch": Role.VIEWER,
     "/evertrain.v1.Runs/Cancel": Role.USER,
+    "/evertrain.v1.Runs/Inspect": Role.USER,
     "/evertrain.v1.Runs/Logs": Role.VIEWER,
     "/evertrain.v1.Runs/Events": Role.VIEWER,
     "/evertrain.v1.Runs/Checkpoints": Role.VIEWER,
     "/evertrain.v1.Runs/UploadBundle": Role.USER,
+    "/evertrain.v1.Runs/Pause": Role.USER,
+    "/evertrain.v1.Runs/Resume": Role.USER,
     "/evertrain.v1.Sweeps/List": Role.VIEWER,
     "/evertrain.v1.Sweeps/Get": Role.VIEWER,
     "/evertrain.v1.Sweeps/StartTrial": Role.USER,
@@ -56,12 +61,21 @@ RULES: Mapping[str, Role | str] = {
     "/evertrain.v1.Models/SetAlias": Role.USER,
     "/evertrain.v1.Models/Facts": Role.VIEWER,
     "/evertrain.v1.Models/PutFact": Role.USER,
+    "/evertrain.v1.Models/Promote": Role.USER,
+    "/evertrain.v1.Models/Rollback": Role.USER,
+    "/evertrain.v1.Models/History": Role.VIEWER,
+    "/evertrain.v1.Models/Compare": Role.VIEWER,
+    "/evertrain.v1.Models/Lineage": Role.VIEWER,
     "/evertrain.v1.Monitors/Observe": Role.USER,
     "/evertrain.v1.Monitors/List": Role.VIEWER,
     "/evertrain.v1.Monitors/Get": Role.VIEWER,
     "/evertrain.v1.Monitors/Judgements": Role.VIEWER,
     "/evertrain.v1.Monitors/Pause": Role.USER,
     "/evertrain.v1.Monitors/Resume": Role.USER,
+    "/evertrain.v1.Monitors/Decisions": Role.VIEWER,
+    "/evertrain.v1.Monitors/Retrain": Role.USER,
+    "/evertrain.v1.Monitors/Approve": Role.USER,
+    "/evertrain.v1.Monitors/Reject": Role.USER,
     "/evertrain.v1.Tokens/Create": Role.ADMIN,
     "/evertrain.v1.Tokens/List": Role.ADMIN,
     "/evertrain.v1.Tokens/Revoke": Role.ADMIN,
@@ -241,3 +255,39 @@ def ensure_first_tokens(store: Store, clock: Clock, data_dir: Path) -> tuple[Pat
         store.add_token(token)
         write_private(path, secret + "\n")
     return admin, agent
+
+
+def adopt_tokens(store: Store, clock: Clock, directory: Path) -> tuple[Role, ...]:
+    """Let in the tokens that whoever deployed the server has put into `directory`, `ROLE.token` each, for every project.
+
+    The files are the truth: what an earlier start took from a file that says another thing now is revoked, so that replacing
+    the file and starting again rotates a token. One that was revoked by a call stays revoked. Answers the roles.
+
+    Raises Refused for a directory without admin.token, and for a token that is too short or stands in two files.
+    """
+    roles = tuple(role for role in Role if (directory / f"{role.value}.token").exists())
+    if Role.ADMIN not in roles:
+        raise Refused(f"{directory / 'admin.token'} is missing: put a token there, or leave EVERTRAIN_TOKENS_DIR empty")
+    for role in roles:
+        _adopt(store, clock, directory / f"{role.value}.token", role)
+    return roles
+
+
+def _adopt(store: Store, clock: Clock, path: Path, role: Role) -> None:
+    try:
+        secret = path.read_text().strip()
+    except OSError as error:
+        raise Refused(f"{path} cannot be read: {error.strerror}") from error
+    if len(secret) < FEWEST_TOKEN_CHARS:
+        raise Refused(
+            f"{path}: a token needs at least {FEWEST_TOKEN_CHARS} random characters, this one has {len(secret)}"
+        )
+    name, sha256 = f"deployed-{role.value}", digest(secret)
+    known = store.token_by_hash(sha256)
+    if known is not None and known.role != role:
+        raise Refused(f"{path} holds the {known.role.value} token {known.name!r}: each role needs a token of its own")
+    if known is None:
+        store.add_token(Token(uuid.uuid4().hex[:12], name, EVERY_PROJECT, role, sha256, clock.now()))
+    for each in store.tokens(EVERY_PROJECT):
+        if each.name == name and each.secret_sha256 != sha256 and each.revoked_at is None:
+            store.revoke_token(EVERY_PROJECT, each.id, clock.now())

@@ -26,20 +26,23 @@ from orchestrator.api.calls import Calls
 from orchestrator.api.observing import WINDOW, Kind, Replica, within_size
 from orchestrator.api.views import (
     ClusterView,
+    Comparison,
     NewToken,
     RunUpdate,
     RunView,
+    Seen,
     SubmitView,
     TokenView,
 )
 from orchestrator.core.monitors import Judgement, Watched
 from orchestrator.core.observations import Progress
-from orchestrator.core.records import Checkpoint, LogLine, ModelVersion, Role
+from orchestrator.core.records import AliasMove, Ancestor, Checkpoint, LogLine, ModelVersion, Role
 from orchestrator.core.runs import Event
 from orchestrator.core.sweeps import Sweep
 from orchestrator.errors import Refused
 from orchestrator.planning.plan import Plan
 from orchestrator.protocol.convert import from_proto
+from orchestrator.protocol.decisions import DecisionView, decision_of
 from orchestrator.protocol.sweeps import sweep_of
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
@@ -141,12 +144,14 @@ class Client:
         queue: str = "",
         kind: str = "",
         sweep: str = "",
+        without_trials: bool = False,
         project: str = "",
         page_size: int = 100,
     ) -> Iterator[RunView]:
         """Newest first, page by page as you go on. They carry neither run file nor attempts.
 
-        `kind`: only runs, sweeps or trials; `sweep`: only trials of the sweep with this id.
+        `kind`: only runs, sweeps or trials; `sweep`: only trials of the sweep with this id;
+        `without_trials`: no sweep's trials.
         """
         page = ""
         while True:
@@ -159,6 +164,7 @@ class Client:
                 page=page,
                 kind=kind,
                 sweep=sweep,
+                without_trials=without_trials,
             )
             answer = self._calls.unary(self._runs.List, request)
             for run in answer.runs:
@@ -192,6 +198,42 @@ class Client:
         """Idempotent; a run that has ended is answered as it is."""
         request = pb.CancelRunRequest(run=run, project=project, reason=reason)
         return from_proto(self._calls.unary(self._runs.Cancel, request), RunView)
+
+    def pause(self, run: str, *, reason: str = "", project: str = "") -> RunView:
+        """It seals a checkpoint, gives its workers back, and waits until it is resumed. Idempotent."""
+        request = pb.PauseRunRequest(run=run, project=project, reason=reason)
+        return from_proto(self._calls.unary(self._runs.Pause, request), RunView)
+
+    def resume(self, run: str, *, project: str = "") -> RunView:
+        """Idempotent; a run that is not paused is answered as it is."""
+        request = pb.ResumeRunRequest(run=run, project=project)
+        return from_proto(self._calls.unary(self._runs.Resume, request), RunView)
+
+    def stacks(self, run: str, *, ranks: Sequence[int] = (), project: str = "") -> Iterator[Seen]:
+        """What the ranks of a living run do at this moment, one answer a rank as they come. No `ranks`: all."""
+        return self._inspect(pb.InspectRequest(run=run, project=project, kind="stacks", ranks=ranks))
+
+    def profile(
+        self, run: str, *, ranks: Sequence[int] = (), steps: int = 5, within_s: float = 0.0, project: str = ""
+    ) -> Iterator[Seen]:
+        """Trace the next `steps` optimizer steps of a living run, as many as are done in `within_s` seconds (0: 300)."""
+        request = pb.InspectRequest(
+            run=run, project=project, kind="profile", ranks=ranks, steps=steps, within_s=within_s
+        )
+        return self._inspect(request)
+
+    def _inspect(self, request: pb.InspectRequest) -> Iterator[Seen]:
+        request.id = uuid.uuid4().hex
+        answer = self._calls.unary(self._runs.Inspect, request)
+        left = set(answer.inspection.ranks)
+        for update in self.watch(answer.run_id, after_event=answer.after_event, project=request.project):
+            for event in update.events:
+                if event.kind == "inspected" and event.data.get("inspection") == request.id:
+                    seen = _seen(event)
+                    left -= set(seen.ranks)
+                    yield seen
+            if not left and update.run is not None:
+                return
 
     def logs(
         self,
@@ -293,6 +335,48 @@ class Client:
         request = pb.PutFactRequest(project=project, name=name, version=version, fact=fact, json=json.dumps(value))
         return _facts(self._calls.unary(self._models.PutFact, request))
 
+    def promote(
+        self,
+        name: str,
+        version: str = "",
+        *,
+        alias: str = "",
+        reason: str = "",
+        anyway: bool = False,
+        project: str = "",
+    ) -> AliasMove:
+        """Move the alias (`champion` unless said) to a version, by number or alias; empty: the newest. Refused where its
+        proof does not hold against the version there, unless `anyway`, which needs a reason."""
+        request = pb.PromoteRequest(
+            project=project, name=name, version=version, alias=alias, reason=reason, anyway=anyway
+        )
+        return from_proto(self._calls.unary(self._models.Promote, request), AliasMove)
+
+    def roll_back(
+        self, name: str, reason: str, *, alias: str = "", expected: int | None = None, project: str = ""
+    ) -> AliasMove:
+        """Move the alias back to where it stood before. `expected`: only if that version is the one taken back."""
+        request = pb.RollbackRequest(project=project, name=name, alias=alias, reason=reason, expected=expected)
+        return from_proto(self._calls.unary(self._models.Rollback, request, again=False), AliasMove)
+
+    def alias_history(self, name: str, *, alias: str = "", project: str = "") -> Sequence[AliasMove]:
+        """How its aliases moved, newest first."""
+        request = pb.AliasHistoryRequest(project=project, name=name, alias=alias)
+        return [
+            from_proto(each, AliasMove) for page in self._pages(self._models.History, request) for each in page.moves
+        ]
+
+    def compare(self, name: str, challenger: str = "", champion: str = "", *, project: str = "") -> Comparison:
+        """What the proof of one version (empty: the newest) says against another (empty: the champion)."""
+        request = pb.CompareRequest(project=project, name=name, champion=champion, challenger=challenger)
+        return from_proto(self._calls.unary(self._models.Compare, request), Comparison)
+
+    def lineage(self, name: str, version: str = "", *, project: str = "") -> Sequence[Ancestor]:
+        """The version, then what it began with, and so on."""
+        request = pb.GetModelRequest(project=project, name=name, version=version)
+        answer = self._calls.unary(self._models.Lineage, request)
+        return [from_proto(each, Ancestor) for each in answer.ancestors]
+
     # ---- monitors ---------------------------------------------------------------------------------------------------
 
     def monitors(self, *, project: str = "") -> Sequence[Watched]:
@@ -323,6 +407,32 @@ class Client:
         """It goes on where it stopped. Idempotent."""
         request = pb.GetMonitorRequest(model=model, project=project)
         return from_proto(self._calls.unary(self._monitors.Resume, request), Watched)
+
+    # ---- retraining -------------------------------------------------------------------------------------------------
+
+    def decisions(self, model: str, *, project: str = "") -> Iterator[DecisionView]:
+        """What was decided on retraining the model, newest first, page by page as you go on."""
+        request = pb.DecisionsRequest(project=project, model=model)
+        for page in self._pages(self._monitors.Decisions, request):
+            for each in page.decisions:
+                yield decision_of(each)
+
+    def retrain(self, model: str, *, reason: str = "", idempotency_key: str = "", project: str = "") -> DecisionView:
+        """Ask for a retraining; its `standing` says whether there is one. The same `idempotency_key` asks once."""
+        request = pb.RetrainRequest(
+            project=project, model=model, reason=reason, idempotency_key=idempotency_key or uuid.uuid4().hex
+        )
+        return decision_of(self._calls.unary(self._monitors.Retrain, request))
+
+    def approve(self, model: str, number: int, *, project: str = "") -> DecisionView:
+        """Let the retraining that decision `number` asks for begin. Idempotent."""
+        request = pb.AnswerRequest(project=project, model=model, number=number)
+        return decision_of(self._calls.unary(self._monitors.Approve, request))
+
+    def reject(self, model: str, number: int, *, reason: str = "", project: str = "") -> DecisionView:
+        """End what decision `number` waits for. Idempotent."""
+        request = pb.AnswerRequest(project=project, model=model, number=number, reason=reason)
+        return decision_of(self._calls.unary(self._monitors.Reject, request))
 
     # ---- live traffic -----------------------------------------------------------------------------------------------
 
@@ -432,6 +542,11 @@ def _update(message: pb.RunUpdate) -> RunUpdate:
         events=tuple(from_proto(each, Event) for each in message.events),
         progress=from_proto(message.progress, Progress) if message.HasField("progress") else None,
     )
+
+
+def _seen(event: Event) -> Seen:
+    data = event.data
+    return Seen(tuple(data["ranks"]), data["ok"], event.message, data["text"], data["trace"])
 
 
 def _facts(message: pb.ModelFacts) -> Mapping[str, Any]:

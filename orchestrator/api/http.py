@@ -1,8 +1,9 @@
-"""The HTTP side: /metrics, /healthz, /readyz.
+"""The HTTP side: /metrics, /healthz, /readyz, /alerts.
 
 /healthz says that the process answers; /readyz that it can also read its store. Neither needs a token nor tells more than
 one word. /metrics names projects and runs: it wants a bearer token of at least a viewer of every project ("*"), except
 where `Settings.open_metrics` lets a loopback scraper in without one (the default on loopback binds only).
+/alerts always wants a token: see `alert_intake`.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from orchestrator.api.auth import EVERY_PROJECT, allows, bearer
+from orchestrator.api.alert_intake import AlertIntake
 from orchestrator.api.parts import Parts
+from orchestrator.api.scraping import Scraper
 from orchestrator.api.server import port_taken
-from orchestrator.core.records import Role
-from orchestrator.errors import Denied, EvertrainError, NotFound, Unauthenticated
-from orchestrator.telemetry.metrics import CONTENT_TYPE, MONITORS_SHOWN, SWEEPS_SHOWN, Metrics
+from orchestrator.control.alerts import Alerts
+from orchestrator.errors import Denied, EvertrainError, Unauthenticated
+from orchestrator.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +36,10 @@ READY_WITHIN_S = 2.0
 class HttpSide:
     """The routes."""
 
-    def __init__(self, parts: Parts, metrics: Metrics) -> None:
+    def __init__(self, parts: Parts, metrics: Metrics, alerts: Alerts) -> None:
         self._parts = parts
-        self._metrics = metrics
+        self._scraper = Scraper(parts, metrics, alerts)
+        self._intake = AlertIntake(parts, alerts)
 
     def app(self) -> Starlette:
         return Starlette(
@@ -44,6 +47,7 @@ class HttpSide:
                 Route("/healthz", self._healthz),
                 Route("/readyz", self._readyz),
                 Route("/metrics", self._show_metrics),
+                Route("/alerts", self._intake.post, methods=["POST"]),
             ]
         )
 
@@ -61,7 +65,9 @@ class HttpSide:
 
     async def _show_metrics(self, request: Request) -> Response:
         try:
-            body = await self._parts.blocking(self._scrape, request.headers.get("authorization"))
+            body, content_type = await self._parts.blocking(
+                self._scraper.scrape, request.headers.get("authorization"), request.headers.get("accept", "")
+            )
         except Unauthenticated as error:
             return PlainTextResponse(f"{error}\n", status_code=401, headers={"www-authenticate": "Bearer"})
         except Denied as error:
@@ -69,27 +75,7 @@ class HttpSide:
         except EvertrainError as error:
             log.warning("/metrics: %s", error)
             return PlainTextResponse("the store does not answer\n", status_code=503)
-        return Response(body, media_type=CONTENT_TYPE)
-
-    def _scrape(self, authorization: str | None) -> bytes:
-        parts, metrics = self._parts, self._metrics
-        if not parts.settings.open_metrics:
-            self._check(authorization)
-        metrics.state_counts(parts.store.count_by_state())
-        # What began before this process did, or ended without a word from its cluster, is only in the store.
-        metrics.sweeps(parts.sweeps.living(SWEEPS_SHOWN))
-        metrics.monitors(parts.monitors.watched(EVERY_PROJECT, MONITORS_SHOWN))
-        shown, held = metrics.living(), {each.run_id: None for each in parts.board.holdings()}
-        unseen = [run_id for run_id in held if run_id not in shown]
-        for run_id in [*(shown - held.keys()), *unseen[: metrics.room()]]:
-            with contextlib.suppress(NotFound):
-                metrics.track(parts.store.run("*", run_id))
-        return metrics.render()
-
-    def _check(self, authorization: str | None) -> None:
-        token = self._parts.authenticator.authenticate(bearer(authorization)).token
-        if not allows(Role.VIEWER, token.role) or token.project != EVERY_PROJECT:
-            raise Denied(f"/metrics shows every project: token {token.name!r} must be a viewer of all ('*')")
+        return Response(body, headers={"content-type": content_type})
 
 
 class _Uvicorn(uvicorn.Server):
@@ -103,11 +89,11 @@ class _Uvicorn(uvicorn.Server):
 class HttpServer:
     """Start it, then `port` says where it listens."""
 
-    def __init__(self, parts: Parts, metrics: Metrics) -> None:
+    def __init__(self, parts: Parts, metrics: Metrics, alerts: Alerts) -> None:
         settings = parts.settings
         self._settings = settings
         config = uvicorn.Config(
-            HttpSide(parts, metrics).app(),
+            HttpSide(parts, metrics, alerts).app(),
             log_config=None,
             access_log=False,
             lifespan="off",

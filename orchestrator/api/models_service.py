@@ -1,15 +1,18 @@
-"""The service `Models`: versions and their aliases."""
+"""The service `Models`: versions, their facts, and which of them serves."""
 
 from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from typing import Any
 
 from orchestrator.api.auth import caller
 from orchestrator.api.pages import page_of
 from orchestrator.api.parts import Parts, bad_request
+from orchestrator.control.ancestry import ancestry
 from orchestrator.control.model_versions import find_version
+from orchestrator.core.aliases import CHAMPION
 from orchestrator.core.records import ModelVersion
 from orchestrator.protocol import convert
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
@@ -17,6 +20,7 @@ from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
 
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,62}")  # never a number: that is a version
 _FACT = _ALIAS
+_OF_RANKS = ("proof",)  # facts that only a run itself knows
 FACT_BYTES = 2**20
 
 
@@ -37,10 +41,10 @@ class ModelsService(rpc.ModelsServicer):
 
     async def SetAlias(self, request: pb.SetAliasRequest, context: Any) -> pb.ModelVersion:
         parts = self._parts
-        if not _ALIAS.fullmatch(request.alias):
-            raise bad_request("alias", request.alias, "must begin with a letter: lower-case letters, digits, '_', '-'")
+        _insist_on_alias(request.alias)
         version = await self._find(caller().scope(request.project), request.name, str(request.version))
-        await parts.blocking(parts.store.set_alias, version.project, request.name, version.version, request.alias)
+        move = partial(parts.store.move_alias, at=parts.clock.now(), by=caller().name, reason="set by hand")
+        await parts.blocking(move, version.project, request.name, request.alias, version.version)
         changed = await self._find(version.project, request.name, str(version.version))
         return convert.to_proto(changed, pb.ModelVersion)
 
@@ -51,6 +55,8 @@ class ModelsService(rpc.ModelsServicer):
         found = await self._find(caller().scope(request.project), request.name, request.version)
         if not _FACT.fullmatch(request.fact):
             raise bad_request("fact", request.fact, "must begin with a letter: lower-case letters, digits, '_', '-'")
+        if request.fact in _OF_RANKS:
+            raise bad_request("fact", request.fact, "is written by the version's run alone")
         if len(request.json) > FACT_BYTES:
             raise bad_request("json", f"{len(request.json)} characters", f"must have at most {FACT_BYTES}")
         try:
@@ -60,6 +66,55 @@ class ModelsService(rpc.ModelsServicer):
         store = self._parts.store
         await self._parts.blocking(store.put_fact, found.project, found.name, found.version, request.fact, value)
         return await self._facts(found)
+
+    async def Promote(self, request: pb.PromoteRequest, context: Any) -> pb.AliasMove:
+        alias = request.alias or CHAMPION
+        _insist_on_alias(alias)
+        version = await self._find(caller().scope(request.project), request.name, request.version)
+        promote = partial(
+            self._parts.promotions.promote,
+            alias=alias,
+            by=caller().name,
+            reason=request.reason,
+            anyway=request.anyway,
+        )
+        return convert.to_proto(await self._parts.blocking(promote, version), pb.AliasMove)
+
+    async def Rollback(self, request: pb.RollbackRequest, context: Any) -> pb.AliasMove:
+        if not request.reason:
+            raise bad_request("reason", "", "must say why: the history keeps it")
+        roll_back = partial(
+            self._parts.promotions.roll_back,
+            alias=request.alias or CHAMPION,
+            by=caller().name,
+            reason=request.reason,
+            expected=request.expected if request.HasField("expected") else None,
+        )
+        version = await self._find(caller().scope(request.project), request.name, "")
+        return convert.to_proto(await self._parts.blocking(roll_back, version.project, version.name), pb.AliasMove)
+
+    async def History(self, request: pb.AliasHistoryRequest, context: Any) -> pb.AliasHistory:
+        found = await self._find(caller().scope(request.project), request.name, "")
+        history = self._parts.store.alias_history
+        moves = await self._parts.blocking(history, found.project, found.name, request.alias)
+        shown, following = page_of(moves, lambda each: str(each.number), request.page)
+        return pb.AliasHistory(moves=[convert.to_proto(each, pb.AliasMove) for each in shown], next_page=following)
+
+    async def Compare(self, request: pb.CompareRequest, context: Any) -> pb.Comparison:
+        project = caller().scope(request.project)
+        champion = await self._find(project, request.name, request.champion or CHAMPION)
+        challenger = await self._find(champion.project, request.name, request.challenger)
+        judgement = await self._parts.blocking(self._parts.promotions.compare, challenger, champion)
+        return pb.Comparison(
+            champion=convert.to_proto(champion, pb.ModelVersion),
+            challenger=convert.to_proto(challenger, pb.ModelVersion),
+            judgement=convert.to_struct(judgement.report()),
+        )
+
+    async def Lineage(self, request: pb.GetModelRequest, context: Any) -> pb.ModelLineage:
+        version = await self._find(caller().scope(request.project), request.name, request.version)
+        found = await self._parts.blocking(ancestry, self._parts.store, version)
+        return pb.ModelLineage(ancestors=[convert.to_proto(each, pb.Ancestor) for each in found])
 
     async def _facts(self, of: ModelVersion) -> pb.ModelFacts:
         facts = await self._parts.blocking(self._parts.store.facts, of.project, of.name, of.version)
@@ -76,3 +131,8 @@ class ModelsService(rpc.ModelsServicer):
         if len({each.project for each in versions}) > 1:
             raise bad_request("project", project, f"must be named: several projects have a model {name!r}")
         return find_version(versions, project, name, wanted)
+
+
+def _insist_on_alias(alias: str) -> None:
+    if not _ALIAS.fullmatch(alias):
+        raise bad_request("alias", alias, "must begin with a letter: lower-case letters, digits, '_', '-'")

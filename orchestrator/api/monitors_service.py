@@ -7,7 +7,8 @@ from contextlib import aclosing
 from typing import Any
 
 from orchestrator.api.auth import caller
-from orchestrator.api.observation_intake import ObservationIntake
+from orchestrator.api.decision_calls import DecisionCalls
+from orchestrator.api.observation_intake import KnownVersions, ObservationIntake
 from orchestrator.api.pages import page_of
 from orchestrator.api.parts import Parts, bad_request
 from orchestrator.core.monitors import Watched
@@ -18,14 +19,15 @@ from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
 MOST_JUDGEMENTS = 1000
 
 
-class MonitorsService(rpc.MonitorsServicer):
+class MonitorsService(DecisionCalls, rpc.MonitorsServicer):
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._versions = KnownVersions(parts)
 
     async def Observe(
         self, request_iterator: AsyncIterator[pb.ObserveRequest], context: Any
     ) -> AsyncIterator[pb.ObserveReply]:
-        intake = ObservationIntake(self._parts)
+        intake = ObservationIntake(self._parts, self._versions)
         async with aclosing(intake.converse(request_iterator)) as replies:
             async for reply in replies:
                 yield reply

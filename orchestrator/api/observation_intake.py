@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.api.auth import caller
@@ -22,6 +22,8 @@ from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 KINDS = ("rows", "labels", "sketch")
 TOPIC = "observed"
 QUEUED = 8
+FRESH_NS = 10 * 10**9
+_MODELS_KNOWN = 10_000
 _SOURCE = re.compile(r"[!-~]{1,128}")
 _SEQ_LIMIT = 2**53
 
@@ -30,17 +32,38 @@ class _Refusal(ValueError):
     """Why one batch will never be kept; the stream goes on."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Stream:
     project: str
     model: str
     source: str
-    versions: set[int] = field(default_factory=set)  # those of the model that are known to exist
+
+
+class KnownVersions:
+    """Which versions models have, as of some seconds ago: replicas open a stream a second, each. Calls block."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._known: dict[tuple[str, str], tuple[int, frozenset[int]]] = {}
+
+    def find(self, project: str, model: str, version: int = 0) -> bool:
+        """Whether the model has that version; 0: any. Raises NotFound where it has none."""
+        now_ns = self._parts.clock.monotonic_ns()
+        at_ns, versions = self._known.get((project, model), (0, frozenset[int]()))
+        if not versions or now_ns - at_ns > FRESH_NS or version not in versions | {0}:
+            found = self._parts.store.models(project, model)
+            find_version(found, project, model, "")
+            versions = frozenset(each.version for each in found)
+            if len(self._known) >= _MODELS_KNOWN:
+                self._known.clear()
+            self._known[project, model] = now_ns, versions
+        return version in versions | {0}
 
 
 class ObservationIntake:
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, versions: KnownVersions) -> None:
         self._parts = parts
+        self._versions = versions
         self._queue: asyncio.Queue[pb.ObserveRequest | None] = asyncio.Queue(QUEUED)
 
     async def converse(self, messages: AsyncIterator[pb.ObserveRequest]) -> AsyncGenerator[pb.ObserveReply, None]:
@@ -71,15 +94,8 @@ class ObservationIntake:
             raise bad_request("model", first.model, "the first message must name the model that was served")
         if not _SOURCE.fullmatch(first.source):
             raise bad_request("source", first.source, "must be 1 to 128 printable ASCII characters without spaces")
-        stream = _Stream(project, first.model, first.source)
-        await self._parts.blocking(self._look_up, stream)
-        return stream
-
-    def _look_up(self, stream: _Stream) -> None:
-        """Raises NotFound where the model has no version."""
-        versions = self._parts.store.models(stream.project, stream.model)
-        find_version(versions, stream.project, stream.model, "")
-        stream.versions = {each.version for each in versions}
+        await self._parts.blocking(self._versions.find, project, first.model)
+        return _Stream(project, first.model, first.source)
 
     def _wake(self) -> None:
         with suppress(asyncio.QueueFull):  # full: its reader is awake anyway
@@ -126,21 +142,22 @@ class ObservationIntake:
             raise _Refusal(f"kind {request.kind[:40]!r}: must be one of {', '.join(KINDS)}")
         if len(request.data) > limit:
             raise _Refusal(f"the batch has {len(request.data):,} bytes, {limit:,} are allowed: send fewer rows at once")
-        self._check_version(stream, request.version)
+        if not self._versions.find(stream.project, stream.model, request.version):
+            raise _Refusal(f"model {stream.model!r} has no version {request.version}: say 0 where it is not known")
         now = self._parts.clock.now()
         rows = _rows(request, now)
         kind: Any = request.kind
         return Observed(0, now, stream.source, request.seq, kind, request.version, rows, request.data)
 
-    def _check_version(self, stream: _Stream, version: int) -> None:
-        if version and version not in stream.versions:
-            self._look_up(stream)
-            if version not in stream.versions:
-                raise _Refusal(f"model {stream.model!r} has no version {version}: say 0 where it is not known")
-
 
 def _rows(request: pb.ObserveRequest, now: float) -> int:
     """What reads them brings numpy and pyarrow along: nothing is imported before the first batch has come."""
+    try:
+        from orchestrator.drift.batches import check_batch
+    except ModuleNotFoundError as error:
+        raise _Refusal(
+            f"this server watches no models, it lacks {error.name}: install evertrain[monitors] there"
+        ) from error
     if request.kind == "sketch":
         from orchestrator.drift.sketches import SketchError, TableSummary
 
@@ -148,6 +165,4 @@ def _rows(request: pb.ObserveRequest, now: float) -> int:
         if rows <= 0:
             raise SketchError("the summary is of no rows")
         return rows
-    from orchestrator.drift.batches import check_batch
-
     return check_batch(request.data, "labels" if request.kind == "labels" else "rows", now)

@@ -29,7 +29,7 @@ from types import TracebackType
 from typing import Any
 
 from orchestrator.api.backlog import Backlog, Block, Counts, Label, Row
-from orchestrator.api.delivery import Delivery
+from orchestrator.api.delivery import COMPLAIN_EVERY_S, Delivery
 from orchestrator.api.observing import BATCH_ROWS
 from orchestrator.api.recorded import CONFIDENCE, LABEL, PREDICTION, REQUEST, TIME, Encoder, RowEncoder, SketchEncoder
 from orchestrator.settings import Connection, find_connection
@@ -44,8 +44,9 @@ _living: weakref.WeakSet[Observer] = weakref.WeakSet()
 class Observer:
     """Of one model. Safe from several threads, and in processes that are forked after it was made.
 
-    `version`: of the model that answers; 0 where that is not known. `sketches`: send a summary of the rows every `every_s`
-    seconds in their place, some kilobytes however many they are. `buffer`: how many rows and labels may wait.
+    `version`: of the model that answers; 0 where that is not known. `every_s`: how long a row may wait before it is sent,
+    by default a second. `sketches`: send a summary of the rows in their place, some kilobytes however many they are; then
+    `every_s` is a minute by default. `buffer`: how many rows and labels may wait.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Observer:
         self._ids = itertools.count(1)
         self._backlog = Backlog(self._buffer, plenty=BATCH_ROWS)
         self._thread: Delivery | None = None
+        self._complained_at = -COMPLAIN_EVERY_S
         self._starting = threading.Lock()
 
     def __enter__(self) -> Observer:
@@ -180,13 +182,15 @@ class Observer:
                 model=self._model,
                 version=self._version,
                 source=self._source,
-                every_s=min(self._every_s, 1.0),
+                every_s=min(self._every_s, 1.0) if self._sketches else self._every_s,
             )
             self._thread.start()
 
     def _lost(self, error: Exception) -> None:
         self._backlog.lose()
-        log.warning("observer of %s: what was recorded cannot be kept: %r", self._model, error)
+        if time.monotonic() - self._complained_at >= COMPLAIN_EVERY_S:
+            self._complained_at = time.monotonic()
+            log.warning("observer of %s: what was recorded cannot be kept: %r", self._model, error)
 
 
 def _each(do: Callable[[Observer], None]) -> None:

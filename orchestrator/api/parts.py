@@ -16,6 +16,8 @@ from orchestrator.control.board import Board
 from orchestrator.control.commands import Commands
 from orchestrator.control.fleet import Fleet
 from orchestrator.control.monitors import Monitors
+from orchestrator.control.promotions import Promotions
+from orchestrator.control.retraining import Retraining
 from orchestrator.control.sweeps import Sweeps
 from orchestrator.core import lifecycle, money
 from orchestrator.core.observations import Progress
@@ -36,6 +38,8 @@ class Parts:
     store: Store
     commands: Commands
     sweeps: Sweeps
+    retraining: Retraining
+    promotions: Promotions
     board: Board
     fleet: Fleet
     logs: LogStore

@@ -1,4 +1,4 @@
-"""The service `Runs`: submit, look, watch, cancel, read logs."""
+"""The service `Runs`: submit, look, watch, cancel, inspect ranks, read logs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Literal
 
 from orchestrator.api.auth import caller
 from orchestrator.api.parts import Parts, bad_request
@@ -14,6 +14,7 @@ from orchestrator.api.run_feed import RunFeed
 from orchestrator.api.run_history import checkpoints_page, events_page
 from orchestrator.api.run_logs import RunLogs
 from orchestrator.control.commands import MAX_BATCH, SubmitCommand
+from orchestrator.core.inspections import DEFAULT_STEPS, MOST_STEPS, MOST_WITHIN_S, Question
 from orchestrator.core.records import LogQuery, RunFilter
 from orchestrator.core.runs import STATE_NAMES
 from orchestrator.errors import TooLarge
@@ -72,7 +73,8 @@ class RunsService(rpc.RunsServicer):
         if request.kind not in ("", "run", "sweep", "trial"):
             raise bad_request("kind", request.kind, "must be run, sweep or trial")
         scope = caller().scope(request.project)
-        where = RunFilter(scope, states, request.name_prefix, request.queue, request.kind, request.sweep)
+        asked = request.name_prefix, request.queue, request.kind, request.sweep, request.without_trials
+        where = RunFilter(scope, states, *asked)
         page = await parts.blocking(parts.store.runs, where, page=request.page, limit=request.page_size or 100)
         return pb.ListRunsResponse(runs=parts.summaries(page.runs), next_page=page.next_page)
 
@@ -89,6 +91,28 @@ class RunsService(rpc.RunsServicer):
             parts.commands.cancel, run.project, run.id, by=who.name, message=request.reason[:1000]
         )
         return await parts.blocking(parts.detail, changed)
+
+    async def Pause(self, request: pb.PauseRunRequest, context: Any) -> pb.Run:
+        parts, who = self._parts, caller()
+        run = await parts.find_run(request.run, request.project)
+        changed = await parts.blocking(
+            parts.commands.pause, run.project, run.id, by=who.name, message=request.reason[:1000]
+        )
+        return await parts.blocking(parts.detail, changed)
+
+    async def Resume(self, request: pb.ResumeRunRequest, context: Any) -> pb.Run:
+        parts, who = self._parts, caller()
+        run = await parts.find_run(request.run, request.project)
+        changed = await parts.blocking(parts.commands.resume, run.project, run.id, by=who.name)
+        return await parts.blocking(parts.detail, changed)
+
+    async def Inspect(self, request: pb.InspectRequest, context: Any) -> pb.InspectResponse:
+        parts, who = self._parts, caller()
+        run = await parts.find_run(request.run, request.project)
+        question = _question(request)
+        inspection, after = await parts.blocking(parts.commands.inspect, run.project, run.id, question, by=who.name)
+        asked = convert.to_proto(inspection, pb.Inspection)
+        return pb.InspectResponse(inspection=asked, after_event=after, run_id=run.id)
 
     async def Logs(self, request: pb.LogsRequest, context: Any) -> AsyncIterator[pb.LogChunk]:
         run = await self._parts.find_run(request.run, request.project)
@@ -146,6 +170,20 @@ class RunsService(rpc.RunsServicer):
 
     def _submitted(self, answer: Submitted) -> pb.SubmitResponse:
         return pb.SubmitResponse(run=self._parts.summary(answer.run), created=answer.created)
+
+
+def _question(request: pb.InspectRequest) -> Question:
+    """Raises InvalidSpec."""
+    if not _KEY.fullmatch(request.id):
+        raise bad_request("id", request.id, "must be 1 to 200 printable ASCII characters without spaces")
+    if request.kind not in ("stacks", "profile"):
+        raise bad_request("kind", request.kind, "must be stacks or profile")
+    if not 0 <= request.steps <= MOST_STEPS:
+        raise bad_request("steps", request.steps, f"must be 1 to {MOST_STEPS}, or 0 for the default of {DEFAULT_STEPS}")
+    if not 0 <= request.within_s <= MOST_WITHIN_S:
+        raise bad_request("within_s", request.within_s, f"must be at most {MOST_WITHIN_S:g} seconds, or 0")
+    kind: Literal["stacks", "profile"] = "profile" if request.kind == "profile" else "stacks"
+    return Question(request.id, kind, tuple(request.ranks), request.steps, request.within_s)
 
 
 def _size(asked: int) -> int:

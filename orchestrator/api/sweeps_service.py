@@ -47,6 +47,8 @@ class SweepsService(rpc.SweepsServicer):
             generation=request.generation,
             point=_point(request.point_json),
             by=who.name,
+            start=request.start,
+            reason=request.reason[:1000],
         )
         run = await parts.blocking(parts.sweeps.start_trial, sweep.project, wish)
         return parts.summary(run)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from orchestrator.core.observations import Progress
-from orchestrator.core.records import Cluster, Role
+from orchestrator.core.records import Cluster, ModelVersion, Role
 from orchestrator.core.runs import TERMINAL_NAMES, Event
 from orchestrator.protocol.convert import RunView
 
 __all__ = [
     "ClusterView",
+    "Comparison",
     "NewToken",
     "RunUpdate",
     "RunView",
+    "Seen",
     "SubmitView",
     "TokenView",
 ]
@@ -30,6 +34,17 @@ class RunUpdate:
     @property
     def ended(self) -> bool:
         return self.run is not None and self.run.state in TERMINAL_NAMES
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an inspection found out about a rank, or why nothing about some."""
+
+    ranks: tuple[int, ...]
+    ok: bool
+    message: str
+    text: str = ""  # the stacks, or the operators that took most time
+    trace: str | None = None  # of a profile: URL of the Chrome trace
 
 
 @dataclass(frozen=True)
@@ -61,3 +76,12 @@ class ClusterView(Cluster):
 
     connected: bool = False
     running: int = 0  # attempts that hold resources there
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two versions, and the judgement of the challenger's proof (`orchestrator.drift.proving.Judgement`) as JSON."""
+
+    champion: ModelVersion
+    challenger: ModelVersion
+    judgement: Mapping[str, Any]

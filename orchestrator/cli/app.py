@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import checkpoint, cluster, model, monitor, runs, secret, sweep, token, up_down
+from orchestrator.cli import checkpoint, cluster, inspecting, model, monitor, runs, secret, sweep, token, up_down
 from orchestrator.cli.session import ExitCode, Format, Output, choose_project, forget_choices, output_format
 from orchestrator.errors import EvertrainError, InvalidSpec, NotFound, StorageFailed
 
@@ -54,6 +54,10 @@ _VERBS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("logs", runs.logs),
     ("watch", runs.watch),
     ("cancel", runs.cancel),
+    ("pause", runs.pause),
+    ("resume", runs.resume),
+    ("stacks", inspecting.stacks),
+    ("profile", inspecting.profile),
     ("schema", schema),
 )
 for verb, function in _VERBS:

@@ -1,4 +1,4 @@
-"""model list, model describe, model facts, model alias, model export, model explain."""
+"""model list, describe, facts, alias, promote, rollback, history, compare, lineage, shadow, export, explain."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 
 from orchestrator.cli.by_trainers import by_trainers
 from orchestrator.cli.session import Output, connected, project, show
+from orchestrator.core.aliases import CHAMPION, stands_on
 from orchestrator.errors import Refused, StorageFailed
 from trainers.contract import ExitCode
 
@@ -25,6 +26,7 @@ Versioned = Annotated[
     str, typer.Argument(metavar="MODEL[@VERSION]", help="A version by number or alias; by default the newest.")
 ]
 Name = Annotated[str, typer.Argument(metavar="MODEL", help="The name of its runs.")]
+Alias = Annotated[str, typer.Option("--alias", help="The alias that moves.")]
 
 
 @app.command("list")
@@ -83,6 +85,79 @@ def alias(
 
 
 @app.command()
+def promote(
+    model: Versioned,
+    alias: Alias = CHAMPION,
+    reason: Annotated[str, typer.Option("--reason", help="Kept in the history.")] = "",
+    anyway: Annotated[bool, typer.Option("--anyway", help="Whatever its proof says; needs a reason.")] = False,
+    output: Output = None,
+) -> None:
+    """Let a version serve whose proof holds against the one that serves now."""
+    from orchestrator.cli import model_tables
+
+    name, _, version = model.partition("@")
+    with connected() as client:
+        move = client.promote(name, version, alias=alias, reason=reason, anyway=anyway, project=project())
+    show(move, lambda: model_tables.moved(move))
+
+
+@app.command()
+def rollback(
+    name: Name,
+    reason: Annotated[str, typer.Option("--reason", help="Kept in the history.")],
+    alias: Alias = CHAMPION,
+    output: Output = None,
+) -> None:
+    """Let the version serve again that served before."""
+    from orchestrator.cli import model_tables
+
+    with connected() as client:
+        seen = stands_on(client.alias_history(name, alias=alias, project=project()))
+        move = client.roll_back(name, reason, alias=alias, expected=seen or None, project=project())
+    show(move, lambda: model_tables.moved(move))
+
+
+@app.command()
+def history(
+    name: Name,
+    alias: Annotated[str, typer.Option("--alias", help="Only of this one.")] = "",
+    output: Output = None,
+) -> None:
+    """Which version stood where, since when, by whom and why, newest first."""
+    from orchestrator.cli import model_tables
+
+    with connected() as client:
+        moves = client.alias_history(name, alias=alias, project=project())
+    show(moves, lambda: model_tables.history(moves))
+
+
+@app.command()
+def compare(
+    model: Versioned,
+    champion: Annotated[str, typer.Argument(help="A number or an alias.")] = CHAMPION,
+    output: Output = None,
+) -> None:
+    """What a version's proof says against another one."""
+    from orchestrator.cli import model_tables
+
+    name, _, challenger = model.partition("@")
+    with connected() as client:
+        found = client.compare(name, challenger, champion, project=project())
+    show(found, lambda: model_tables.comparison(found))
+
+
+@app.command()
+def lineage(model: Versioned, output: Output = None) -> None:
+    """What a version came from, and that from what."""
+    from orchestrator.cli import model_tables
+
+    name, _, version = model.partition("@")
+    with connected() as client:
+        ancestors = client.lineage(name, version, project=project())
+    show(ancestors, lambda: model_tables.lineage(ancestors))
+
+
+@app.command()
 def export(
     model: Versioned,
     to: Annotated[Path, typer.Option("--to", help="Directory for model.safetensors and config.json.")],
@@ -115,15 +190,35 @@ def explain(
     typer.echo(str(html))
 
 
+@app.command()
+def shadow(
+    model: Versioned,
+    rows: Annotated[str, typer.Option("--rows", help="What live traffic left: files, as in data.source.")],
+    to: Annotated[Path, typer.Option("--to", help="The parquet file to write.")],
+    code: Annotated[str, typer.Option("--code", help="Directory of an entrypoint's code.")] = "",
+    output: Output = None,
+) -> None:
+    """Record what a version would have said of rows that another one answered."""
+    from orchestrator.cli import model_tables
+
+    with connected() as client:
+        found = _named(client, model)
+    options = ["--rows", rows, "--to", str(to), *(["--code", code] if code else [])]
+    counts = json.loads(_by_trainers("shadow", found, *options))
+    show(counts, lambda: model_tables.shadow(found, counts, to))
+
+
 def _named(client: Client, model: str) -> ModelVersion:
     name, _, version = model.partition("@")
     return client.model(name, version, project=project())
 
 
-def _by_trainers(verb: str, found: ModelVersion, *options: str) -> None:
-    """`python -m trainers.VERB` on a version's checkpoint. Raises Refused and StorageFailed with its last words."""
+def _by_trainers(verb: str, found: ModelVersion, *options: str) -> str:
+    """What `python -m trainers.VERB` prints last of a version's checkpoint. Raises Refused and StorageFailed with its last
+    words."""
     done = by_trainers(verb, found.checkpoint, *options)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"trainers.{verb} ended with {done.returncode}"]
         error = StorageFailed if done.returncode == ExitCode.STORAGE else Refused
         raise error(f"cannot {verb} {found.name}@{found.version}: {lines[-1]}")
+    return done.stdout.strip().rpartition("\n")[2]

@@ -1,4 +1,4 @@
-"""monitor list, describe, judgements, pause, resume, feed."""
+"""monitor list, describe, judgements, pause, resume, feed, and what `monitor_decisions` adds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli import monitor_feed
+from orchestrator.cli import monitor_decisions, monitor_feed
 from orchestrator.cli.session import Output, connected, project, show
 
 app = typer.Typer(no_args_is_help=True, help="What watches models on live data, and what it has judged.")
@@ -92,3 +92,12 @@ def resume(model: Model, output: Output = None) -> None:
     with connected() as client:
         found = client.resume_monitor(model, project=project())
     show(found, lambda: monitor_tables.line(found))
+
+
+for _function in (
+    monitor_decisions.decisions,
+    monitor_decisions.retrain,
+    monitor_decisions.approve,
+    monitor_decisions.reject,
+):
+    app.command()(_function)

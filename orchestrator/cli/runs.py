@@ -1,4 +1,4 @@
-"""submit, plan, list, describe, logs, watch, cancel."""
+"""submit, plan, list, describe, logs, watch, cancel, pause, resume."""
 
 from __future__ import annotations
 
@@ -117,16 +117,23 @@ def list_runs(
     name: Annotated[str, typer.Option(help="Only names that begin so.")] = "",
     queue: Annotated[str, typer.Option(help="Only this queue.")] = "",
     sweep: Annotated[str, typer.Option(help="Only trials of the sweep with this id.")] = "",
+    everything: Annotated[bool, typer.Option("--all", "-a", help="The trials of sweeps, too.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
     output: Output = None,
 ) -> None:
-    """Runs, newest first."""
+    """Runs, newest first. Of a sweep's trials only the sweep is shown, unless it is asked for."""
     from orchestrator.cli import render
 
     with connected() as client:
         states = [each.upper() for each in state or []]
         found = client.list(
-            states=states, name_prefix=name, queue=queue, sweep=sweep, project=project(), page_size=min(limit, 1000)
+            states=states,
+            name_prefix=name,
+            queue=queue,
+            sweep=sweep,
+            without_trials=not (everything or sweep),
+            project=project(),
+            page_size=min(limit, 1000),
         )
         runs = list(islice(found, limit))
     show(runs, lambda: render.runs_table(runs, time.time()))
@@ -159,7 +166,7 @@ def logs(
     """The lines of the ranks, in the order of their arrival."""
     from orchestrator.cli import render
 
-    since_at = time.time() - _duration(since) if since is not None else None
+    since_at = time.time() - duration(since, "--since") if since is not None else None
     with connected() as client:
         found = client.get(run, project=project())
         lines = client.logs(
@@ -172,13 +179,13 @@ def logs(
                 show_one_of_many(line)
 
 
-def _duration(text: str) -> float:
+def duration(text: str, option: str) -> float:
     from orchestrator.spec.quantities import parse_duration
 
     try:
         return parse_duration(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{error}, got {text!r}", param_hint="--since") from error
+        raise typer.BadParameter(f"{error}, got {text!r}", param_hint=option) from error
 
 
 def watch(run: RunName, output: Output = None) -> None:
@@ -201,3 +208,25 @@ def cancel(
     with connected() as client:
         cancelled = client.cancel(run, reason=reason, project=project())
     show(cancelled, lambda: render.run_line(cancelled))
+
+
+def pause(
+    run: RunName,
+    reason: Annotated[str, typer.Option(help="Kept with the run.")] = "",
+    output: Output = None,
+) -> None:
+    """Let a run seal a checkpoint and give its workers back; it waits until it is resumed."""
+    from orchestrator.cli import render
+
+    with connected() as client:
+        paused = client.pause(run, reason=reason, project=project())
+    show(paused, lambda: render.run_line(paused))
+
+
+def resume(run: RunName, output: Output = None) -> None:
+    """Let a paused run be placed again, from its newest checkpoint."""
+    from orchestrator.cli import render
+
+    with connected() as client:
+        resumed = client.resume(run, project=project())
+    show(resumed, lambda: render.run_line(resumed))

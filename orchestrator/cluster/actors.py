@@ -43,7 +43,7 @@ from orchestrator.cluster.ray_train import RayTrainRanks, uses_ray_train
 from orchestrator.core.observations import Placed
 from orchestrator.core.orders import AttemptOrder
 from orchestrator.core.records import LogLine
-from orchestrator.core.runs import NodeShare, StopOrder
+from orchestrator.core.runs import Inspection, NodeShare, StopOrder
 
 NAMESPACE = "evertrain"
 KEEPER_PREFIX = "keeper-"
@@ -319,6 +319,12 @@ class HostActor:
         if self._leader is not None:
             self._leader.stop(stop)
 
+    async def order_inspections(self, epoch: int, inspections: Sequence[Inspection]) -> None:
+        """May be called again."""
+        self._admit(epoch)
+        if self._leader is not None:
+            self._leader.inspect(inspections)
+
     async def log_lines(self, epoch: int, after: int, acknowledged: int, limit: int, timeout_s: float) -> list[LogLine]:
         self._admit(epoch)
         return await self._host.log_lines(after, acknowledged, limit, timeout_s)
@@ -351,6 +357,9 @@ class HostActor:
 
     async def dump(self, rank: int) -> str:
         return await self._host.dump(rank)
+
+    async def inspect(self, inspection: Inspection) -> None:
+        self._host.inspect(inspection)
 
     # ---- for Ray Train's driver and its workers -------------------------------------------------------------------
 
@@ -443,6 +452,9 @@ class RemoteHost:
 
     async def dump(self, rank: int) -> str:
         return await self._call(lambda: self._handle.dump.remote(rank), ANSWER_S)
+
+    async def inspect(self, inspection: Inspection) -> None:
+        await self._call(lambda: self._handle.inspect.remote(inspection), ANSWER_S)
 
     async def _call(self, method: Callable[[], Awaitable[T]], timeout_s: float | None) -> T:
         deadline = asyncio.get_running_loop().time() + ANSWER_S

@@ -25,6 +25,7 @@ from ray.exceptions import RayActorError, RayError
 
 from orchestrator.cluster.actors import NAMESPACE, HostState, call, insist, short
 from orchestrator.cluster.attendant import Attendant, Surroundings
+from orchestrator.cluster.attending import Attending
 from orchestrator.cluster.epochs import OlderEpoch, highest_epoch, next_epoch
 from orchestrator.cluster.gang_messages import Superseded
 from orchestrator.cluster.leftovers import Leftovers
@@ -77,7 +78,7 @@ class Agent:
             leftovers=Leftovers(self._cluster, shipper, epoch),
         )
         self._adoptable: dict[tuple[str, int], tuple[FoundGang, tuple[NodeShare, ...]]] = {}
-        self._attendants: dict[tuple[str, int], Attendant | SearchAttendant] = {}
+        self._attendants: dict[tuple[str, int], Attending] = {}
         self._server, self._ca_cert = options.server, options.ca_cert
         self._dismissals: set[asyncio.Task[None]] = set()
         self._leaving: set[tuple[str, int]] = set()  # dismissed, and not cleared up yet
@@ -201,7 +202,7 @@ class Agent:
             if key in self._attendants:
                 self._attendants[key].update(order)
             elif order.spec.get("search"):
-                self._attendants[key] = SearchAttendant(order, self._line, self._server, self._ca_cert)
+                self._attendants[key] = SearchAttendant(order, self._around, self._server, self._ca_cert)
             elif not self._unsure or key not in self._suspects or key in self._adoptable:
                 self._attendants[key] = Attendant(order, self._around, self._adopt(key, order))
         for found, _ in self._adoptable.values():
@@ -227,7 +228,7 @@ class Agent:
     def _unacknowledged(self) -> Iterable[Observation]:
         return [each for attendant in self._attendants.values() for each in attendant.unacknowledged]
 
-    async def _dismiss(self, attendant: Attendant | SearchAttendant) -> None:
+    async def _dismiss(self, attendant: Attending) -> None:
         self._leaving.add(attendant.key)
         try:
             await attendant.dismiss()

@@ -17,6 +17,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
 from orchestrator.cluster.actors import fence_of, insist, short
+from orchestrator.cluster.attending import Attending
 from orchestrator.cluster.fencing import FENCE_S
 from orchestrator.cluster.gang import deadline_of
 from orchestrator.cluster.gang_messages import Superseded
@@ -34,7 +35,7 @@ from orchestrator.core.ledger import Ledger
 from orchestrator.core.observations import AttemptEnded, Happening, Observation, Progress, Unplaceable, Waiting
 from orchestrator.core.orders import AttemptOrder
 from orchestrator.core.records import LogLine
-from orchestrator.core.runs import Failure, FailureKind, Reason, ReasonCode, StopOrder
+from orchestrator.core.runs import Failure, FailureKind, Inspection, Reason, ReasonCode, StopOrder
 from orchestrator.spec import prepares_data
 
 log = logging.getLogger(__name__)
@@ -69,14 +70,13 @@ class Surroundings:
     leftovers: Leftovers
 
 
-class Attendant:
-    """`order` is the newest one; `gang` a living one to adopt."""
+class Attendant(Attending):
+    """Of a gang; `gang` is a living one to adopt."""
 
     def __init__(self, order: AttemptOrder, around: Surroundings, gang: Gang | None) -> None:
-        self.order = order
+        super().__init__(order)
         self._around = around
         self._gang = gang
-        self._unacknowledged: list[Observation] = []
         self._last_seq = 0
         self._acknowledged = 0
         self._over = False  # the coordinator has said so itself
@@ -91,29 +91,19 @@ class Attendant:
         self._task = asyncio.create_task(self._run(), name=f"attendant {order.run_id}/{order.attempt}")
 
     @property
-    def key(self) -> tuple[str, int]:
-        return self.order.run_id, self.order.attempt
-
-    @property
-    def unacknowledged(self) -> tuple[Observation, ...]:
-        return tuple(self._unacknowledged)
-
-    @property
     def host_names(self) -> tuple[str, ...]:
         return tuple(self._gang.host_name(index) for index in range(len(self._gang.hosts))) if self._gang else ()
 
     @property
     def lends(self) -> bool:
-        """Its ranks are held by Ray Train's placement group, which is not named as ours are."""
+        """Ray Train's placement group holds them."""
         return self._gang is not None and uses_ray_train(self.order.spec)
 
     def update(self, order: AttemptOrder) -> None:
-        """The server's newest word on the attempt."""
         self.order, self._ordered_s = order, time.monotonic()
         self._wake()
 
     def acknowledge(self, seq: int) -> None:
-        """The server keeps observations up to `seq`; 0: the oldest of those without a number."""
         if seq == 0:
             bare = next((each for each in self._unacknowledged if each.seq == 0), None)
             if bare is not None:
@@ -147,7 +137,6 @@ class Attendant:
         return tuple(dict.fromkeys(share.node_id for share in self.order.shares))
 
     async def leave(self) -> None:
-        """The agent ends; the gang lives on."""
         await self._cancel()
 
     # ---- the life of an attempt -----------------------------------------------------------------------------------
@@ -231,7 +220,8 @@ class Attendant:
     async def _attend(self, gang: Gang) -> None:
         tasks = [asyncio.create_task(self._ship(gang, index)) for index in range(len(gang.hosts))]
         stopping = asyncio.create_task(self._pass_stop_on(gang))
-        self._tasks = [*tasks, stopping]
+        inspecting = asyncio.create_task(self._pass_inspections_on(gang))
+        self._tasks = [*tasks, stopping, inspecting]
         try:
             await self._relay(gang)
         except RayActorError as error:
@@ -239,6 +229,7 @@ class Attendant:
             return
         self._ended.set()
         stopping.cancel()
+        inspecting.cancel()
         if self._lost_host:
             # It may never answer; what it holds of the other nodes is needed for the next attempt.
             await asyncio.wait(tasks, timeout=LOST_SETTLE_S)
@@ -280,6 +271,21 @@ class Attendant:
         await self._stop_ordered()
         with contextlib.suppress(RayActorError):  # `_relay` notices by itself
             await insist(lambda: gang.hosts[0].order_stop.remote(self._around.epoch, self.order.stop))
+
+    async def _pass_inspections_on(self, gang: Gang) -> None:
+        """Also those that an agent before has passed on: the coordinator knows them."""
+        passed: set[str] = set()
+        while True:
+            fresh = [each for each in self.order.inspections if each.id not in passed]
+            if not fresh:
+                await self._changed.wait()
+                continue
+            passed.update(each.id for each in fresh)
+            with contextlib.suppress(RayActorError):  # `_relay` notices by itself
+                await self._order_inspections(gang, fresh)
+
+    async def _order_inspections(self, gang: Gang, inspections: Sequence[Inspection]) -> None:
+        await insist(lambda: gang.hosts[0].order_inspections.remote(self._around.epoch, inspections))
 
     async def _ship(self, gang: Gang, index: int) -> None:
         """Ship the log lines of one host until the attempt has ended and the server has them all."""

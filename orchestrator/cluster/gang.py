@@ -7,13 +7,14 @@ writes everything into an outbox, so that nothing depends on the agent or the se
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from typing import assert_never
 
 from orchestrator.cluster.fencing import FENCE_S
 from orchestrator.cluster.gang_host import GangHost
-from orchestrator.cluster.gang_messages import HostSnapshot
+from orchestrator.cluster.gang_messages import HostGone, HostSnapshot, StartFailed
 from orchestrator.cluster.gang_story import GangStory
 from orchestrator.cluster.gang_watch import (
     Broken,
@@ -29,7 +30,7 @@ from orchestrator.core import failure as failures
 from orchestrator.core.ledger import add
 from orchestrator.core.observations import Placed
 from orchestrator.core.orders import AttemptOrder
-from orchestrator.core.runs import Failure, FailureKind, Reason, ReasonCode, StopOrder
+from orchestrator.core.runs import Failure, FailureKind, Inspection, Reason, ReasonCode, StopOrder
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ class Coordinator:
         self._running: GangIncarnation | None = None
         self._stop: StopOrder | None = order.stop
         self._stop_asked = asyncio.Event()
+        self._inspected: set[str] = set()  # ids
+        self._inspecting: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Live the attempt. Never raises: an error of our own ends the attempt as lost, so that the run goes on."""
@@ -59,7 +62,21 @@ class Coordinator:
             reason = Reason(ReasonCode.RESCHEDULED, failure.message)
             self._story.end("lost", reason, failure=failure, fence_s=FENCE_S)  # who knows what lives where
         finally:
-            deadline.cancel()
+            for task in (deadline, *self._inspecting):
+                task.cancel()
+
+    def inspect(self, inspections: Sequence[Inspection]) -> None:
+        """Have ranks looked at: each inspection once, however often it is ordered. The answers are observations."""
+        for each in inspections:
+            if each.id not in self._inspected:
+                self._inspected.add(each.id)
+                task = asyncio.create_task(self._inspect(each))
+                self._inspecting.add(task)
+                task.add_done_callback(self._inspecting.discard)
+
+    async def _inspect(self, inspection: Inspection) -> None:
+        """Of a host that is gone nobody hears: that ends the attempt, and whoever asked is told of that."""
+        await asyncio.gather(*(_inspect_on(host, inspection) for host in self._hosts))
 
     def stop(self, order: StopOrder) -> None:
         """Idempotent; the first order counts."""
@@ -102,6 +119,7 @@ class Coordinator:
             started=story.started,
             said=story.said,
             ticked=self._ticked,
+            inspected=story.inspected,
         )
         if self._stop is not None:
             self._running.stop(self._stop)
@@ -154,6 +172,11 @@ def limits_of(order: AttemptOrder) -> Limits:
         hang_before_steps=not spec.get("script"),
         must_tell_result=not spec.get("script"),
     )
+
+
+async def _inspect_on(host: GangHost, inspection: Inspection) -> None:
+    with contextlib.suppress(HostGone, StartFailed):
+        await host.inspect(inspection)
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

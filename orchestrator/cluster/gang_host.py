@@ -6,6 +6,7 @@ from typing import Protocol
 
 from orchestrator.cluster.gang_messages import HostEvent, HostSnapshot, StartRanks
 from orchestrator.cluster.host import Host
+from orchestrator.core.runs import Inspection
 
 
 class GangHost(Protocol):
@@ -30,6 +31,8 @@ class GangHost(Protocol):
     async def close_incarnation(self, incarnation: int) -> None: ...
 
     async def dump(self, rank: int) -> str: ...
+
+    async def inspect(self, inspection: Inspection) -> None: ...
 
 
 class LocalHost:
@@ -58,3 +61,6 @@ class LocalHost:
 
     async def dump(self, rank: int) -> str:
         return await self._host.dump(rank)
+
+    async def inspect(self, inspection: Inspection) -> None:
+        self._host.inspect(inspection)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from orchestrator.core.failure import RankExit
 from orchestrator.core.ledger import Ledger
+from orchestrator.core.observations import Inspected
 from orchestrator.core.orders import AttemptOrder
 from orchestrator.errors import Refused
 from trainers import contract
@@ -60,7 +61,7 @@ class Ended:
     exit: RankExit
 
 
-HostEvent = Said | Ended
+HostEvent = Said | Ended | Inspected
 
 
 @dataclass(frozen=True)

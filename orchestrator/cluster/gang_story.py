@@ -95,6 +95,10 @@ class GangStory:
             case _:
                 pass
 
+    def inspected(self, what: seen.Inspected) -> None:
+        """What was seen of a rank that somebody wanted to look at."""
+        self._outbox.put(what)
+
     def look(self, ranks: Sequence[RankView]) -> None:
         """All ranks as they are now: becomes the next progress."""
         steps = [view.step for view in ranks if view.step is not None]
@@ -119,6 +123,7 @@ class GangStory:
             metrics=self._metrics,
             ledger=self.ledger,
             silent_s=max((view.silent_s for view in ranks if view.alive), default=0.0),
+            ranks=tuple(_of_rank(view) for view in ranks if view.rank < self._order.told_ranks and view.alive),
         )
         self._outbox.wake()
 
@@ -176,6 +181,11 @@ class GangStory:
     def _recovery_s(self) -> float | None:
         failed_ns, self._failed_ns = self._failed_ns, None
         return None if failed_ns is None else (time.monotonic_ns() - failed_ns) / 1e9
+
+
+def _of_rank(view: RankView) -> seen.RankProgress:
+    step, step_s = (view.step.step, view.step.step_s) if view.step is not None else (0, 0.0)
+    return seen.RankProgress(view.rank, step, step_s, view.silent_s)
 
 
 def _sealed(number: int, message: contract.Sealed) -> seen.CheckpointSealed:

@@ -24,6 +24,7 @@ from orchestrator.cluster.gang_messages import (
 from orchestrator.cluster.network import LOOPBACK
 from orchestrator.core import failure as failures
 from orchestrator.core.failure import RankExit
+from orchestrator.core.observations import Inspected
 from orchestrator.core.runs import Failure, FailureKind, StopOrder
 from trainers import contract
 
@@ -97,7 +98,10 @@ class GangState:
 
 
 class GangIncarnation:
-    """`started` hears the process ids by rank, `said` every message of a rank, `ticked` every snapshot, all in order."""
+    """`started` hears the process ids by rank, `said` every message of a rank, `ticked` every snapshot, all in order.
+
+    `inspected` hears what was seen of ranks, of those of earlier incarnations, too.
+    """
 
     def __init__(
         self,
@@ -110,10 +114,11 @@ class GangIncarnation:
         started: Callable[[tuple[int, ...]], None],
         said: Callable[[int, contract.Message], None],
         ticked: Callable[[tuple[HostSnapshot, ...]], None],
+        inspected: Callable[[Inspected], None],
     ) -> None:
         self.number = number
         self._hosts, self._state, self._limits = hosts, state, limits
-        self._started, self._said, self._ticked = started, said, ticked
+        self._started, self._said, self._ticked, self._inspected = started, said, ticked, inspected
         self._queue: asyncio.Queue[_Event] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
         self._alive = set(range(world_size))
@@ -208,6 +213,8 @@ class GangIncarnation:
                 self._said(rank, message)
             case Ended(incarnation=number, exit=end) if number == self.number:
                 return self._rank_ended(end)
+            case Inspected():
+                self._inspected(event)
             case HostGone():
                 return self._lost(event)
             case StopOrder():

@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -32,6 +33,7 @@ from orchestrator.cluster.gang_messages import (
     StartRanks,
 )
 from orchestrator.cluster.incarnation import RanksSurvive, RunningIncarnation
+from orchestrator.cluster.inspecting import Inspector
 from orchestrator.cluster.local_dirs import NodeDirs, private_dir, remove_tree
 from orchestrator.cluster.log_spool import COORDINATOR_RANK, LogSpool
 from orchestrator.cluster.rank_account import RankAccount
@@ -50,6 +52,7 @@ from orchestrator.cluster.zygote_client import Exited, RankRefused, RankRequest,
 from orchestrator.core.failure import RankExit
 from orchestrator.core.ledger import add
 from orchestrator.core.records import LogLine
+from orchestrator.core.runs import Inspection
 from orchestrator.errors import EvertrainError
 from trainers import contract
 
@@ -258,6 +261,14 @@ class Host:
         bound.take_lines(bound.running.number, rank)(stack.splitlines())
         return stack
 
+    def inspect(self, inspection: Inspection) -> None:
+        """Look at those of its ranks that live here. Each is answered by an event, once, however often it is asked."""
+        bound = self._need()
+        running = bound.running
+        for rank in [each for each in inspection.ranks if each in bound.accounts]:
+            ask = partial(running.ask, rank) if running else _nobody
+            bound.inspector.begin(inspection, bound.accounts[rank], running.number if running else 0, ask)
+
     # ---- what is to be told ---------------------------------------------------------------------------------------
 
     async def events(self, after: int, timeout_s: float) -> list[tuple[int, HostEvent]]:
@@ -308,6 +319,9 @@ class Host:
         if bound is None or rank not in bound.accounts:
             return
         message = redact_message(message, bound.redact)
+        if isinstance(message, contract.Profiled):
+            bound.inspector.profiled(rank, message)
+            return
         if bound.accounts[rank].hear(message, time.monotonic_ns()):
             bound.events.put(Said(running.number, rank, message))
 
@@ -315,6 +329,7 @@ class Host:
         account = bound.accounts[exited.rank]
         account.end(time.monotonic_ns(), stopping=bound.stopping, finished=exited.status == 0)
         memory_watch.remove_shared_memory(exited.pid)
+        bound.inspector.ended(exited.rank)
         evidence = account.oom_evidence
         if (
             evidence is None
@@ -362,6 +377,10 @@ def _killed_for_memory(exited: Exited, limit_bytes: int) -> bool:
     return memory_watch.explains_kernel_kill(exited.max_rss_bytes, limit_bytes, memory_watch.node_memory())
 
 
+def _nobody(request: contract.Profile) -> bool:
+    return False
+
+
 class _Bound:
     """What a host keeps while it belongs to an attempt."""
 
@@ -371,6 +390,7 @@ class _Bound:
         self.redact = Redactor(tuple(order.secrets.values()))
         self.spool = LogSpool(directory / "log", run_id=order.run_id, attempt=order.attempt, source=identity.name)
         self.events: Feed[HostEvent] = Feed()
+        self.inspector = Inspector(identity.host, self.redact, self.take_lines, self.events.put)
         began_ns = time.monotonic_ns() - int(bind.started_before_s * 1e9)
         self.accounts = {rank: RankAccount(rank, began_ns) for rank in bind.ranks}
         self.running: RunningIncarnation | None = None
@@ -398,6 +418,7 @@ class _Bound:
         self._store = lease
 
     def close(self) -> None:
+        self.inspector.close()
         if self._store is not None:
             self._store.close()
             self._store = None

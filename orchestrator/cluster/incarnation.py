@@ -40,6 +40,7 @@ class RunningIncarnation:
         self._lease = Lease(zygote)
         self._outputs: dict[int, RankOutput] = {}
         self._readers: dict[int, asyncio.Task[None]] = {}
+        self._writers: dict[int, asyncio.StreamWriter] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._living: dict[int, Forked] = {}  # by rank; their pidfds are open
         self._all_ended = asyncio.Event()
@@ -90,6 +91,14 @@ class RunningIncarnation:
         """Ends with the incarnation."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def ask(self, rank: int, request: contract.Profile) -> bool:
+        """Say it on the rank's own connection; False where there is none."""
+        writer = self._writers.get(rank)
+        if writer is None or writer.is_closing():
+            return False
+        writer.write(contract.encode(request))
+        return True
 
     def signal(self, number: int, rank: int | None = None) -> None:
         """Raises ZygoteLost."""
@@ -205,10 +214,13 @@ class RunningIncarnation:
                     task = asyncio.current_task()
                     assert task is not None
                     self._readers[rank] = task
+                    self._writers[rank] = writer
                 if rank is None:
                     return
                 self._heard(rank, message)
         except (ValueError, OSError) as error:
             log.warning("closing a progress connection of rank %s: %s", rank, error)
         finally:
+            if rank is not None and self._writers.get(rank) is writer:
+                del self._writers[rank]
             writer.close()

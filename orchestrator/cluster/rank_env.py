@@ -10,7 +10,7 @@ from orchestrator.cluster.gang_messages import Bind, StartRanks
 from orchestrator.core.orders import AttemptOrder
 from trainers.contract import Launch
 
-CONFIG_SECTIONS = ("data", "model", "train", "parallelism", "deepspeed", "checkpoint", "init_from")
+CONFIG_SECTIONS = ("data", "model", "train", "parallelism", "deepspeed", "checkpoint", "init_from", "proof")
 Accelerator = Literal["cpu", "cuda"]
 _KINDS: tuple[Literal["recipe", "entrypoint", "script"], ...] = ("recipe", "entrypoint", "script")
 # Ours, Ray's and the thread counts of the actor: none of them is the business of a rank, nor of its zygote.

@@ -21,9 +21,9 @@ BURST_LINES = 10_000
 STATE_INTERVAL_S = 1.0  # between two states of a line that its writer overwrites, as progress bars do
 _READ_BYTES = 256 * 1024
 _SHORTEST_SECRET = 4
-# A phase is a word of the contract, a checkpoint's address begins with what the server said: a secret may be part of
-# either by chance, and what names a thing must name it to the end.
-_NOT_THE_RANKS_WORDS = {"phase", "checkpoint"}
+# A phase is a word of the contract, a checkpoint's or a trace's address begins with what the server said, an id is the
+# asker's: a secret may be part of them by chance, and what names a thing must name it to the end.
+_NOT_THE_RANKS_WORDS = {"phase", "checkpoint", "trace", "id"}
 
 TakeLines = Callable[[Sequence[str]], None]
 

@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,14 @@ from orchestrator.cluster.gang_messages import (
     StartRanks,
 )
 from orchestrator.cluster.host import Host
+from orchestrator.cluster.inspecting import Inspector
 from orchestrator.cluster.rank_account import RankAccount
 from orchestrator.cluster.rank_env import accelerator_env, launch_of, memory_of, resources_of, run_env
 from orchestrator.cluster.rank_output import LineSplitter, RateLimit, Redactor, redact_message
 from orchestrator.cluster.stack_dump import dump_stack
 from orchestrator.core.failure import RankExit
 from orchestrator.core.ledger import add
+from orchestrator.core.runs import Inspection
 from trainers import contract
 
 log = logging.getLogger(__name__)
@@ -85,6 +87,7 @@ class RayTrainRanks:
         now_ns = time.monotonic_ns() - int(bind.started_before_s * 1e9)
         self._accounts = {rank: RankAccount(rank, now_ns) for rank in range(bind.world_size)}
         self._events: Feed[HostEvent] = Feed()
+        self._inspector = Inspector(self._share.host, self._redact, self._take_lines, self._events.put)
         self._fit: _Fit | None = None
 
     @property
@@ -180,6 +183,16 @@ class RayTrainRanks:
         stack = self._redact(await dump_stack(account.pid))
         self._host.say(fit.start.incarnation, stack)
         return stack
+
+    async def inspect(self, inspection: Inspection) -> None:
+        """Read the stacks of those ranks that are on this node."""
+        fit = self._fit
+        for rank in [each for each in inspection.ranks if each in self._accounts]:
+            if fit is not None and rank in fit.pids and rank not in fit.local:
+                self._inspector.refuse(inspection, rank, "Ray Train put it on another node, where nobody of ours is")
+            else:
+                number = fit.start.incarnation if fit is not None else 0
+                self._inspector.begin(inspection, self._accounts[rank], number, lambda request: False)
 
     def kill(self) -> None:
         """End the driver at once; Ray ends the workers of a driver that is gone."""
@@ -280,6 +293,9 @@ class RayTrainRanks:
         while data := await output.read(_READ_BYTES):
             self._say(fit, limit.admit(splitter.feed(data), time.monotonic()))
         self._say(fit, [*limit.admit(splitter.rest(), time.monotonic()), *limit.flush()])
+
+    def _take_lines(self, incarnation: int, rank: int) -> Callable[[Sequence[str]], None]:
+        return lambda lines: self._host.say(incarnation, "\n".join(lines))
 
     def _say(self, fit: _Fit, lines: Sequence[str]) -> None:
         fit.tail = [*fit.tail, *lines][-_TAIL_LINES:]

@@ -17,8 +17,10 @@ from typing import Any
 
 import ray
 
-from orchestrator.cluster.attendant import Line
+from orchestrator.cluster.attendant import Surroundings
+from orchestrator.cluster.attending import Attending
 from orchestrator.cluster.search_line import Address, DriverOrder
+from orchestrator.cluster.search_log import DriverLog
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.observations import (
     AttemptEnded,
@@ -39,36 +41,18 @@ LONGEST_PAUSE_S = 15.0
 STEADY_AFTER_S = 60.0
 GIVE_UP_AFTER = 8  # ends of the driver in a row, none of which lived for long
 STOP_S = 60.0  # how long a driver may take to end in order
-TOLD_LINES = 5
 
 
-class SearchAttendant:
-    """Stands among the agent's attendants, and answers as they do. `order` is the newest one."""
+class SearchAttendant(Attending):
+    """Of a sweep's driver."""
 
-    def __init__(self, order: AttemptOrder, line: Line, server: str, ca_cert: Path | None) -> None:
-        self.order = order
-        self._line, self._server, self._ca_cert = line, server, ca_cert
-        self._unacknowledged: list[Observation] = []
+    def __init__(self, order: AttemptOrder, around: Surroundings, server: str, ca_cert: Path | None) -> None:
+        super().__init__(order)
+        self._line, self._server, self._ca_cert = around.line, server, ca_cert
         self._starts = 0  # of the driver, by this agent
         self._changed = asyncio.Event()
-        self._last_words: list[str] = []
+        self._said = DriverLog(order, around)
         self._task = asyncio.create_task(self._run(), name=f"sweep {order.run_id}/{order.attempt}")
-
-    @property
-    def key(self) -> tuple[str, int]:
-        return self.order.run_id, self.order.attempt
-
-    @property
-    def unacknowledged(self) -> tuple[Observation, ...]:
-        return tuple(self._unacknowledged)
-
-    @property
-    def host_names(self) -> tuple[str, ...]:
-        return ()
-
-    @property
-    def lends(self) -> bool:
-        return False
 
     def update(self, order: AttemptOrder) -> None:
         self.order = order
@@ -76,15 +60,21 @@ class SearchAttendant:
         self._changed = asyncio.Event()
 
     def acknowledge(self, seq: int) -> None:
-        """The server has the oldest of what was said."""
+        """Nothing that a sweep tells has a number."""
         if self._unacknowledged:
             self._unacknowledged.pop(0)
 
     async def dismiss(self) -> None:
-        """The server wants the sweep no more: the driver goes. Trials are orders of their own."""
-        await self.leave()
+        """The driver goes, and its lines are sent. Trials are orders of their own."""
+        await self._end()
+        await self._said.settle()
 
     async def leave(self) -> None:
+        """The driver goes: the next agent starts another."""
+        await self._end()
+        self._said.close()
+
+    async def _end(self) -> None:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -112,7 +102,7 @@ class SearchAttendant:
                 break
             steady = time.monotonic() - began_s > STEADY_AFTER_S
             pause_s, quick = (FIRST_PAUSE_S, 0) if steady else (min(LONGEST_PAUSE_S, pause_s * 2), quick + 1)
-            words = " | ".join(self._last_words[-TOLD_LINES:]) or "it said nothing"
+            words = self._said.last_words()
             if quick >= GIVE_UP_AFTER:
                 self._fail(f"the sweep's driver ended {quick} times in a row, the last time so: {words}")
                 return
@@ -183,12 +173,9 @@ class SearchAttendant:
         return None
 
     async def _note(self, driver: asyncio.subprocess.Process) -> None:
-        """The driver's lines go into the agent's log."""
         assert driver.stderr is not None
         async for raw in driver.stderr:
-            line = raw.decode(errors="replace").rstrip()
-            self._last_words = [*self._last_words[-TOLD_LINES:], line]
-            log.info("sweep %s: %s", self.order.run_id, line)
+            self._said.add(raw.decode(errors="replace").rstrip(), self._starts)
 
     async def _pass_stop_on(self, driver: asyncio.subprocess.Process) -> None:
         while self.order.stop is None:

@@ -25,6 +25,7 @@ from ray.tune import Callback, Stopper
 
 from orchestrator.cluster.search_line import DriverOrder, SearchLine
 from orchestrator.cluster.search_points import Points
+from orchestrator.cluster.search_population import Population
 from orchestrator.cluster.search_schedulers import milestones, scheduler
 from orchestrator.cluster.search_trial import SweepTrial
 from orchestrator.core.sweeps import Goal, Sweep, Trial, Verdict, ending, replayed, verdict
@@ -34,10 +35,12 @@ from orchestrator.spec.search import Search
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 1.0
+AHEAD = 1  # trials that wait in the queue for a slot, so that the next gang starts the moment that one is free
 BREATH = 10  # times as long as a look took: a sweep of very many trials is looked at less often
 _PIN = 0.001  # of the node's own resource
 EXIT_TOKEN = 4  # the token has expired: the agent has, or gets, another
-_QUIET = {
+_TUNE = {
+    "TUNE_MAX_PENDING_TRIALS_PG": "4",  # actors that start side by side, or the second slot would wait for the first
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # what trials report is in the server already
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that never reported ends without a value
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
@@ -65,9 +68,9 @@ class Watch:
         return self._over
 
     def room(self) -> int:
-        """How many trials may live at once."""
+        """How many trials may live at once, those that wait for a slot too."""
         asked = self._concurrent
-        return asked if isinstance(asked, int) else max(1, self.sweep.room)
+        return AHEAD + (asked if isinstance(asked, int) else max(1, self.sweep.room))
 
     def end(self, why: Verdict) -> None:
         """The first word counts. Trials that live are cancelled with it: so every `step` that waits comes back."""
@@ -201,11 +204,15 @@ def _search(order: DriverOrder, search: Search, sweep: Sweep, line: SearchLine, 
             name=sweep.id,
             num_samples=sweep.wanted,
             search_alg=Points(search, known=sweep.trials, warm=warm, room=watch.room),
-            scheduler=scheduler(search, document),
+            scheduler=(
+                scheduler(search, document)
+                if search.population is None
+                else Population(search, document, line, sweep.trials)
+            ),
             resources_per_trial=pinned,
             reuse_actors=True,
             stop=Over(watch),
-            callbacks=[Ends(line, watch, search.scheduler.type)],
+            callbacks=[Ends(line, watch, search.population or search.scheduler.type)],
             storage_path=directory,
             raise_on_failed_trial=False,
             max_failures=0,
@@ -248,7 +255,7 @@ def main() -> int:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else prints must not be taken for a word to the agent
     order = DriverOrder.from_json(sys.stdin.readline())
-    os.environ.update(_QUIET)
+    os.environ.update(_TUNE)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses files of results, which are in the server
     ray.init(address=order.ray_address, log_to_driver=False, logging_level=logging.WARNING)
     try:

@@ -75,15 +75,23 @@ class SearchLine:
         request = pb.GetSweepRequest(sweep=name or self._address.sweep, project=self._address.project)
         return sweep_of(self._call(self._sweeps.Get, request))
 
-    def start_trial(self, trial: int, point: Mapping[str, Any]) -> pb.Run:
-        """The same trial is the same run. Raises Refused where this driver should not speak any more."""
+    def start_trial(
+        self, trial: int, point: Mapping[str, Any], generation: int = 0, start: str = "", reason: str = ""
+    ) -> pb.Run:
+        """The same trial and generation is the same run; the generation before ends for that `reason`.
+
+        Raises Refused where this driver should not speak any more.
+        """
         address = self._address
         request = pb.StartTrialRequest(
             sweep=address.sweep,
             project=address.project,
             attempt=address.attempt,
             trial=trial,
+            generation=generation,
             point_json=json.dumps(point),
+            start=start,
+            reason=reason,
         )
         run: pb.Run = self._call(self._sweeps.StartTrial, request)
         return run

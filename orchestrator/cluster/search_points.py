@@ -27,7 +27,8 @@ REPORT = "report"  # ... and its unit of time
 
 
 class Points(Searcher):
-    """Implements Tune's Searcher. A config is {"trial": number, "point": {path: value}}.
+    """Implements Tune's Searcher. A config is {"trial": number, "point": {path: value}}, and of a trial that went on from
+    another one's checkpoint also its generation and that checkpoint.
 
     `known` are trials of this sweep from before: they keep their numbers and points, and are handed out first, for whoever
     runs them replays what is over and goes on with what is not. `warm` are another sweep's: only learned from.
@@ -55,7 +56,7 @@ class Points(Searcher):
         for each in sorted(known, key=lambda each: (each.ended_at or math.inf, each.number)):
             if not each.live:
                 self._learn(each)
-        self._tried: list[Mapping[str, Value]] = [each.point for each in known]
+        self._tried: list[Mapping[str, Value]] = [each.stages[0].point if each.stages else each.point for each in known]
         self._numbers = {each.number for each in known}
         self._all = points(search.space) if search.size is not None else None
         first = self._all if search.algorithm == "grid" and self._all is not None else search.start_with
@@ -117,7 +118,10 @@ class Points(Searcher):
         asked = None
         if trial.live:  # ask for it, so that whoever proposes knows that it is being tried
             asked, _ = self._ask(trial.point)
-        return self._hand_out(trial_id, trial.number, trial.point, asked)
+        config = self._hand_out(trial_id, trial.number, trial.point, asked)
+        return (
+            {**config, "generation": trial.generation, "start": trial.stages[-1].start} if trial.generation else config
+        )
 
     def _ask(self, wanted: Mapping[str, Value] | None) -> tuple[optuna.trial.Trial, dict[str, Value]]:
         """The wanted point, with what it lacks proposed; None: all of it."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray.tune.schedulers import (
@@ -17,25 +18,64 @@ from orchestrator.spec.search import Search, reports
 
 
 def scheduler(search: Search, document: Mapping[str, Any]) -> TrialScheduler:
-    """Time is counted in reports. Raises ValueError for one that this version does not have."""
+    """Time is counted in reports. A population has one of its own: `search_population.py`."""
     asked, most = search.scheduler, reports(document, search)
     common: dict[str, Any] = {"time_attr": REPORT, "metric": OBJECTIVE, "mode": search.mode}
+    halving: dict[str, Any] = {
+        "max_t": most or asked.grace,
+        "grace_period": asked.grace,
+        "reduction_factor": asked.reduction,
+    }
     match asked.type:
-        case "fifo":
-            return FIFOScheduler()  # type: ignore[no-untyped-call]
         case "asha":
-            return AsyncHyperBandScheduler(
-                **common, max_t=most or asked.grace, grace_period=asked.grace, reduction_factor=asked.reduction
-            )
+            return AsyncHyperBandScheduler(**common, **halving)
+        case "hyperband":
+            return Brackets(**common, **halving, brackets=brackets(search, document))
         case "median":
             return MedianStoppingRule(**common, grace_period=asked.grace, min_samples_required=3)
-    raise ValueError(f"no scheduler {asked.type}")
+        case _:
+            return FIFOScheduler()  # type: ignore[no-untyped-call]
+
+
+class Brackets(AsyncHyperBandScheduler):
+    """Hyperband's brackets (Li et al. 2018, arXiv 1603.06560), each halved as trials come: nobody is paused, for a paused
+    gang is one that has to be started again.
+
+    Bracket s ends nobody before report grace x reduction^s. The brackets are filled together, in Hyperband's proportions
+    and by the trials' numbers, so that a driver started again puts each where it was.
+    """
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        super().on_trial_add(tune_controller, trial)
+        order = in_turn([_trials_of(len(each._rungs), self._reduction_factor) for each in self._brackets])
+        self._trial_info[trial.trial_id] = self._brackets[order[trial.config["trial"] % len(order)]]
+
+
+def brackets(search: Search, document: Mapping[str, Any]) -> int:
+    """As many as there are rungs, that of the whole trial too."""
+    most = reports(document, search) or search.scheduler.grace
+    return 1 + int(math.log(most / search.scheduler.grace, search.scheduler.reduction) + 1e-9)
+
+
+def in_turn(shares: Sequence[float]) -> list[int]:
+    """One round of places, each as often as its share says, spread evenly."""
+    counts = [math.ceil(each) for each in shares]
+    order: list[int] = []
+    for turn in range(1, sum(counts) + 1):
+        lags = [count * turn / sum(counts) - order.count(place) for place, count in enumerate(counts)]
+        order.append(lags.index(max(lags)))
+    return order
+
+
+def _trials_of(rungs: int, reduction: float) -> float:
+    """Of a bracket, to cost as much as the others do."""
+    return float(reduction ** (rungs - 1)) / rungs if rungs else 0.0
 
 
 def milestones(search: Search, document: Mapping[str, Any]) -> tuple[int, ...]:
     """The reports at which the scheduler judges: all that it has to hear again of a trial that is over."""
     most = reports(document, search)
-    if search.scheduler.type == "asha" and most is not None:
+    if search.scheduler.type in ("asha", "hyperband") and most is not None:
         found, at = [], search.scheduler.grace
         while at <= most:
             found.append(at)

@@ -38,6 +38,7 @@ class SweepTrial(Trainable):
         self._line = SearchLine(address)
         search = document["search"]
         self._metric, self._scheduler, self._kept = search["metric"], search["scheduler"]["type"], kept
+        self._population = Search.model_validate(search).population
         self._most = _most(document)
         self._begin(config)
 
@@ -49,17 +50,19 @@ class SweepTrial(Trainable):
     def step(self) -> dict[str, Any]:
         """Raises Refused when the server wants this driver no more."""
         if self._updates is None:
-            run = self._line.start_trial(self._number, self._point)
+            run = self._line.start_trial(self._number, self._point, self._generation, self._start)
             self._run_id, self._updates = run.id, self._line.updates(run.id)
-        if (result := self._next()) is not None:
-            return result
-        for update in self._updates:
-            if update.HasField("run"):
-                self._run = update.run
-            self._waiting += [_report(event) for event in update.events if event.kind == "epoch"]
+        while True:
             if (result := self._next()) is not None:
                 return result
-        return self._next() or self._end()
+            for update in self._updates:
+                if update.HasField("run"):
+                    self._run = update.run
+                self._waiting += [_report(event) for event in update.events if event.kind == "epoch"]
+                if (result := self._next()) is not None:
+                    return result
+            if not self._goes_on():
+                return self._next() or self._end()
 
     def cleanup(self) -> None:
         self._leave()
@@ -68,12 +71,27 @@ class SweepTrial(Trainable):
     def _begin(self, config: Mapping[str, Any]) -> None:
         self._number: int = config["trial"]
         self._point: Mapping[str, Any] = config["point"]
+        self._generation: int = config.get("generation", 0)
+        self._start: str = config.get("start", "")
         self._known, self._heard_again = self._kept.get(self._number, (0, ()))
         self._run_id = ""
         self._run = None
         self._updates = None
         self._waiting: list[tuple[int, Mapping[str, float]]] = []
         self._last: tuple[int, float] = (0, math.nan)
+
+    def _goes_on(self) -> bool:
+        """Whether the trial goes on as another run than the one that has ended, and is heard as that from now on."""
+        if not self._population:
+            return False
+        trials = self._line.sweep().trials
+        mine = next((each for each in trials if each.number == self._number), None)
+        if mine is None or mine.generation <= self._generation:
+            return False
+        self._generation, self._run_id, self._run = mine.generation, mine.run_id, None
+        self._updates = self._line.updates(mine.run_id)
+        self._last = (0, math.nan)  # it counts from where its checkpoint was
+        return True
 
     def _next(self) -> dict[str, Any] | None:
         """The next report that is news. A run that was moved tells some epochs again."""
@@ -98,7 +116,7 @@ class SweepTrial(Trainable):
     def _end(self) -> dict[str, Any]:
         state = self._run.state if self._run is not None else "unknown"
         reason = self._run.reason.message if self._run is not None else ""
-        if state == "SUCCEEDED" and not self._last[0]:
+        if state == "SUCCEEDED" and not self._last[0] and not self._generation:
             names = self._run.result.metrics if self._run is not None else {}
             words = missing_metric(self._metric, names, suggest(self._metric, names) if names else "")
             return self._told(done=True, missing=words)

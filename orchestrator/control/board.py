@@ -10,13 +10,14 @@ import bisect
 import heapq
 import itertools
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from orchestrator import spec
+from orchestrator.core.inspections import GRACE_S
 from orchestrator.core.runs import NodeShare, Queued, Reason, ReasonCode, Run
-from orchestrator.core.scheduling.admission import Entry
+from orchestrator.core.scheduling.admission import BLOCK_AFTER_S, Entry
 from orchestrator.core.scheduling.fit import GangShape
 from orchestrator.ports import Clock
 
@@ -39,6 +40,15 @@ class Holding:
     sweep: str = ""  # of a trial: its sweep's id
 
 
+@dataclass(frozen=True)
+class QueueView:
+    """The queue at a glance. `overdue`: those that have waited so long that nothing may pass them any more."""
+
+    reasons: Mapping[ReasonCode, int]
+    overdue: int
+    longest_s: float
+
+
 class Board:
     """Safe from several threads. Announcements may come in any order: the highest version of a run counts."""
 
@@ -57,6 +67,7 @@ class Board:
         self._versions: dict[str, int] = {}
         self._trials: dict[str, tuple[str, str]] = {}  # unfinished ones: to sweep and project
         self._sweeps: dict[str, str] = {}  # unfinished ones: to project
+        self._inspections: dict[str, tuple[str, dict[str, int]]] = {}  # to project, and when each is over by its id
         self._ended: OrderedDict[str, int] = OrderedDict()
         self._when_ended: list[Callable[[str], None]] = []
 
@@ -77,10 +88,11 @@ class Board:
             if run.version < self._versions.get(run.id, self._ended.get(run.id, 0)):
                 return
             self._forget(run.id)
-            if not isinstance(run.state, Queued):
+            if not isinstance(run.state, Queued) or run.paused:
                 self._queued_ns.pop(run.id, None)
                 self._ready_ns.pop(run.id, None)
             self._note_attempts(run)
+            self._note_inspections(run)
             if shape is None:
                 self._remember_end(run)
                 return
@@ -90,7 +102,8 @@ class Board:
             if sweep := _sweep(run):
                 self._trials[run.id] = sweep, run.project
             if isinstance(run.state, Queued):
-                self._queue(run, run.state, shape)
+                if not run.paused:
+                    self._queue(run, run.state, shape)
             elif run.attempt is not None:
                 attempt = run.attempt
                 self._holdings[run.id] = Holding(
@@ -108,6 +121,11 @@ class Board:
         with self._lock:
             return [each for each in self._holdings.values() if cluster in (None, each.cluster)]
 
+    def trials_held(self) -> Counter[str]:
+        """How many trials of each sweep hold workers."""
+        with self._lock:
+            return Counter(each.sweep for each in self._holdings.values() if each.sweep)
+
     def passed_s(self, run_id: str) -> tuple[float, float]:
         """Seconds since an unfinished run's first attempt was placed, and since its current one was; 0 where there is none.
 
@@ -117,6 +135,16 @@ class Board:
             now_ns = self._clock.monotonic_ns()
             began_ns, (_, attempt_ns) = self._began_ns.get(run_id, now_ns), self._attempt_ns.get(run_id, (0, now_ns))
             return (now_ns - began_ns) / 1e9, (now_ns - attempt_ns) / 1e9
+
+    def overdue(self) -> list[tuple[str, str, list[str]]]:
+        """Project, run and ids of the inspections whose time is over."""
+        with self._lock:
+            now_ns = self._clock.monotonic_ns()
+            found = [
+                (project, run_id, [each for each, over_ns in ends.items() if over_ns <= now_ns])
+                for run_id, (project, ends) in self._inspections.items()
+            ]
+            return [each for each in found if each[2]]
 
     def holding(self, run_id: str) -> Holding | None:
         with self._lock:
@@ -153,6 +181,16 @@ class Board:
         with self._lock:
             return len(self._entries)
 
+    def queue_view(self) -> QueueView:
+        with self._lock:
+            now_ns = self._clock.monotonic_ns()
+            codes = (self._reasons[run_id].code if run_id in self._reasons else None for run_id in self._entries)
+            reasons = Counter(code or ReasonCode.WAITING_BEHIND for code in codes)
+            ready = [run_id for run_id in self._entries if self._ready_ns[run_id] <= now_ns]
+            waited_s = [(now_ns - self._queued_ns[run_id]) / 1e9 for run_id in ready]
+        overdue = sum(each >= BLOCK_AFTER_S for each in waited_s)
+        return QueueView(reasons, overdue, max(waited_s, default=0.0))
+
     def _queue(self, run: Run, state: Queued, shape: GangShape) -> None:
         entry = Entry(
             run_id=run.id,
@@ -164,6 +202,8 @@ class Board:
             queued_since_s=self._queued_ns.setdefault(run.id, self._clock.monotonic_ns()) / 1e9,
             tried_before=any(each.placed for each in run.attempts),
             waits_for=state.reason.code,
+            sweep=_sweep(run),
+            slots=run.lineage.slots if run.lineage is not None else 0,
         )
         # The pause as it was decided, both ends by the same clock; after a restart of the server it begins anew, as does
         # the time in the queue: its agents have yet to come back, so nobody has waited for them in vain.
@@ -181,6 +221,15 @@ class Board:
             self._attempt_ns.pop(run.id, None)
         elif self._attempt_ns.get(run.id, (0, 0))[0] != run.attempt.number:
             self._attempt_ns[run.id] = run.attempt.number, self._monotonic(run.attempt.started_at)
+
+    def _note_inspections(self, run: Run) -> None:
+        _, known = self._inspections.pop(run.id, ("", {}))
+        if run.inspections:
+            ends = {
+                each.id: known.get(each.id) or self._monotonic(each.asked_at) + int((each.within_s + GRACE_S) * 1e9)
+                for each in run.inspections
+            }
+            self._inspections[run.id] = run.project, ends
 
     def _monotonic(self, at: float) -> int:
         """A moment in the past that the wall clock told. Asked at first sight, when hardly any time can have been moved."""

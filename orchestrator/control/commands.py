@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +17,12 @@ from orchestrator.control.capacity import views
 from orchestrator.control.clusters import Clusters
 from orchestrator.control.model_versions import find_version
 from orchestrator.control.runs import RunRecords
-from orchestrator.core import lifecycle
+from orchestrator.core import inspections, lifecycle
+from orchestrator.core.aliases import CHAMPION
+from orchestrator.core.inspections import Question
 from orchestrator.core.money import NO_PRICES, Prices, cannot_hold
 from orchestrator.core.records import Cluster, RunFilter, Submission
-from orchestrator.core.runs import Lineage, Run
+from orchestrator.core.runs import Inspection, Lineage, Run
 from orchestrator.core.scheduling.admission import ClusterView
 from orchestrator.core.scheduling.fit import GangShape, NeverFits, fit
 from orchestrator.errors import InvalidSpec, NotFound, Refused
@@ -72,7 +75,8 @@ class Commands:
             raise Refused(f"{len(commands)} submissions in one batch: at most {MAX_BATCH}")
         clusters = self._clusters()
         reviews: dict[tuple[str, bytes], Review] = {}  # runs of a batch are often alike
-        submissions = [self._submission(each, clusters, reviews) for each in commands]
+        champions: dict[str, Mapping[str, int]] = {}  # versions by model, by project
+        submissions = [self._submission(each, clusters, reviews, champions) for each in commands]
         answers = self._store.submit(submissions)
         self._records.announce([each.run for each in answers if each.created])
         for each, submission in zip(answers, submissions, strict=True):
@@ -85,10 +89,12 @@ class Commands:
         goes on without it. Raises Conflict.
         """
         try:
-            submission = self._submission(command, self._clusters(), {})
+            submission = self._submission(command, self._clusters(), {}, {})
         except (InvalidSpec, Refused, NotFound) as error:
             plain = {key: value for key, value in sweep_spec.items() if key != "search"}
-            submission = self._record_of(command, spec.load(plain), plain, f"this point cannot work: {error}")
+            asked = json.loads(command.spec_text)
+            why = f"this point cannot work: {error}"
+            submission = replace(self._record_of(command, spec.load(plain), asked, why), name=asked["name"])
         answer = self._store.submit([submission])[0]
         if answer.created:
             self._records.announce([answer.run])
@@ -111,6 +117,47 @@ class Commands:
             found.project, found.id, lambda current: lifecycle.cancel(current, by=by, message=message, now=now)
         )
 
+    def pause(self, project: str, run: str, *, by: str, message: str = "") -> Run:
+        """Give its workers back, and place nothing of it until it is resumed. Idempotent; a run that has ended is answered
+        as it is. Raises NotFound, and Refused for a sweep.
+        """
+        now = self._clock.now()
+        found = self._store.run(project, run)
+        if found.kind == "sweep":
+            raise Refused(
+                f"{found.name} is a sweep, which holds no workers: pause its trials, or `evertrain sweep stop`"
+            )
+        return self._records.change(
+            found.project, found.id, lambda current: lifecycle.pause(current, by=by, message=message, now=now)
+        )
+
+    def resume(self, project: str, run: str, *, by: str) -> Run:
+        """Idempotent; a run that is not paused is answered as it is. Raises NotFound."""
+        now = self._clock.now()
+        found = self._store.run(project, run)
+        return self._records.change(found.project, found.id, lambda current: lifecycle.resume(current, by=by, now=now))
+
+    def inspect(self, project: str, run: str, question: Question, *, by: str) -> tuple[Inspection, int]:
+        """Have ranks looked at, and the number of the event above which their answers are. Idempotent by the question's id.
+
+        Raises NotFound, and Refused with the reason where the run, or a rank, cannot be looked at.
+        """
+        now = self._clock.now()
+        found = self._store.run(project, run)
+        repeated = any(each.id == question.id for each in found.inspections)  # some answers may be there already
+        after = 0 if repeated else self._store.newest_event(found.id)
+
+        def think(current: Run) -> lifecycle.Transition | lifecycle.Ignored:
+            if any(each.id == question.id for each in current.inspections):
+                return lifecycle.Ignored("it has been asked before")
+            admitted = inspections.admit(current, question, by=by, now=now)
+            if isinstance(admitted, str):
+                raise Refused(admitted)
+            return lifecycle.inspect(current, admitted)
+
+        kept = self._records.change(found.project, found.id, think)
+        return next(each for each in kept.inspections if each.id == question.id), after
+
     def drain(self, cluster: str, *, evict: bool, undo: bool, by: str) -> Cluster:
         """Place nothing more on it; `evict`: also preempt what runs there. Raises NotFound."""
         changed = self._known.change(cluster, lambda old: replace(old, draining=not undo))
@@ -132,6 +179,7 @@ class Commands:
         command: SubmitCommand,
         clusters: Sequence[ClusterView],
         reviews: dict[tuple[str, bytes], Review],
+        champions: dict[str, Mapping[str, int]],
     ) -> Submission:
         parsed = spec.parse(command.spec_text)
         document = spec.dump(parsed)
@@ -154,7 +202,11 @@ class Commands:
         except (InvalidSpec, Refused, NotFound):
             if not self._was_recorded(command):
                 raise
-        resolved_document = {**document, "parallelism": reviewed.spec.parallelism.model_dump(mode="json")}
+        resolved_document = {
+            **document,
+            "parallelism": reviewed.spec.parallelism.model_dump(mode="json"),
+            **self._proof(command, parsed, champions),
+        }
         planned = "; ".join(each for each in (reviewed.reason, *reviewed.warnings) if each)
         return replace(self._record_of(command, parsed, resolved_document), planned=planned)
 
@@ -218,6 +270,21 @@ class Commands:
         except NotFound as error:
             raise NotFound(f"init_from.model: {error}") from None
         return parsed.model_copy(update={"init_from": init.model_copy(update={"checkpoint": version.checkpoint})})
+
+    def _proof(
+        self, command: SubmitCommand, parsed: spec.RunSpec, champions: dict[str, Mapping[str, int]]
+    ) -> dict[str, Any]:
+        """The section that has the ranks compare their result with the model's champion, as it is now; none without one."""
+        project = command.project
+        if parsed.kind == "script" or parsed.search is not None or command.lineage is not None:
+            return {}
+        if project not in champions:
+            champions[project] = self._store.standing(project, CHAMPION)
+        champion = champions[project].get(parsed.name)
+        if champion is None:
+            return {}
+        version = find_version(self._store.models(project, parsed.name), project, parsed.name, str(champion))
+        return {spec.PROOF: {"champion": champion, "checkpoint": version.checkpoint}}
 
     def _with_warm_start(self, parsed: spec.RunSpec, project: str) -> spec.RunSpec:
         """`search.warm_start` by its id: a name would mean the newest sweep of it, which may soon be this one."""

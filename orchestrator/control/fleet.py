@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
 from orchestrator import spec
+from orchestrator.control.best_trial import with_its_facts
 from orchestrator.control.board import Board
 from orchestrator.control.clusters import Clusters, NewerAgent
 from orchestrator.control.runs import RunRecords
@@ -48,13 +49,16 @@ class Fleet:
         heard: Heard | None = None,
         progressed: Callable[[Progress], None] | None = None,
         driver_token: Callable[[Run], str] = lambda run: "",
+        told_ranks: int = 0,
     ) -> None:
-        """`driver_token` answers what a sweep's driver speaks to the server with."""
+        """`driver_token` answers what a sweep's driver speaks to the server with. `told_ranks`: so many of each gang are told
+        of one by one.
+        """
         self.store, self.records, self.board, self.clusters = store, records, board, clusters
         self.wakeups, self.clock, self.storage = wakeups, clock, storage
         self.prices = prices
         self.heard, self.progressed = heard, progressed
-        self.driver_token = driver_token
+        self.driver_token, self.told_ranks = driver_token, told_ranks
         self._sessions: dict[str, Session] = {}
         self._progress: dict[str, tuple[Progress, int]] = {}
         board.when_ended(self._retire)
@@ -155,7 +159,13 @@ class Fleet:
         )
         sealed_before = len(run.attempts) > 1 and bool(self.store.checkpoints(run.id, limit=1))
         token = self.driver_token(run) if run.kind == "sweep" else ""
-        return order and replace(order, deadline_message=why, sealed_before=sealed_before, driver_token=token)
+        return order and replace(
+            order,
+            deadline_message=why,
+            sealed_before=sealed_before,
+            driver_token=token,
+            told_ranks=self.told_ranks,
+        )
 
     def _end_without_secrets(self, run: Run, attempt: int, gone: Sequence[str]) -> None:
         """Ranks that lack a credential fail in ways that name anything but the secret. A gang that was placed has it."""
@@ -250,6 +260,7 @@ class Session:
 
     def _apply(self, observation: Observation) -> None:
         fleet = self._fleet
+        observation = with_its_facts(fleet.store, observation)
         observation = lifecycle.with_last_account(observation, fleet.progress(observation.run_id))
         applied = False
 

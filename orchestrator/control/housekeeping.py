@@ -1,4 +1,4 @@
-"""What has been kept long enough goes: logs of runs that have ended, code that no run needs any more, live traffic."""
+"""What has been kept long enough goes: logs of ended runs, code that no run needs any more, live traffic, old alerts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 3600.0
 DAY_S = 86400.0
+ALERTS_KEEP_S = 30 * DAY_S  # after they were last told: one that goes on firing is never forgotten
 
 
 class Housekeeping:
@@ -50,6 +51,7 @@ class Housekeeping:
         logs = self._logs.prune(now - self._log_keep_s, {run.id for run in unfinished})
         needed = {str(run.spec.get("code") or "").removeprefix("bundle:") for run in unfinished}
         bundles = self._bundles.prune(now - self._bundle_keep_s, needed)
+        self._store.forget_firings(now - ALERTS_KEEP_S)
         observed = self._observations.prune(now - self._observation_keep_s, ())
         if logs or bundles or observed:
             log.info(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 
 from orchestrator.control.board import Board
 from orchestrator.control.capacity import views
@@ -60,17 +61,25 @@ class Loop:
         """Snapshot, decide, apply. Blocks."""
         now = self._clock.now()
         self._end_orphans()
+        self._give_up_inspections(now)
         entries = self._board.queue(LOOK_AHEAD)
         if not entries:
             return []
-        decisions = admit(
-            entries, views(self._clusters.all(), self._board, self._connected), self._clock.monotonic_ns() / 1e9
-        )
+        seen = views(self._clusters.all(), self._board, self._connected)
+        decisions = admit(entries, seen, self._clock.monotonic_ns() / 1e9, self._board.trials_held())
         by_id = {each.run_id: each for each in entries}
         for decision in decisions:
             self._apply(by_id[decision.run_id], decision, now)
         self._board.explain({each.run_id: each.reason for each in decisions if isinstance(each, Wait)})
         return decisions
+
+    def _give_up_inspections(self, now: float) -> None:
+        """Of those that nobody has answered in time: their agent is away, or older than the question."""
+        for project, run_id, ids in self._board.overdue():
+            try:
+                self._records.change(project, run_id, partial(lifecycle.give_up_inspections, ids=ids, now=now))
+            except NotFound:
+                log.error("run %s is on the board but not in the store", run_id)
 
     def _apply(self, entry: Entry, decision: Decision, now: float) -> None:
         if isinstance(decision, Wait) and decision.reason.code == entry.waits_for:

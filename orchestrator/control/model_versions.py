@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from orchestrator.core.aliases import CHAMPION
 from orchestrator.core.records import ModelVersion
 from orchestrator.core.words import in_project
 from orchestrator.errors import NotFound
@@ -19,3 +20,8 @@ def find_version(versions: Sequence[ModelVersion], project: str, name: str, want
             return each
     known = ", ".join(str(each.version) for each in newest_first[:10])
     raise NotFound(f"model {name!r} has no version or alias {wanted!r}; its newest versions: {known}")
+
+
+def champion_of(versions: Sequence[ModelVersion]) -> ModelVersion | None:
+    """The one that serves, among the versions of one model."""
+    return next((each for each in versions if CHAMPION in each.aliases), None)

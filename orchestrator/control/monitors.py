@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from orchestrator.core.monitors import CHAMPION, Figures, Judgement, Monitor, Picture, Watched
+from orchestrator.core.aliases import CHAMPION
+from orchestrator.core.monitors import Figures, Judgement, Monitor, Picture, Watched
 from orchestrator.core.retraining import Cause, Trigger
 from orchestrator.errors import Conflict, EvertrainError
 from orchestrator.ports import Clock, ObservationStore, Observed, Store, Wakeups

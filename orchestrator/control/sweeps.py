@@ -8,7 +8,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator import spec
@@ -41,6 +41,18 @@ class StartTrial:
     generation: int
     point: Mapping[str, Value]
     by: str
+    start: str = ""  # the checkpoint to go on from
+    reason: str = ""  # why the generation before ends
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a version of a run has told so far."""
+
+    version: int = -1
+    story: Story = field(default_factory=Story)
+    checkpoint: str | None = None
+    seal: str | None = None
 
 
 class Sweeps:
@@ -50,7 +62,7 @@ class Sweeps:
         self._fleet, self._commands = fleet, commands
         self._store, self._board, self._clock, self._prices = fleet.store, fleet.board, fleet.clock, fleet.prices
         self._lock = threading.Lock()
-        self._stories: OrderedDict[str, tuple[int, Story, str | None]] = OrderedDict()
+        self._heard: OrderedDict[str, Heard] = OrderedDict()
 
     def find(self, project: str, sweep: str) -> Run:
         """By id or name. Raises NotFound, also for a run that is no sweep."""
@@ -61,21 +73,26 @@ class Sweeps:
 
     def start_trial(self, project: str, wish: StartTrial) -> Run:
         """The trial's run; the same trial and generation is the same run. A point that the run file's rules, or the
-        planner, refuse is kept as a run that has failed.
+        planner, refuse is kept as a run that has failed. Earlier generations end with it: a trial is one gang.
 
         Raises NotFound, Refused for a driver that should not speak any more, Conflict for a trial that was another point.
         """
         sweep = self.find(project, wish.sweep)
         self._check_driver(sweep, wish)
-        text = json.dumps(trial_document(sweep.spec, wish.point, wish.trial))
+        text = json.dumps(trial_document(sweep.spec, wish.point, wish.trial, wish.start))
+        asked = Search.model_validate(sweep.spec["search"]).max_concurrent
+        slots = asked if isinstance(asked, int) else 0
         command = SubmitCommand(
             project=sweep.project,
             spec_text=text,
             by=wish.by,
             idempotency_key=f"sweep/{sweep.id}/{wish.trial}/{wish.generation}",
-            lineage=Lineage(sweep.id, wish.trial, wish.generation, wish.point),
+            lineage=Lineage(sweep.id, wish.trial, wish.generation, wish.point, wish.start, slots),
         )
-        return self._commands.submit_trial(command, sweep.spec).run
+        started = self._commands.submit_trial(command, sweep.spec).run
+        if wish.generation:
+            self._end_before(sweep.id, wish)
+        return started
 
     def stop(self, project: str, sweep: str, *, by: str, message: str = "") -> Run:
         """End it with what it has found. Idempotent. Raises NotFound."""
@@ -139,6 +156,15 @@ class Sweeps:
                 ended += 1
         return ended
 
+    def _end_before(self, sweep: str, wish: StartTrial) -> None:
+        """Behind the continuation and not before it: whoever dies in between leaves a trial that goes on."""
+        for each in self._store.trials(sweep):
+            lineage = each.lineage
+            if lineage is None or each.terminal or lineage.trial != wish.trial:
+                continue
+            if lineage.generation < wish.generation:
+                self._commands.cancel(each.project, each.id, by="sweep", message=wish.reason)
+
     def _check_driver(self, sweep: Run, wish: StartTrial) -> None:
         if sweep.terminal:
             raise Refused(f"sweep {sweep.name} has ended: {sweep.state.reason.message}")
@@ -148,37 +174,38 @@ class Sweeps:
             raise Refused(f"sweep {sweep.name} is being stopped: {sweep.stop.message}")
 
     def _stretch(self, run: Run) -> Stretch:
-        story, checkpoint = self._story(run)
+        heard = self._listen(run)
         progress = self._fleet.progress(run.id)
         current = run.attempt.number if run.attempt else None
         live = progress.ledger if progress is not None and progress.attempt == current else None
         shape = spec.stored_shape(run.spec)
         ledger = lifecycle.ledger(run, workers=shape.workers, now=self._clock.now(), live=live)
         cost = money.cost(shape, self._prices, ledger)
-        return Stretch(run, story, ledger, cost.amount if cost is not None else None, checkpoint)
+        paid = cost.amount if cost is not None else None
+        return Stretch(run, heard.story, ledger, paid, heard.checkpoint, heard.seal)
 
-    def _story(self, run: Run) -> tuple[Story, str | None]:
+    def _listen(self, run: Run) -> Heard:
         with self._lock:
-            version, story, checkpoint = self._stories.get(run.id, (-1, Story(), None))
-        if version == run.version:
-            return story, checkpoint
+            heard = self._heard.get(run.id, Heard())
+        if heard.version == run.version:
+            return heard
+        story = heard.story
         while events := self._store.events(run.id, after=story.after, limit=PAGE):
             story = story.read(events)
             if len(events) < PAGE:
                 break
-        checkpoint = self._best_checkpoint(run)
-        with self._lock:
-            self._stories[run.id] = (run.version, story, checkpoint)
-            self._stories.move_to_end(run.id)
-            while len(self._stories) > REMEMBERED:
-                self._stories.popitem(last=False)
-        return story, checkpoint
-
-    def _best_checkpoint(self, run: Run) -> str | None:
-        if isinstance(run.state, Succeeded) and run.state.result.checkpoint is not None:
-            return run.state.result.checkpoint
         sealed = self._store.checkpoints(run.id)
-        return next((each.url for each in sealed if each.best), sealed[0].url if sealed else None)
+        seal = sealed[0].url if sealed else None
+        best = next((each.url for each in sealed if each.best), seal)
+        if isinstance(run.state, Succeeded) and run.state.result.checkpoint is not None:
+            best = run.state.result.checkpoint
+        heard = Heard(run.version, story, best, seal)
+        with self._lock:
+            self._heard[run.id] = heard
+            self._heard.move_to_end(run.id)
+            while len(self._heard) > REMEMBERED:
+                self._heard.popitem(last=False)
+        return heard
 
     def _room(self, run: Run) -> int:
         """Gangs of a trial's shape that fit now, with those that the sweep's own trials hold."""

@@ -12,11 +12,12 @@ here knows a clock; `now` is wall time in seconds and only ever used for people 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
 
 from orchestrator.core import failure as failures
+from orchestrator.core import inspections
 from orchestrator.core import observations as seen
 from orchestrator.core.ledger import Ledger, TimeClass, add
 from orchestrator.core.monitors import Monitor
@@ -30,6 +31,7 @@ from orchestrator.core.runs import (
     Failure,
     FailureKind,
     Incarnation,
+    Inspection,
     NodeShare,
     Queued,
     Reason,
@@ -99,6 +101,8 @@ def place(run: Run, cluster: str, shares: tuple[NodeShare, ...], now: float) -> 
     """Give a queued run its next attempt on `cluster`."""
     if not isinstance(run.state, Queued):
         return Ignored(f"it is {run.state.kind}, not QUEUED")
+    if run.paused:
+        return Ignored(f"it is paused: {run.paused}")
     number = len(run.attempts) + 1
     hosts = ", ".join(f"{share.ranks} on {share.host}" for share in shares)
     reason = Reason(ReasonCode.PLACED, f"attempt {number} placed on cluster {cluster}: {hosts}")
@@ -155,6 +159,38 @@ def preempt(run: Run, *, by: str, message: str, now: float) -> Transition | Igno
     return _order_stop(run, StopOrder("preempt", by, message), now)
 
 
+def pause(run: Run, *, by: str, message: str, now: float) -> Transition | Ignored:
+    """Hold a run: a placed one seals a checkpoint and gives its workers back, and nothing of it is placed until it is
+    resumed. Idempotent.
+    """
+    if run.terminal:
+        return Ignored(f"it has already ended: {run.state.kind}")
+    if run.kind == "sweep":
+        return Ignored("it is a sweep, which holds no workers: pause its trials, or stop it")
+    if run.paused:
+        return Ignored(f"it is already paused: {run.paused}")
+    if run.stop is not None and run.stop.kind != "preempt":
+        return Ignored(f"it is already being stopped: {run.stop.message}")
+    words = f"paused by {by}" + (f": {message}" if message else "")
+    paused = replace(run, paused=words)
+    if isinstance(run.state, Queued):
+        reason = Reason(ReasonCode.PAUSED, words)
+        return _enter(_account_waiting(paused, now), replace(run.state, reason=reason), now, "paused")
+    if run.stop is not None:
+        return Transition(paused, (EventDraft(now, "paused", words),))
+    return _order_stop(paused, StopOrder("preempt", by, words), now)
+
+
+def resume(run: Run, *, by: str, now: float) -> Transition | Ignored:
+    """Let a paused run be placed again. Idempotent."""
+    if not run.paused:
+        return Ignored("it is not paused")
+    resumed, reason = replace(run, paused=""), Reason(ReasonCode.RESUMED, f"resumed by {by}")
+    if isinstance(run.state, Queued):
+        return _enter(_account_waiting(resumed, now), replace(run.state, reason=reason), now, "resumed")
+    return Transition(resumed, (EventDraft(now, "resumed", reason.message),))
+
+
 def finish(run: Run, *, by: str, message: str, now: float) -> Transition | Ignored:
     """Order a sweep to end with the best that it has found so far. One that has not begun is cancelled. Idempotent."""
     if run.kind != "sweep":
@@ -164,6 +200,24 @@ def finish(run: Run, *, by: str, message: str, now: float) -> Transition | Ignor
     if run.stop is not None:
         return Ignored(f"it is already being stopped: {run.stop.message}")
     return _order_stop(run, StopOrder("finish", by, f"stopped by {by}" + (f": {message}" if message else "")), now)
+
+
+def inspect(run: Run, inspection: Inspection) -> Transition | Ignored:
+    """Have ranks of the current attempt looked at. Idempotent by the inspection's id."""
+    if any(each.id == inspection.id for each in run.inspections):
+        return Ignored("it has been asked before")
+    asked = replace(run, inspections=(*run.inspections, inspection))
+    return Transition(asked, (inspections.asked(inspection),))
+
+
+def give_up_inspections(run: Run, ids: Collection[str], now: float) -> Transition | Ignored:
+    """Forget inspections whose time is over, and say so of the ranks that have not answered."""
+    over = [each for each in run.inspections if each.id in ids]
+    if not over:
+        return Ignored("they are forgotten already")
+    why = "its time is over, and neither the rank nor the agent of its cluster has said anything"
+    left = replace(run, inspections=inspections.without(run.inspections, ids))
+    return Transition(left, inspections.unanswered(over, why, now))
 
 
 def order(
@@ -194,6 +248,7 @@ def order(
         secrets=secrets,
         remaining_s=remaining_s,
         stop=run.stop,
+        inspections=tuple(each for each in run.inspections if each.ranks),
     )
 
 
@@ -264,6 +319,11 @@ def _apply(run: Run, what: seen.Happening, at: float, budgets: Budgets, now: flo
             told = {"epoch": what.epoch, "step": what.step, "metrics": dict(what.metrics)}
             event = EventDraft(at, "epoch", f"epoch {what.epoch} ended at step {what.step}: {numbers}", told)
             return Transition(replace(run, furthest_step=max(run.furthest_step, what.step)), (event,))
+        case seen.Inspected():
+            answered = inspections.answered(run.inspections, what, at)
+            if answered is None:
+                return Ignored("nobody waits for that answer any more")
+            return Transition(replace(run, inspections=answered[0]), (answered[1],))
         case seen.AttemptEnded():
             return _attempt_ended(run, what, budgets, now)
         case _:
@@ -392,6 +452,9 @@ def _attempt_ended(run: Run, what: seen.AttemptEnded, budgets: Budgets, now: flo
     run = replace(run, spent=_most(run, what), furthest_step=max(run.furthest_step, what.furthest_step))
     if what.outcome == "succeeded" and what.result is not None:
         ended = _finish(run, Succeeded(what.reason, what.result), now)
+        if run.kind == "trial" and what.facts:
+            words = f"kept for the sweep's model version: {', '.join(what.facts)}"
+            return replace(ended, events=(EventDraft(now, "facts", words, what.facts), *ended.events))
         model = _model(run, what, now)
         return replace(ended, model=model, facts=what.facts, monitor=_monitor(run, now) if model is not None else None)
     if run.stop is not None and run.stop.kind == "cancel":
@@ -423,6 +486,8 @@ def _reschedule(run: Run, lost: Failure, what: seen.AttemptEnded, budgets: Budge
 
 
 def _preempted(run: Run, what: seen.AttemptEnded, budgets: Budgets, now: float) -> Transition:
+    if run.paused:  # somebody asked for it: that uses no budget
+        return _requeue(run, what.reason, now)
     used = run.spent.preemption
     by = run.stop.message if run.stop else what.reason.message
     if used >= budgets.preemption:
@@ -457,12 +522,21 @@ def _enter(run: Run, state: RunState, now: float, kind: str) -> Transition:
 
 def _requeue(run: Run, reason: Reason, now: float, not_before_at: float = 0.0) -> Transition:
     run = _account_waiting(run, now)
-    return _enter(replace(run, stop=None), Queued(reason, not_before_at), now, "queued")
+    reason = Reason(ReasonCode.PAUSED, run.paused) if run.paused else reason
+    return _leave(replace(run, stop=None), Queued(reason, not_before_at), now, "queued")
 
 
 def _finish(run: Run, state: RunState, now: float) -> Transition:
     run = _account_waiting(run, now)
-    return _enter(replace(run, stop=None, ended_at=now), state, now, "ended")
+    return _leave(replace(run, stop=None, ended_at=now), state, now, "ended")
+
+
+def _leave(run: Run, state: RunState, now: float, kind: str) -> Transition:
+    """Enter a state in which no attempt lives: whoever wanted to look at its ranks is told that it is over."""
+    why = f"its attempt is over: {state.reason.message}"
+    unanswered = inspections.unanswered(run.inspections, why, now)
+    entered = _enter(replace(run, inspections=()), state, now, kind)
+    return replace(entered, events=(*unanswered, *entered.events))
 
 
 def _needs_no_worker(run: Run) -> bool:

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-CHAMPION = "champion"
-"""The alias of the version that serves. A watched model always has one: the first version gets it by itself."""
+from orchestrator.core.aliases import CHAMPION
+from orchestrator.core.records import AliasMove
+
 KEPT_JUDGEMENTS = 10_000
 """The newest of each monitor; older ones go."""
 
@@ -44,6 +45,12 @@ class Judgement:
     severity: int  # 0 none, 1 minor, 2 moderate, 3 major
     words: str
     evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+def first_champion(draft: Monitor, version: int) -> AliasMove:
+    """A watched model always has a champion: the first version becomes it by itself."""
+    by, reason = f"run {draft.run}", f"version {version} is the first of a watched model"
+    return AliasMove(draft.project, draft.model, 0, CHAMPION, version, 0, draft.created_at, by, reason)
 
 
 def brought(known: Monitor | None, draft: Monitor, champion: int) -> Monitor | None:

@@ -123,6 +123,19 @@ class AttemptEnded:
     kind: Literal["attempt_ended"] = "attempt_ended"
 
 
+@dataclass(frozen=True)
+class Inspected:
+    """What was seen of one rank that somebody wanted to look at, or why nothing was."""
+
+    inspection: str  # its id
+    rank: int
+    ok: bool
+    message: str  # a sentence
+    text: str = ""  # the stacks, or the operators that took most time
+    trace: str | None = None  # of a profile: URL of the Chrome trace
+    kind: Literal["inspected"] = "inspected"
+
+
 Happening = (
     Waiting
     | Unplaceable
@@ -133,6 +146,7 @@ Happening = (
     | IncarnationFailed
     | CheckpointSealed
     | EpochEnded
+    | Inspected
     | AttemptEnded
 )
 
@@ -144,6 +158,16 @@ class Observation:
     seq: int  # counts from 1 within the attempt; 0: the agent itself speaks
     at: float  # wall clock of the observer, for people
     what: Happening
+
+
+@dataclass(frozen=True)
+class RankProgress:
+    """Where one rank stands."""
+
+    rank: int
+    step: int = 0
+    step_s: float = 0.0
+    silent_s: float = 0.0  # since its last sign of progress
 
 
 @dataclass(frozen=True)
@@ -167,3 +191,4 @@ class Progress:
     metrics: Mapping[str, float] = field(default_factory=dict)  # of the last epoch that ended
     ledger: Ledger = field(default_factory=Ledger)
     silent_s: float = 0.0  # since the last sign of progress of the slowest rank
+    ranks: tuple[RankProgress, ...] = ()  # those that the order asks for; empty by default

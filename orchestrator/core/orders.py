@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.core.runs import Budgets, Failure, NodeShare, Spent, StopOrder
+from orchestrator.core.runs import Budgets, Failure, Inspection, NodeShare, Spent, StopOrder
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ class AttemptOrder:
     )
     stop: StopOrder | None = None
     driver_token: str = ""  # of a sweep: what its driver speaks to the server with
+    told_ranks: int = 0  # its lowest so many ranks are told of one by one in each word of progress
     deadline_message: str = "max_duration has passed"  # why the attempt ends after `remaining_s`
+    inspections: tuple[Inspection, ...] = ()  # each is answered once, however often it is ordered
 
     def __repr__(self) -> str:  # secrets never reach a log through this object
         return f"AttemptOrder(run_id={self.run_id!r}, attempt={self.attempt}, stop={self.stop!r})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from orchestrator.core.runs import Lineage
 from orchestrator.core.scheduling.fit import Node
@@ -67,6 +67,41 @@ class ModelVersion:
 
 
 @dataclass(frozen=True)
+class AliasMove:
+    """An alias came to stand on another version; where its newest move put it, it stands."""
+
+    project: str
+    name: str
+    number: int  # 1, 2, ... in each (project, name), over all of its aliases
+    alias: str
+    version: int
+    before: int  # where it stood until then; 0: nowhere
+    at: float
+    by: str
+    reason: str
+    report: Mapping[str, Any] = field(default_factory=dict)  # the judgement that it rests on; JSON, {} for none
+
+
+@dataclass(frozen=True)
+class Ancestor:
+    """A version, and what it came from."""
+
+    version: ModelVersion
+    run: str  # its name
+    submitted_by: str
+    submitted_at: float
+    data: str  # source of its run
+    weights: str  # what it began with, as `init_from` names it; "": random numbers
+    champion: int  # the version that it was compared with; 0: none
+
+
+def registered_with(version: ModelVersion, number: int, alias: str) -> AliasMove:
+    """The move of an alias that a version was given when it was registered."""
+    by, reason = f"run {version.run_id}", f"version {number} was registered as {alias}"
+    return AliasMove(version.project, version.name, 0, alias, number, 0, version.created_at, by, reason)
+
+
+@dataclass(frozen=True)
 class Cluster:
     """A Ray cluster that has attached at least once."""
 
@@ -109,6 +144,7 @@ class RunFilter:
     queue: str = ""
     kind: str = ""  # run, sweep or trial
     sweep: str = ""  # only trials of the sweep with this id
+    without_trials: bool = False  # a sweep stands for all of its trials
 
 
 @dataclass(frozen=True)

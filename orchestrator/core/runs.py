@@ -24,6 +24,7 @@ class ReasonCode(enum.StrEnum):
     WAITING_FOR_CLUSTER = "waiting_for_cluster"
     WAITING_FOR_CAPACITY = "waiting_for_capacity"
     WAITING_BEHIND = "waiting_behind"
+    WAITING_SLOT = "waiting_slot"
     BACKING_OFF = "backing_off"
     PREPARING_DATA = "preparing_data"
     PLACED = "placed"
@@ -41,6 +42,8 @@ class ReasonCode(enum.StrEnum):
     DEADLINE = "deadline"
     CANCELLED_BY_USER = "cancelled_by_user"
     STOPPING = "stopping"
+    PAUSED = "paused"
+    RESUMED = "resumed"
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,19 @@ class StopOrder:
 
 
 @dataclass(frozen=True)
+class Inspection:
+    """Somebody wants to see what ranks of the current attempt do. It is kept until `within_s` is long over."""
+
+    id: str  # the asker's: the same one is the same question
+    kind: Literal["stacks", "profile"]
+    ranks: tuple[int, ...]  # that have not answered yet
+    by: str
+    asked_at: float
+    within_s: float  # how long a rank may take to answer
+    steps: int = 0  # optimizer steps of a profile
+
+
+@dataclass(frozen=True)
 class Result:
     """What a finished run leaves."""
 
@@ -214,6 +230,8 @@ class Lineage:
     trial: int  # counts from 0
     generation: int = 0
     point: Mapping[str, Any] = field(default_factory=dict)  # what was put into the run file: path, value
+    start: str = ""  # the checkpoint that this generation goes on from; empty: it begins anew
+    slots: int = 0  # trials of the sweep that may hold workers at once; 0: as many as fit
 
 
 @dataclass(frozen=True)
@@ -233,12 +251,14 @@ class Run:
     sealed_since_failure: bool = True  # a checkpoint was sealed after `previous_failure`
     furthest_step: int = 0
     stop: StopOrder | None = None
+    paused: str = ""  # why nothing of it is placed until somebody resumes it; empty: it is not paused
     queued_ns: int = 0  # total time in QUEUED, or preparing data, of the spells that are over
     state_since_at: float = 0.0
     ended_at: float | None = None
     version: int = 0  # counts changes; compare-and-set key of the store
     kind: Literal["run", "sweep", "trial"] = "run"
     lineage: Lineage | None = None  # of a trial
+    inspections: tuple[Inspection, ...] = ()  # of the current attempt
 
     @property
     def attempt(self) -> Attempt | None:

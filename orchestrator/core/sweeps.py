@@ -31,6 +31,15 @@ LIVE = (TrialState.WAITING, TrialState.RUNNING)
 
 
 @dataclass(frozen=True)
+class Stage:
+    """One generation of a trial."""
+
+    point: Mapping[str, Any]
+    start: str = ""  # the checkpoint that it went on from
+    since: int = 1  # its first report
+
+
+@dataclass(frozen=True)
 class Trial:
     number: int  # counts from 0
     point: Mapping[str, Any]  # path in the run file: value
@@ -40,6 +49,8 @@ class Trial:
     curve: tuple[tuple[int, float], ...] = ()  # (report, value of the metric), reports counting from 1; never NaN
     metrics: Mapping[str, float] = field(default_factory=dict)  # all that was reported with the best value
     checkpoint: str | None = None  # the best sealed one that is known
+    seal: str | None = None  # the newest sealed one of the newest generation
+    stages: tuple[Stage, ...] = ()  # by generation
     reason: str = ""  # why it is in that state
     seconds: Mapping[str, float] = field(default_factory=dict)  # worker-seconds by class of the ledger
     cost: float | None = None  # in the sweep's currency; None: no prices are known

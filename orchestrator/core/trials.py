@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.core.ledger import Ledger, add
 from orchestrator.core.runs import Event, Run
-from orchestrator.core.sweeps import Mode, Trial, TrialState, better
+from orchestrator.core.sweeps import Mode, Stage, Trial, TrialState, better
 
 _STATES = {
     "QUEUED": TrialState.WAITING,
@@ -51,21 +51,17 @@ class Stretch:
     story: Story
     ledger: Ledger
     cost: float | None = None
-    checkpoint: str | None = None
+    checkpoint: str | None = None  # the best sealed one
+    seal: str | None = None  # the newest sealed one
 
 
 def trial_of(stretches: Sequence[Stretch], metric: str, mode: Mode) -> Trial:
-    """All runs of one trial together, by generation. Each counts from where the one before it was left."""
+    """All runs of one trial together, by generation. Each counts from where the checkpoint was that it went on from."""
     ordered = sorted(stretches, key=lambda each: each.run.lineage.generation if each.run.lineage else 0)
     first, newest = ordered[0], ordered[-1]
     lineage = newest.run.lineage
     assert lineage is not None, "a trial's runs name their sweep"
-    reports: dict[int, Mapping[str, float]] = {}
-    for each in ordered:
-        if each.story.reports:
-            since = min(each.story.reports)
-            reports = {report: value for report, value in reports.items() if report < since}
-        reports |= each.story.reports
+    reports, told_by = _together(ordered)
     curve = tuple(
         (report, float(metrics[metric]))
         for report, metrics in sorted(reports.items())
@@ -74,6 +70,7 @@ def trial_of(stretches: Sequence[Stretch], metric: str, mode: Mode) -> Trial:
     state = _STATES[newest.run.state.kind]
     if state is TrialState.STOPPED and reports and not math.isfinite(reports[max(reports)].get(metric, 0.0)):
         state = TrialState.INFEASIBLE  # it was ended for that
+    at = _best_report(curve, mode) or max(reports, default=0)
     costs = [each.cost for each in ordered if each.cost is not None]
     ledger = add(each.ledger for each in ordered)
     started = [each.story.started_at for each in ordered if each.story.started_at is not None]
@@ -84,8 +81,10 @@ def trial_of(stretches: Sequence[Stretch], metric: str, mode: Mode) -> Trial:
         run_id=newest.run.id,
         generation=lineage.generation,
         curve=curve,
-        metrics=_at_best(reports, curve, mode),
-        checkpoint=next((each.checkpoint for each in reversed(ordered) if each.checkpoint is not None), None),
+        metrics=reports.get(at, {}),
+        checkpoint=_checkpoint(ordered, told_by.get(at)),
+        seal=newest.seal,
+        stages=tuple(_stages(ordered)),
         reason=newest.run.state.reason.message,
         seconds={each.value: ns / 1e9 for each, ns in ledger.ns.items()},
         cost=sum(costs) if costs else None,
@@ -95,13 +94,37 @@ def trial_of(stretches: Sequence[Stretch], metric: str, mode: Mode) -> Trial:
     )
 
 
-def _at_best(
-    reports: Mapping[int, Mapping[str, float]], curve: Sequence[tuple[int, float]], mode: Mode
-) -> Mapping[str, float]:
+def _together(ordered: Sequence[Stretch]) -> tuple[dict[int, Mapping[str, float]], dict[int, Stretch]]:
+    """All reports by number, and who told each: what a generation tells replaces what was told behind its beginning."""
+    reports: dict[int, Mapping[str, float]] = {}
+    told_by: dict[int, Stretch] = {}
+    for each in ordered:
+        since = min(each.story.reports, default=math.inf)
+        reports = {report: told for report, told in reports.items() if report < since} | dict(each.story.reports)
+        told_by |= dict.fromkeys(each.story.reports, each)
+    return reports, told_by
+
+
+def _stages(ordered: Sequence[Stretch]) -> Iterator[Stage]:
+    since = 1
+    for each in ordered:
+        assert each.run.lineage is not None, "a trial's runs name their sweep"
+        since = min(each.story.reports, default=since)
+        yield Stage(each.run.lineage.point, each.run.lineage.start, since)
+
+
+def _checkpoint(ordered: Sequence[Stretch], best: Stretch | None) -> str | None:
+    """That of the run which was best; where it has none, the newest."""
+    asked = [*([best] if best is not None else []), *reversed(ordered)]
+    return next((each.checkpoint for each in asked if each.checkpoint is not None), None)
+
+
+def _best_report(curve: Sequence[tuple[int, float]], mode: Mode) -> int | None:
+    """The earliest with the best value."""
     if not curve:
-        return reports[max(reports)] if reports else {}
+        return None
     at, held = curve[0]
     for report, value in curve[1:]:
         if better(value, held, mode):
             at, held = report, value
-    return reports[at]
+    return at

@@ -8,14 +8,17 @@ holds the same probability.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from orchestrator.errors import Refused
 
 _STATES = 150
 _RATE_STEPS = 100
@@ -175,9 +178,23 @@ class _Rivers:
         return self._seen - int(getattr(self._detector, "width", 0))
 
 
+@contextlib.contextmanager
+def _river_installed(detector: str) -> Iterator[None]:
+    """Raises Refused in an installation without river: it brings scipy, and a server's image is small without."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "river":
+            raise
+        raise Refused(
+            f"the detector {detector!r} needs river: install evertrain[monitors], or choose another"
+        ) from error
+
+
 def adwin(alarms: FalseAlarms = FalseAlarms()) -> Detector:
     """Adaptive windows (Bifet and Gavalda 2007). Its state does not outlive the process, nor does it merge."""
-    from river.drift import ADWIN
+    with _river_installed("adwin"):
+        from river.drift import ADWIN
 
     return _Rivers(ADWIN(delta=alarms.probability), ones=False)
 
@@ -187,6 +204,7 @@ def hddm_a(alarms: FalseAlarms = FalseAlarms()) -> Detector:
     bound, but neighbours are nearly the same test: 200 simulated streams of 10,000 items raised no alarm at 1 % with the
     probability divided by items^(3/4), and 5 with it divided by their root.
     """
-    from river.drift.binary import HDDMA
+    with _river_installed("hddm_a"):
+        from river.drift.binary import HDDMA
 
     return _Rivers(HDDMA(drift_confidence=alarms.probability / alarms.items**0.75), ones=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any, cast
 
-from orchestrator.core.sweeps import Mode, Sweep, Trial, TrialState
+from orchestrator.core.sweeps import Mode, Stage, Sweep, Trial, TrialState
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 
 _PLAIN = (
@@ -13,7 +14,7 @@ _PLAIN = (
     *("currency", "submitted_at", "started_at", "ended_at"),
 )
 _OF_A_TRIAL = (
-    *("number", "run_id", "generation", "checkpoint", "reason", "cost"),
+    *("number", "run_id", "generation", "checkpoint", "seal", "reason", "cost"),
     *("submitted_at", "started_at", "ended_at"),
 )
 
@@ -35,6 +36,7 @@ def trial_message(trial: Trial) -> pb.Trial:
         values=[value for _, value in trial.curve],
         metrics=trial.metrics,
         seconds=trial.seconds,
+        stages_json=json.dumps([asdict(each) for each in trial.stages]),
     )
 
 
@@ -56,6 +58,7 @@ def trial_of(message: pb.Trial) -> Trial:
         curve=tuple(zip(message.reports, message.values, strict=True)),
         metrics=dict(message.metrics),
         seconds=dict(message.seconds),
+        stages=tuple(Stage(**each) for each in json.loads(message.stages_json or "[]")),
     )
 
 

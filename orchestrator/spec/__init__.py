@@ -18,9 +18,13 @@ from orchestrator.spec.resources import Resources
 from orchestrator.spec.run import BUNDLE_PREFIX, RunSpec
 from trainers.catalogue import RECIPES
 
+PROOF = "proof"
+"""The section of a stored run that only the server writes: the champion with which its result is compared."""
+
 __all__ = [
     "BUNDLE_PREFIX",
     "MAX_TEXT_BYTES",
+    "PROOF",
     "RunSpec",
     "budgets",
     "dump",
@@ -38,11 +42,16 @@ def parse(text: str, *, source: str = "run file") -> RunSpec:
     """A run file as the server takes it: what lies on the client's disk (`code: ./src`, `deepspeed: ds.json`) was shipped
     before and stands here as `code: bundle:<sha256>` and as a mapping. Raises InvalidSpec with every problem found.
     """
-    return load(read_mapping(text, source=source))
+    document = read_mapping(text, source=source)
+    if PROOF in document:
+        advice = "is written by the server alone, for a run whose model has a champion: remove it"
+        raise InvalidSpec([Problem(PROOF, shorten(document[PROOF]), advice)])
+    return load(document)
 
 
 def load(document: Mapping[str, Any]) -> RunSpec:
-    """The reverse of `dump`; also takes the mapping of a run file. Raises InvalidSpec."""
+    """The reverse of `dump`; also takes the mapping of a run file, and the document of a stored run. Raises InvalidSpec."""
+    document = {key: value for key, value in document.items() if key != PROOF}
     if unwritable := uncarried(document):
         raise InvalidSpec(unwritable)
     unshipped = _unshipped(document)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import Problem
-from orchestrator.spec.problems import suggest
+from orchestrator.spec.problems import not_reported, suggest
 from orchestrator.spec.reading import shorten
 from orchestrator.spec.search_rules import search_problems
 from trainers.catalogue import RECIPES
@@ -49,7 +49,7 @@ def disagreements(spec: RunSpec) -> list[Problem]:
         _length,
         _layout,
         _batch,
-        _metric,
+        _early_stopping,
         _options,
         _recipe_options,
         _deepspeed,
@@ -167,7 +167,7 @@ def _divisors(number: int, low: int, high: int) -> list[int]:
     return [each for each, _ in zip(found, range(20), strict=False)]
 
 
-def _metric(spec: RunSpec) -> Iterator[Problem]:
+def _early_stopping(spec: RunSpec) -> Iterator[Problem]:
     stopping = spec.train.early_stopping
     unseen = spec.recipe is not None and not spec.data.split[1]
     if unseen and spec.train.schedule.type == "plateau":
@@ -176,15 +176,8 @@ def _metric(spec: RunSpec) -> Iterator[Problem]:
         words = f"is measured on the validation part, {_NO_PART}"
         yield Problem("train.early_stopping.metric", shorten(stopping.metric), words)
         return
-    if stopping is None or spec.recipe is None:
-        return
-    known = RECIPES[spec.recipe].metrics
-    if stopping.metric not in known:
-        yield Problem(
-            "train.early_stopping.metric",
-            shorten(stopping.metric),
-            f"is not reported by {spec.recipe}, {suggest(stopping.metric, known)}",
-        )
+    if stopping is not None:
+        yield from not_reported("train.early_stopping.metric", stopping.metric, spec.recipe)
 
 
 def _options(spec: RunSpec) -> Iterator[Problem]:

@@ -19,6 +19,7 @@ _ALONE: Mapping[str, Mapping[str, Any]] = {"drift": {"drift": "minor"}, "perform
 
 Severity = Literal["minor", "moderate", "major"]
 Probability = Annotated[Number, Field(gt=0, lt=1)]
+Share = Annotated[Number, Field(ge=0, lt=1)]
 
 
 def _cron(text: str) -> str:
@@ -140,6 +141,34 @@ class Retrain(Section):
         return self
 
 
+class Probation(Section):
+    """The time after a promotion in which a version that serves worse than it was proven is taken back by itself."""
+
+    length: Annotated[Duration | None, Field(description="Null: none.")] = 86400.0
+    drop: Annotated[Share, Field(description="By how much the error rate may rise.")] = 0.02
+    false_alarms: Annotated[
+        Probability, Field(description="Probability that a version is taken back which is no worse than that.")
+    ] = 0.01
+
+
+class Promote(Section):
+    """What a challenger must show to become the champion. Losses are shares: of all rows where the metric is accuracy, else
+    of the champion's own mean; null: not looked at."""
+
+    metric: Annotated[
+        str | None,
+        Field(min_length=1, description="Default: accuracy of classes, else what the best epoch is judged by."),
+    ] = None
+    margin: Annotated[Share, Field(description="The gain must be sure to be more than this.")] = 0.0
+    confidence: Annotated[Probability, Field(ge=0.5, description="Of the interval of the gain.")] = 0.95
+    slice_loss: Annotated[Share | None, Field(description="What any class, or value of a column, may lose.")] = 0.05
+    reference_loss: Annotated[Share | None, Field(description="What may be lost on the champion's own data.")] = 0.05
+    calibration_loss: Annotated[Share | None, Field(description="By how much confidence may mislead more.")] = 0.05
+    slower: Annotated[Number | None, Field(gt=0, description="Latency, in those of the champion.")] = 1.5
+    minimum: Annotated[Count, Field(ge=20, description="Rows without which nothing is proven.")] = 100
+    probation: Annotated[Probation, Field(description="When it is taken back.")] = Probation()
+
+
 class Monitor(Section):
     """Live data judged against the training profile of the registered version."""
 
@@ -150,3 +179,4 @@ class Monitor(Section):
         Field(min_length=1, max_length=10_000, description="Columns to watch; default: all of the profile."),
     ] = None
     retrain: Annotated[Retrain | None, Field(description="Leave it out to watch only.")] = None
+    promote: Annotated[Promote, Field(description="When a challenger takes the champion's place.")] = Promote()

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from orchestrator.errors import Problem
 from orchestrator.spec.reading import printable, shorten
+from trainers.catalogue import RECIPES
 
 
 class Disagreement(ValueError):
@@ -39,6 +40,12 @@ def suggest(word: str, known: Iterable[str]) -> str:
     words = sorted(known)
     near = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     return f"did you mean {near[0]}?" if near else f"known: {', '.join(words)}"
+
+
+def not_reported(path: str, metric: str, recipe: str | None) -> Iterator[Problem]:
+    """Of a recipe all metrics are known; of code of your own the first report tells."""
+    if recipe is not None and metric not in (known := RECIPES[recipe].metrics):
+        yield Problem(path, shorten(metric), f"is not reported by {recipe}, {suggest(metric, known)}")
 
 
 def path_text(location: Sequence[str | int]) -> str:

@@ -106,6 +106,10 @@ class Scheduler(Section):
     ] = None
     grace: Annotated[Count, Field(ge=1, description="Reports that every trial may make.")] = 1
     reduction: Annotated[Count, Field(ge=2, description="Of so many trials one goes on to the next rung.")] = 3
+    interval: Annotated[
+        Count | None,
+        Field(ge=1, description="Of pbt and pb2: reports between changes; by default a tenth of max_steps."),
+    ] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -161,6 +165,17 @@ class Search(Section):
         return asked if points is None else min(asked, points)
 
     @property
+    def population(self) -> Literal["pbt", "pb2"] | None:
+        """Where trials go on from one another, by whose rule."""
+        asked = self.scheduler.type if self.scheduler.type in POPULATIONS else self.algorithm
+        return asked if asked in POPULATIONS else None  # type: ignore[return-value]
+
+    @property
+    def rates(self) -> list[str]:
+        """The parameters that may change while a trial trains; all others stay with the weights."""
+        return [path for path in self.space if path in RATES]
+
+    @property
     def size(self) -> int | None:
         """How many points there are; None: too many to count."""
         if any(each.all_values is None for each in self.space.values()):
@@ -176,6 +191,13 @@ class Search(Section):
             for each, values in self.space[path].conditions().items()
         )
 
+
+POPULATIONS = ("pbt", "pb2")
+RATES = ("train.lr", "train.weight_decay", "train.momentum", "train.label_smoothing", "train.clip", "model.dropout")
+"""What a run that goes on from a checkpoint may change: neither shapes, nor data, nor the optimizer's own memory."""
+
+KEPT_FOR_OTHERS = 10
+"""Checkpoints of a population's trial: who goes on from one may wait a while before it is read."""
 
 DEFAULT_TRIALS = 20
 MOST_POINTS = 100_000
@@ -224,17 +246,34 @@ def put(document: Mapping[str, Any], point: Mapping[str, Value]) -> dict[str, An
     return changed
 
 
-def trial_document(document: Mapping[str, Any], point: Mapping[str, Value], number: int) -> dict[str, Any]:
-    """The run file of a sweep's trial: the sweep's own without `search`, with the point put in."""
+def trial_document(
+    document: Mapping[str, Any], point: Mapping[str, Value], number: int, start: str = ""
+) -> dict[str, Any]:
+    """The run file of a sweep's trial: the sweep's own without `search`, with the point put in.
+
+    `start`: the checkpoint that it goes on from.
+    """
     search = Search.model_validate(document["search"])
     plain = {key: value for key, value in document.items() if key != "search"}
     changed = put(plain, point)
     changed["name"] = f"{str(document['name'])[:50].rstrip('-')}-trial-{number}"
-    if search.scheduler.type == "asha" and (most := search.scheduler.max_steps) is not None:
+    if search.scheduler.type not in ("fifo", "median") and (most := search.scheduler.max_steps) is not None:
         train = dict(changed.get("train") or {})
         epochs = train.get("epochs")
         changed["train"] = {**train, "epochs": most if epochs is None else min(epochs, most)}
+    if search.population is not None:
+        sealing = dict(changed.get("checkpoint") or {})
+        keep = max(sealing.get("keep", 0), KEPT_FOR_OTHERS)
+        changed["checkpoint"] = {**sealing, "every_epochs": interval(document, search), "keep": keep}
+    if start:
+        kept = {key: value for key, value in (changed.get("init_from") or {}).items() if key in ("freeze", "groups")}
+        changed["init_from"] = {**kept, "checkpoint": start, "resume": True}
     return changed
+
+
+def interval(document: Mapping[str, Any], search: Search) -> int:
+    """Reports between the changes of a population's trial."""
+    return search.scheduler.interval or max(1, (reports(document, search) or 1) // 10)
 
 
 def reports(document: Mapping[str, Any], search: Search) -> int | None:

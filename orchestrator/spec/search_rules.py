@@ -8,26 +8,18 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from orchestrator.errors import Problem
-from orchestrator.spec.problems import problems_of, suggest
+from orchestrator.spec.problems import not_reported, problems_of, suggest
 from orchestrator.spec.reading import shorten
-from orchestrator.spec.search import Search, Value, in_order, listed, put, reports
-from trainers.catalogue import RECIPES
+from orchestrator.spec.search import POPULATIONS, RATES, Search, Value, in_order, listed, put, reports
 
 if TYPE_CHECKING:
     from orchestrator.spec.run import RunSpec
 
 _SEARCHABLE = ("data", "model", "train", "parallelism", "deepspeed", "init_from", "resources", "env")
 
-_LATER = "not yet: this version cannot take a trial up again from another trial's checkpoint; use {}"
-_NOT_YET = {
-    "pbt": _LATER.format("tpe with the scheduler asha"),
-    "pb2": _LATER.format("tpe with the scheduler asha"),
-    "hyperband": "not yet: this version cannot pause trials; use asha, which halves without pausing",
-}
-
 
 def search_problems(spec: RunSpec, search: Search) -> list[Problem]:
-    checks = (_conditions, _metric, _scheduler, _algorithm, _first_points, _paths)
+    checks = (_conditions, _metric, _scheduler, _algorithm, _population, _first_points, _paths)
     return [problem for check in checks for problem in check(spec, search)]
 
 
@@ -57,26 +49,16 @@ def _conditions(spec: RunSpec, search: Search) -> Iterator[Problem]:
 
 
 def _metric(spec: RunSpec, search: Search) -> Iterator[Problem]:
-    """Of a recipe all metrics are known; of code of your own the first report tells."""
-    if spec.recipe is None:
-        return
-    known = RECIPES[spec.recipe].metrics
-    if search.metric not in known:
-        yield Problem(
-            "search.metric",
-            shorten(search.metric),
-            f"is not reported by {spec.recipe}, {suggest(search.metric, known)}",
-        )
+    yield from not_reported("search.metric", search.metric, spec.recipe)
 
 
 def _scheduler(spec: RunSpec, search: Search) -> Iterator[Problem]:
     scheduler = search.scheduler
     epochs = spec.train.epochs if spec.script is None else None
     most = reports({"train": {"epochs": epochs}}, search)
-    if scheduler.type in _NOT_YET:
-        yield Problem("search.scheduler.type", scheduler.type, _NOT_YET[scheduler.type])
-        return
-    if scheduler.type != "asha":
+    if search.population is None and scheduler.interval is not None:
+        yield Problem("search.scheduler.interval", str(scheduler.interval), "is for pbt and pb2: leave it out")
+    if scheduler.type not in ("asha", "hyperband") and search.population is None:
         return
     if most is None:
         yield Problem("search.scheduler.max_steps", "nothing", "is required where train.epochs does not say it")
@@ -88,8 +70,6 @@ def _scheduler(spec: RunSpec, search: Search) -> Iterator[Problem]:
 
 
 def _algorithm(spec: RunSpec, search: Search) -> Iterator[Problem]:
-    if search.algorithm in _NOT_YET:
-        yield Problem("search.algorithm", search.algorithm, _NOT_YET[search.algorithm])
     for path, parameter in search.space.items():
         if search.algorithm == "grid" and parameter.all_values is None:
             words = "is a range, and a grid has to count: use choice, grid or int, or the algorithm random"
@@ -97,6 +77,24 @@ def _algorithm(spec: RunSpec, search: Search) -> Iterator[Problem]:
         if search.algorithm == "cmaes" and parameter.when:
             words = "cannot be: cmaes searches all parameters at once. Use tpe, or leave the condition out"
             yield Problem(f"search.space.{path}.when", "a condition", words)
+
+
+def _population(spec: RunSpec, search: Search) -> Iterator[Problem]:
+    """Trials that go on from one another's checkpoints."""
+    if search.population is None:
+        return
+    if search.algorithm in POPULATIONS and search.scheduler.type not in ("fifo", search.algorithm):
+        words = f"ends trials that {search.algorithm} would go on with: leave the scheduler out"
+        yield Problem("search.scheduler.type", search.scheduler.type, words)
+    if spec.script is not None:
+        words = "is for recipes and entrypoints: the checkpoints of a script are its own. Use asha"
+        yield Problem("search.scheduler.type", search.population, words)
+    if not search.rates:
+        words = f"changes rates while trials train, and the space has none: add one of {', '.join(RATES)}"
+        yield Problem("search.space", listed(list(search.space)), words)
+    for path in search.rates if search.population == "pb2" else ():
+        if search.space[path].bounds is None:
+            yield Problem(f"search.space.{path}", "a list", "pb2 needs a range here: use log or uniform, or pbt")
 
 
 def _first_points(spec: RunSpec, search: Search) -> Iterator[Problem]:

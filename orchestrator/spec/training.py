@@ -153,6 +153,9 @@ class InitFrom(Section):
         AfterValidator(partial(without_credentials, "init_from.checkpoint")),
         Field(min_length=1, description="URL or path of a sealed checkpoint; the server fills it in for `model`."),
     ] = None
+    resume: Annotated[
+        bool, Field(strict=True, description="Go on where the checkpoint is, optimizer and all, at this file's rates.")
+    ] = False
     rename: Annotated[
         dict[str, str], Field(description="Beginnings of names there: what they are here.", default_factory=dict)
     ]
@@ -172,6 +175,9 @@ class InitFrom(Section):
             )
         if self.model is not None and not _MODEL.fullmatch(self.model):
             raise ValueError(f"model {self.model!r} must be a name and a version or alias, such as digits-cnn@3")
+        unused = [name for name in ("file", "rename", "fresh", "ignore") if getattr(self, name)]
+        if self.resume and unused:
+            raise ValueError(f"resume goes on exactly where a checkpoint is: leave {unused[0]} out")
         return self
 
 
@@ -182,6 +188,7 @@ class Checkpoint(Section):
         Duration | None, Field(description="Time between checkpoints; 60s unless `every_steps` is given.")
     ] = None
     every_steps: Annotated[Count | None, Field(ge=1, description="Optimizer steps between checkpoints.")] = None
+    every_epochs: Annotated[Count | None, Field(ge=1, description="Epochs between checkpoints, at their ends.")] = None
     keep: Annotated[Whole, Field(ge=1, le=10_000, description="Newest checkpoints that are kept.")] = 3
 
     @model_validator(mode="before")

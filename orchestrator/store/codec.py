@@ -13,15 +13,20 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from orchestrator.core.alerts import Firing
+from orchestrator.core.decisions import DecisionRecord
 from orchestrator.core.monitors import Judgement, Monitor
-from orchestrator.core.records import Checkpoint, Cluster, EventDraft, ModelVersion
+from orchestrator.core.records import AliasMove, Checkpoint, Cluster, EventDraft, ModelVersion
 from orchestrator.core.runs import Attempt, Event, Run
 
 _RUN = TypeAdapter(Run)
 _ATTEMPTS = TypeAdapter(tuple[Attempt, ...])
 _CHECKPOINT = TypeAdapter(Checkpoint)
 _MODEL = TypeAdapter(ModelVersion)
+_ALIAS_MOVE = TypeAdapter(AliasMove)
 _CLUSTER = TypeAdapter(Cluster)
+_DECISION = TypeAdapter(DecisionRecord)
+_FIRING = TypeAdapter(Firing)
 _MONITOR = TypeAdapter(Monitor)
 _JUDGEMENT = TypeAdapter(Judgement)
 _spelled_out = json.JSONEncoder(separators=(",", ":")).encode
@@ -102,12 +107,36 @@ def model(record: str, aliases: tuple[str, ...]) -> ModelVersion:
     return _MODEL.validate_python({**_read(record), "aliases": aliases})
 
 
+def alias_move_record(move: AliasMove) -> str:
+    return _text(_ALIAS_MOVE, move)
+
+
+def alias_move(record: str) -> AliasMove:
+    return _ALIAS_MOVE.validate_python(_read(record))
+
+
 def cluster_record(cluster: Cluster) -> str:
     return _text(_CLUSTER, cluster)
 
 
 def cluster(record: str) -> Cluster:
     return _CLUSTER.validate_python(_read(record))
+
+
+def decision_record(decision: DecisionRecord) -> str:
+    return _text(_DECISION, decision)
+
+
+def decision(record: str) -> DecisionRecord:
+    return _DECISION.validate_python(_read(record))
+
+
+def firing_record(firing: Firing) -> str:
+    return _text(_FIRING, firing)
+
+
+def firing(record: str) -> Firing:
+    return _FIRING.validate_python(_read(record))
 
 
 def monitor_columns(monitor: Monitor) -> dict[str, object]:

@@ -52,6 +52,8 @@ def _clauses(connection: Connection, where: RunFilter) -> list[ColumnElement[boo
     if where.kind:
         others = select(searches.c.run_id).where(*([searches.c.kind == where.kind] if where.kind != "run" else []))
         clauses.append(runs.c.id.not_in(others) if where.kind == "run" else runs.c.id.in_(others))
+    if where.without_trials:
+        clauses.append(runs.c.id.not_in(select(searches.c.run_id).where(searches.c.kind == "trial")))
     if where.sweep:
         clauses.append(runs.c.id.in_(trials_of(where.sweep)))
     return clauses

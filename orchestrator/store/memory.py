@@ -8,14 +8,27 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.core import lifecycle
-from orchestrator.core.monitors import CHAMPION, KEPT_JUDGEMENTS, Judgement, Monitor, brought
-from orchestrator.core.records import Checkpoint, Cluster, EventDraft, ModelVersion, RunFilter, Submission, Token
+from orchestrator.core.alerts import Firing
+from orchestrator.core.aliases import CHAMPION
+from orchestrator.core.decisions import DecisionRecord
+from orchestrator.core.monitors import KEPT_JUDGEMENTS, Judgement, Monitor, brought, first_champion
+from orchestrator.core.records import (
+    AliasMove,
+    Checkpoint,
+    Cluster,
+    EventDraft,
+    ModelVersion,
+    RunFilter,
+    Submission,
+    Token,
+    registered_with,
+)
 from orchestrator.core.runs import STATE_NAMES, Event, Run
 from orchestrator.core.words import in_project
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.ports import Change, Page, Submitted
 from orchestrator.store import codec, paging
-from orchestrator.store.names import refuse_ambiguous
+from orchestrator.store.names import no_decision, refuse_ambiguous
 
 
 class MemoryStore:
@@ -32,9 +45,12 @@ class MemoryStore:
         self._facts: dict[tuple[str, str, int], dict[str, Any]] = {}  # one entry for each version
         self._monitors: dict[tuple[str, str], Monitor] = {}
         self._judgements: dict[tuple[str, str], list[Judgement]] = {}
+        self._moves: dict[tuple[str, str], list[AliasMove]] = {}  # oldest first
         self._tokens: dict[str, Token] = {}
         self._secrets: dict[tuple[str, str], str] = {}
         self._clusters: dict[str, Cluster] = {}
+        self._decisions: dict[tuple[str, str], list[DecisionRecord]] = {}  # by project and model, in order of number
+        self._firings: dict[tuple[str, str, float], Firing] = {}
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -145,6 +161,10 @@ class MemoryStore:
         with self._lock:
             return [event for event in self._events.get(run_id, ()) if event.seq > after][:limit]
 
+    def newest_event(self, run_id: str) -> int:
+        with self._lock:
+            return len(self._events.get(run_id, ()))
+
     def checkpoints(
         self, run_id: str, *, below: tuple[int, int, int] | None = None, limit: int = 1000
     ) -> list[Checkpoint]:
@@ -162,7 +182,7 @@ class MemoryStore:
         versions.append(replace(draft, version=version, aliases=()))
         self._facts[(draft.project, draft.name, version)] = {fact: _as_stored(value) for fact, value in facts.items()}
         for alias in draft.aliases:
-            self.set_alias(draft.project, draft.name, version, alias)
+            self._move_alias(registered_with(draft, version, alias), None)
         if monitor is not None:
             self._watch(monitor, version)
 
@@ -171,7 +191,7 @@ class MemoryStore:
         champion = next((each.version for each in self._models[key] if CHAMPION in each.aliases), None)
         if champion is None:
             champion = version
-            self.set_alias(*key, version, CHAMPION)
+            self._move_alias(first_champion(draft, version), None)
         known = self._monitors.get(key)
         if (changed := brought(known, draft, champion)) is not None:
             self._monitors[key] = _as_kept(changed)
@@ -182,15 +202,50 @@ class MemoryStore:
             mine = [key for key in keys if project in ("*", key[0]) and name in ("", key[1])]
             return [version for key in mine for version in reversed(self._models[key])]
 
-    def set_alias(self, project: str, name: str, version: int, alias: str) -> None:
+    def move_alias(
+        self,
+        project: str,
+        name: str,
+        alias: str,
+        to: int,
+        *,
+        expected: int | None = None,
+        at: float,
+        by: str,
+        reason: str,
+        report: Mapping[str, Any] | None = None,
+    ) -> AliasMove | None:
         with self._lock:
-            versions = self._models.get((project, name), [])
-            if not 1 <= version <= len(versions):
-                raise NotFound(f"no version {version} of model {name!r} in project {project!r}")
-            for index, each in enumerate(versions):
-                kept = {kept for kept in each.aliases if kept != alias}
-                kept |= {alias} if each.version == version else set()
-                versions[index] = replace(each, aliases=tuple(sorted(kept)))
+            draft = AliasMove(project, name, 0, alias, to, 0, at, by, reason, _as_stored(dict(report or {})))
+            return self._move_alias(draft, expected)
+
+    def _move_alias(self, draft: AliasMove, expected: int | None) -> AliasMove | None:
+        self._facts_of(draft.project, draft.name, draft.version)
+        moves = self._moves.setdefault((draft.project, draft.name), [])
+        newest = next((each for each in reversed(moves) if each.alias == draft.alias), None)
+        stands = newest.version if newest is not None else 0
+        if newest is not None and stands == draft.version:
+            return newest
+        if expected not in (None, stands):
+            return None
+        move = replace(draft, number=len(moves) + 1, before=stands)
+        moves.append(move)
+        versions = self._models[draft.project, draft.name]
+        for index, each in enumerate(versions):
+            kept = {kept for kept in each.aliases if kept != draft.alias}
+            kept |= {draft.alias} if each.version == draft.version else set()
+            versions[index] = replace(each, aliases=tuple(sorted(kept)))
+        return move
+
+    def alias_history(self, project: str, name: str, alias: str = "") -> list[AliasMove]:
+        with self._lock:
+            moves = self._moves.get((project, name), [])
+            return [each for each in reversed(moves) if alias in ("", each.alias)]
+
+    def standing(self, project: str, alias: str) -> Mapping[str, int]:
+        with self._lock:
+            found = {name: self.alias_history(owner, name, alias) for owner, name in self._moves if owner == project}
+        return {name: moves[0].version for name, moves in found.items() if moves}
 
     def facts(self, project: str, name: str, version: int) -> Mapping[str, Any]:
         with self._lock:
@@ -297,6 +352,62 @@ class MemoryStore:
         with self._lock:
             return [self._clusters[name] for name in sorted(self._clusters)]
 
+    # ---- decisions --------------------------------------------------------------------------------------------------
+
+    def record_decision(self, draft: DecisionRecord) -> DecisionRecord:
+        with self._lock:
+            mine = self._decisions.setdefault((draft.project, draft.model), [])
+            for each in mine:
+                if each.key == draft.key:
+                    return each
+            mine.append(_decision_as_stored(replace(draft, number=len(mine) + 1)))
+            return mine[-1]
+
+    def change_decision(self, record: DecisionRecord) -> DecisionRecord | None:
+        with self._lock:
+            mine = self._decisions.get((record.project, record.model), [])
+            if not 1 <= record.number <= len(mine) or mine[record.number - 1].revision != record.revision:
+                return None
+            changed = _decision_as_stored(replace(record, revision=record.revision + 1))
+            mine[record.number - 1] = changed
+            return changed
+
+    def decisions(
+        self, project: str, model: str, *, accepted: bool = False, below: int | None = None, limit: int = 100
+    ) -> list[DecisionRecord]:
+        with self._lock:
+            mine = list(reversed(self._decisions.get((project, model), [])))
+        found = [each for each in mine if each.accepted or not accepted]
+        return [each for each in found if below is None or each.number < below][: paging.size(limit)]
+
+    def decision(self, project: str, model: str, number: int) -> DecisionRecord:
+        with self._lock:
+            mine = self._decisions.get((project, model), [])
+            if not 1 <= number <= len(mine):
+                raise no_decision(project, model, number)
+            return mine[number - 1]
+
+    def open_decisions(self) -> list[DecisionRecord]:
+        with self._lock:
+            return [each for key in sorted(self._decisions) for each in self._decisions[key] if each.pending]
+
+    # ---- alerts -----------------------------------------------------------------------------------------------------
+
+    def firings(self, keys: Iterable[tuple[str, str, float]]) -> dict[tuple[str, str, float], Firing]:
+        with self._lock:
+            return {key: self._firings[key] for key in keys if key in self._firings}
+
+    def keep_firings(self, firings: Sequence[Firing]) -> None:
+        with self._lock:
+            self._firings.update({each.alert.key: each for each in firings})
+
+    def forget_firings(self, before_at: float) -> int:
+        with self._lock:
+            old = [key for key, each in self._firings.items() if each.told_at < before_at]
+            for key in old:
+                del self._firings[key]
+        return len(old)
+
 
 def _shown(run: Run, where: RunFilter) -> bool:
     return (
@@ -305,12 +416,17 @@ def _shown(run: Run, where: RunFilter) -> bool:
         and run.name.startswith(where.name_prefix)
         and where.queue in ("", run.queue)
         and where.kind in ("", run.kind)
+        and not (where.without_trials and run.kind == "trial")
         and where.sweep in ("", run.lineage.sweep if run.lineage is not None else None)
     )
 
 
 def _as_stored(value: Any) -> Any:
     return codec.fact(codec.fact_record(value))
+
+
+def _decision_as_stored(record: DecisionRecord) -> DecisionRecord:
+    return codec.decision(codec.decision_record(record))
 
 
 def _as_kept(monitor: Monitor) -> Monitor:

@@ -8,12 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, Select, delete, func, insert, select, tuple_, update
+from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from orchestrator.core import lifecycle
-from orchestrator.core.monitors import CHAMPION, KEPT_JUDGEMENTS, Judgement, Monitor, brought
-from orchestrator.core.records import Checkpoint, Cluster, ModelVersion, Role, RunFilter, Submission, Token
+from orchestrator.core import lifecycle, records
+from orchestrator.core.alerts import Firing
+from orchestrator.core.aliases import CHAMPION
+from orchestrator.core.decisions import DecisionRecord
+from orchestrator.core.monitors import KEPT_JUDGEMENTS, Judgement, Monitor, brought, first_champion
+from orchestrator.core.records import AliasMove, Checkpoint, Cluster, ModelVersion, Role, RunFilter, Submission, Token
 from orchestrator.core.runs import STATE_NAMES, TERMINAL_NAMES, Event, Run
 from orchestrator.core.words import in_project
 from orchestrator.errors import Conflict, NotFound, Unavailable
@@ -21,11 +24,14 @@ from orchestrator.ports import Change, Page, Submitted
 from orchestrator.store import codec, listing, migrations, paging
 from orchestrator.store.engines import Engines, open_engines
 from orchestrator.store.foreign_errors import translated
-from orchestrator.store.names import refuse_ambiguous
+from orchestrator.store.names import no_decision, refuse_ambiguous
 from orchestrator.store.sealing import SecretBox
 from orchestrator.store.tables import (
+    alerts,
+    alias_moves,
     checkpoints,
     clusters,
+    decisions,
     events,
     judgements,
     model_aliases,
@@ -155,6 +161,10 @@ class SqlStore:
         found = self._read(lambda connection: connection.execute(query).all())
         return [codec.event(run_id, seq, record) for seq, record in found]
 
+    def newest_event(self, run_id: str) -> int:
+        query = select(func.max(events.c.seq)).where(events.c.run_id == run_id)
+        return self._read(lambda connection: connection.execute(query).scalar()) or 0
+
     def checkpoints(
         self, run_id: str, *, below: tuple[int, int, int] | None = None, limit: int = 1000
     ) -> list[Checkpoint]:
@@ -183,12 +193,30 @@ class SqlStore:
             names += [row.alias] if row.alias is not None else []
         return [codec.model(record, tuple(names)) for record, names in found.values()]
 
-    def set_alias(self, project: str, name: str, version: int, alias: str) -> None:
-        def work(connection: Connection) -> None:
-            _insist_on_version(connection, project, name, version)
-            _point(connection, project, name, version, alias)
+    def move_alias(
+        self,
+        project: str,
+        name: str,
+        alias: str,
+        to: int,
+        *,
+        expected: int | None = None,
+        at: float,
+        by: str,
+        reason: str,
+        report: Mapping[str, Any] | None = None,
+    ) -> AliasMove | None:
+        draft = AliasMove(project, name, 0, alias, to, 0, at, by, reason, dict(report or {}))
+        return self._writer.write(lambda connection: _move_alias(connection, draft, expected))
 
-        self._writer.write(work)
+    def alias_history(self, project: str, name: str, alias: str = "") -> list[AliasMove]:
+        query = _moves_of(project, name, alias)
+        return [codec.alias_move(record) for record in self._read(lambda c: c.scalars(query).all())]
+
+    def standing(self, project: str, alias: str) -> Mapping[str, int]:
+        table = model_aliases
+        query = select(table.c.name, table.c.version).where(table.c.project == project, table.c.alias == alias)
+        return {row.name: row.version for row in self._read(lambda connection: connection.execute(query).all())}
 
     def facts(self, project: str, name: str, version: int) -> Mapping[str, Any]:
         table = model_facts
@@ -304,6 +332,61 @@ class SqlStore:
     def clusters(self) -> list[Cluster]:
         query = select(clusters.c.record).order_by(clusters.c.name)
         return [codec.cluster(record) for record in self._read(lambda c: c.scalars(query).all())]
+
+    # ---- decisions --------------------------------------------------------------------------------------------------
+
+    def record_decision(self, draft: DecisionRecord) -> DecisionRecord:
+        return self._writer.write(lambda connection: _record_decision(connection, draft))
+
+    def change_decision(self, record: DecisionRecord) -> DecisionRecord | None:
+        changed = replace(record, revision=record.revision + 1)
+        columns = _decision_columns(changed)
+        same = (_this_decision(record), decisions.c.revision == record.revision)
+        done = update(decisions).where(*same).values(**columns)
+        return changed if self._writer.write(lambda connection: connection.execute(done).rowcount) else None
+
+    def decisions(
+        self, project: str, model: str, *, accepted: bool = False, below: int | None = None, limit: int = 100
+    ) -> list[DecisionRecord]:
+        mine = [decisions.c.project == project, decisions.c.model == model]
+        mine += [decisions.c.accepted] if accepted else []
+        mine += [decisions.c.number < below] if below is not None else []
+        query = select(decisions.c.record).where(*mine).order_by(decisions.c.number.desc()).limit(paging.size(limit))
+        return [codec.decision(record) for record in self._read(lambda c: c.scalars(query).all())]
+
+    def decision(self, project: str, model: str, number: int) -> DecisionRecord:
+        wanted = (decisions.c.project == project, decisions.c.model == model, decisions.c.number == number)
+        record = self._read(lambda connection: connection.scalar(select(decisions.c.record).where(*wanted)))
+        if record is None:
+            raise no_decision(project, model, number)
+        return codec.decision(record)
+
+    def open_decisions(self) -> list[DecisionRecord]:
+        order = (decisions.c.project, decisions.c.model, decisions.c.number)
+        query = select(decisions.c.record).where(decisions.c.pending).order_by(*order)
+        return [codec.decision(record) for record in self._read(lambda c: c.scalars(query).all())]
+
+    # ---- alerts -----------------------------------------------------------------------------------------------------
+
+    def firings(self, keys: Iterable[tuple[str, str, float]]) -> dict[tuple[str, str, float], Firing]:
+        wanted = list(keys)
+        key = tuple_(alerts.c.project, alerts.c.fingerprint, alerts.c.starts_at)
+        queries = [
+            select(alerts.c.record).where(key.in_(wanted[start : start + _CHUNK]))
+            for start in range(0, len(wanted), _CHUNK)
+        ]
+        found = self._read(lambda connection: [row for each in queries for row in connection.scalars(each)])
+        return {each.alert.key: each for each in map(codec.firing, found)}
+
+    def keep_firings(self, firings: Sequence[Firing]) -> None:
+        with translated(self._engines.where):
+            rows = [_firing_row(each) for each in firings]
+        replaced = ("told_at", "record")
+        self._writer.write(lambda connection: [_upsert(connection, alerts, row, replaced) for row in rows] and None)
+
+    def forget_firings(self, before_at: float) -> int:
+        gone = delete(alerts).where(alerts.c.told_at < before_at)
+        return self._writer.write(lambda connection: connection.execute(gone).rowcount)
 
 
 # ---- submitting ----------------------------------------------------------------------------------------------------
@@ -441,7 +524,7 @@ def _register(connection: Connection, draft: ModelVersion, facts: Mapping[str, A
     record = codec.model_record(replace(draft, version=version))
     connection.execute(insert(table), {**mine, "version": version, "run_id": draft.run_id, "record": record})
     for alias in draft.aliases:
-        _point(connection, draft.project, draft.name, version, alias)
+        _move_alias(connection, records.registered_with(draft, version, alias), None)
     for fact, value in facts.items():
         _note(connection, draft.project, draft.name, version, fact, codec.fact_record(value))
     if monitor is not None:
@@ -459,7 +542,7 @@ def _watch(connection: Connection, draft: Monitor, version: int) -> None:
     )
     if champion is None:
         champion = version
-        _point(connection, draft.project, draft.model, version, CHAMPION)
+        _move_alias(connection, first_champion(draft, version), None)
     query = select(table.c.record, table.c.state).where(*(table.c[key] == value for key, value in mine.items()))
     row = connection.execute(query).first()
     changed = brought(codec.monitor(*row) if row is not None else None, draft, champion)
@@ -503,9 +586,58 @@ def _note(connection: Connection, project: str, name: str, version: int, fact: s
     _upsert(connection, model_facts, row, ("record",))
 
 
-def _point(connection: Connection, project: str, name: str, version: int, alias: str) -> None:
-    row = {"project": project, "name": name, "alias": alias, "version": version}
-    _upsert(connection, model_aliases, row, ("version",))
+def _move_alias(connection: Connection, draft: AliasMove, expected: int | None) -> AliasMove | None:
+    """The draft as a move, with its number and where the alias stood, written; see ports.Store.move_alias."""
+    project, name, alias = draft.project, draft.name, draft.alias
+    _insist_on_version(connection, project, name, draft.version)
+    mine = {"project": project, "name": name}
+    # Held until the end of the transaction, so that two servers on one PostgreSQL move the model's aliases in turn.
+    of_model = (models.c.project == project, models.c.name == name)
+    connection.execute(select(models.c.last_version).where(*of_model).with_for_update())
+    newest = connection.scalar(_moves_of(project, name, alias).limit(1))
+    before = codec.alias_move(newest) if newest is not None else None
+    stands = before.version if before is not None else 0
+    if before is not None and stands == draft.version:
+        return before
+    if expected not in (None, stands):
+        return None
+    last = connection.scalar(_moves_of(project, name, "").with_only_columns(alias_moves.c.number).limit(1)) or 0
+    move = replace(draft, number=last + 1, before=stands)
+    _upsert(connection, model_aliases, {**mine, "alias": alias, "version": move.version}, ("version",))
+    row = {**mine, "number": move.number, "alias": alias, "record": codec.alias_move_record(move)}
+    connection.execute(insert(alias_moves), row)
+    return move
+
+
+def _moves_of(project: str, name: str, alias: str) -> Select[Any]:
+    """Newest first; "": of all aliases."""
+    mine = [alias_moves.c.project == project, alias_moves.c.name == name]
+    mine += [alias_moves.c.alias == alias] if alias else []
+    return select(alias_moves.c.record).where(*mine).order_by(alias_moves.c.number.desc())
+
+
+def _record_decision(connection: Connection, draft: DecisionRecord) -> DecisionRecord:
+    mine = (decisions.c.project == draft.project, decisions.c.model == draft.model)
+    key, because = draft.key
+    known = select(decisions.c.record).where(*mine, decisions.c.key == key, decisions.c.because == because)
+    record = connection.scalar(known)
+    if record is not None:
+        return codec.decision(record)
+    last = connection.scalar(select(func.max(decisions.c.number)).where(*mine)) or 0
+    made = replace(draft, number=last + 1)
+    row = {"project": made.project, "model": made.model, "number": made.number, "key": key, "because": because}
+    connection.execute(insert(decisions), {**row, "accepted": made.accepted, **_decision_columns(made)})
+    return made
+
+
+def _decision_columns(record: DecisionRecord) -> dict[str, Any]:
+    """Those that change with it."""
+    return {"pending": record.pending, "revision": record.revision, "record": codec.decision_record(record)}
+
+
+def _this_decision(record: DecisionRecord) -> Any:
+    same = (decisions.c.project == record.project, decisions.c.model == record.model)
+    return and_(*same, decisions.c.number == record.number)
 
 
 def _insert(connection: Connection, table: Any) -> Any:
@@ -540,6 +672,12 @@ def _unfinished(connection: Connection, known: dict[str, Run]) -> dict[str, Run]
         fresh |= {run.id: run for run in (codec.run(*row) for row in connection.execute(wanted))}
     found = {id: fresh.get(id) or known[id] for id, _ in listed}
     return {id: run for id, run in found.items() if not run.terminal}  # one may have ended between the two queries
+
+
+def _firing_row(firing: Firing) -> dict[str, object]:
+    project, fingerprint, starts_at = firing.alert.key
+    own = {"project": project, "fingerprint": fingerprint, "starts_at": starts_at, "told_at": firing.told_at}
+    return {**own, "record": codec.firing_record(firing)}
 
 
 def _token(row: Row[Any]) -> Token:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Double,
     ForeignKey,
@@ -134,6 +135,18 @@ model_aliases = Table(
     ),
 )
 
+# Where aliases stand is in `model_aliases`; how they came there is here, numbered within the model.
+alias_moves = Table(
+    "alias_moves",
+    metadata,
+    Column("project", Word, primary_key=True),
+    Column("name", Word, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("alias", Word, nullable=False),
+    Column("record", Text, nullable=False),
+    ForeignKeyConstraint(["project", "name"], ["models.project", "models.name"]),
+)
+
 model_facts = Table(
     "model_facts",
     metadata,
@@ -176,6 +189,35 @@ clusters = Table(
     metadata,
     Column("name", Word, primary_key=True),
     Column("epoch", BigInteger, nullable=False),
+    Column("record", Text, nullable=False),
+)
+
+# One row a decision on retraining; `key` and `because` are those of DecisionRecord.key. `pending`: something of it is still
+# to be done, awaited or announced.
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("project", Word, primary_key=True),
+    Column("model", Word, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("key", Word, nullable=False),
+    Column("because", Word, nullable=False),
+    Column("accepted", Boolean, nullable=False),
+    Column("pending", Boolean, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("record", Text, nullable=False),
+    UniqueConstraint("project", "model", "key", "because"),
+    Index(None, "pending", "project", "model", "number"),
+)
+
+# Alerts that were acted on, so that none is acted on twice. `told_at`: when it was last told, by which old ones go.
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("project", Word, primary_key=True),
+    Column("fingerprint", Word, primary_key=True),
+    Column("starts_at", Double, primary_key=True, autoincrement=False),
+    Column("told_at", Double, nullable=False, index=True),
     Column("record", Text, nullable=False),
 )
 

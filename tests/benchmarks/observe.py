@@ -22,6 +22,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 
 from orchestrator import Observer, spec
 from orchestrator.core.records import ModelVersion, Submission
@@ -116,6 +117,13 @@ def rows_per_s(address: str, secret: str, spell_s: float) -> float:
     return sum(int(each[0]) for each in answers) / (ended - began)
 
 
+def server_cpu_s() -> float:
+    """Of the one child process that is a server."""
+    (found,) = [each for each in psutil.Process().children() if "orchestrator.main" in each.cmdline()]
+    times = found.cpu_times()
+    return float(times.user + times.system)
+
+
 def file_rows_per_s(path: Path, spell_s: float) -> float:
     """The same batches, by one process, into a file that is flushed after each."""
     tables = [columns(np.random.default_rng(seed)) for seed in range(4)]
@@ -171,15 +179,18 @@ def _listed(values: Any) -> list[Any]:
 
 
 def measure(pairs: int, spell_s: float, root: Path) -> list[Figure]:
-    sent, written, loop, cpu, sketch_cpu = [], [], [], [], []
+    sent, per_cpu, written, loop, cpu, sketch_cpu = [], [], [], [], [], []
     for pair in range(pairs):
         data_dir = root / f"server-{pair}"
         fill(data_dir)
         with server(data_dir) as address:
             secret = token(data_dir)
+            rows_per_s(address, secret, 0.5)  # a server imports what reads rows with the first of them
             for arm in random.Random(pair).sample(("server", "file"), 2):
                 if arm == "server":
+                    before = server_cpu_s()
                     sent.append(rows_per_s(address, secret, spell_s))
+                    per_cpu.append(sent[-1] * spell_s / (server_cpu_s() - before))
                 else:
                     written.append(file_rows_per_s(root / f"file-{pair}", spell_s / 2))
             took, used = added_us(address, secret, pair, sketches=False)
@@ -194,6 +205,7 @@ def measure(pairs: int, spell_s: float, root: Path) -> list[Figure]:
     ratios = [ours / theirs for ours, theirs in zip(sent, written, strict=True)]
     return [
         Figure("rows ingested durably", median(sent), "1/s", 200_000.0, "higher"),
+        Figure("rows for a CPU-second of the server", median(per_cpu), "1/s"),
         Figure("rows written to a file and flushed", median(written), "1/s"),
         Figure("ingested over written", median(ratios), "ratio"),
         Figure("added to a prediction", median(loop), "us", 20.0),

@@ -5,8 +5,9 @@
 Searches are replayed on a table of real learning curves (`learning_curves.py`, trained once on this machine), so only time
 is simulated: four workers, each free one asks for the next trial at once, each epoch costs its nominal time. Every
 decision is made by the code that makes it in earnest. Ours: the searcher and the scheduler that the driver of a sweep
-makes of `algorithm: tpe` and `scheduler: asha`. Random: Tune's domains, every trial whole. Ray Tune: the same with its
-ASHA at its defaults. Optuna: a study at its defaults with its Hyperband pruner.
+makes of `algorithm: tpe` and `scheduler: asha`, a trial ahead of the workers, as that driver is. Random: Tune's domains,
+every trial whole. Ray Tune: the same with its ASHA at its defaults. Optuna: a study at its defaults with its Hyperband
+pruner.
 
 A search has found it when a trial reports a validation accuracy of at least the table's best less one hundredth; after
 150 simulated seconds it is given up. Each
@@ -28,6 +29,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from orchestrator.cluster.search_driver import AHEAD
 from orchestrator.cluster.search_points import OBJECTIVE, REPORT, Points
 from orchestrator.cluster.search_schedulers import scheduler
 from orchestrator.spec.search import Search
@@ -53,13 +55,22 @@ class Arm(Protocol):
 
 
 class TuneArm:
-    """A searcher and a scheduler of Ray Tune's kind, told what its controller would tell them, in its order."""
+    """A searcher and a scheduler of Ray Tune's kind, told what its controller would tell them, in its order.
 
-    def __init__(self, searcher: Searcher, scheduler: TrialScheduler) -> None:
-        self._searcher, self._scheduler = searcher, scheduler
+    `ahead`: so many trials are proposed before a worker is free for them.
+    """
+
+    def __init__(self, searcher: Searcher, scheduler: TrialScheduler, ahead: int = 0) -> None:
+        self._searcher, self._scheduler, self._ahead = searcher, scheduler, ahead
         self._trials: dict[str, Trial] = {}
+        self._waiting: list[tuple[str, Config]] = []
 
     def propose(self) -> tuple[str, Config]:
+        while len(self._waiting) <= self._ahead:
+            self._waiting.append(self._suggested())
+        return self._waiting.pop(0)
+
+    def _suggested(self) -> tuple[str, Config]:
         name = f"trial-{len(self._trials)}"
         config = self._searcher.suggest(name)
         assert isinstance(config, dict), "the space is not exhausted, and there is room"
@@ -150,7 +161,7 @@ def ours(seed: int) -> Arm:
         "search": {"metric": "val_accuracy", "mode": "max", "scheduler": "asha", "space": SPACE, "seed": seed},
     }
     search = Search.model_validate(document["search"])
-    return TuneArm(Points(search), scheduler(search, document))
+    return TuneArm(Points(search), scheduler(search, document), AHEAD)
 
 
 def random_search(seed: int) -> Arm:

@@ -31,14 +31,14 @@ def running(programs: Path) -> Iterator[str]:
             shutil.chown(home, "postgres", "postgres")
         data = home / "data"
         subprocess.run(
-            [*_as_owner(), str(programs / "initdb"), "-D", str(data), "-U", "evertrain", "-A", "trust", "-E", "UTF8"],
+            [*as_owner(), str(programs / "initdb"), "-D", str(data), "-U", "evertrain", "-A", "trust", "-E", "UTF8"],
             check=True,
             stdout=subprocess.DEVNULL,
         )
         options = ["-c", "listen_addresses=", "-c", "fsync=on", "-c", "max_connections=200"]
         with (home / "server.log").open("wb") as log:
             server = subprocess.Popen(
-                [*_as_owner(), str(programs / "postgres"), "-D", str(data), "-k", str(home), *options],
+                [*as_owner(), str(programs / "postgres"), "-D", str(data), "-k", str(home), *options],
                 stdout=log,
                 stderr=log,
             )
@@ -51,7 +51,7 @@ def running(programs: Path) -> Iterator[str]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _as_owner() -> list[str]:
+def as_owner() -> list[str]:
     """setpriv executes the program in its own place, so that the process id is the server's."""
     if os.geteuid() != 0:
         return []

@@ -21,6 +21,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, event, insert, text
 
 from orchestrator import store as stores
+from orchestrator.core.alerts import Alert, Firing, Outcome
 from orchestrator.core.monitors import Judgement, Monitor
 from orchestrator.core.records import Cluster, Role, RunFilter, Token
 from orchestrator.core.runs import STATE_NAMES
@@ -330,6 +331,7 @@ def every_call(store: Store) -> dict[str, Callable[[], Any]]:
     run = builders.queued_run()
     token = Token("t", "t", "p", Role.USER, "0" * 64, 1.0)
     watched, judged = Monitor("p", "m", {}, "r", 1, 1.0), Judgement(0, 1.0, 0.0, 1.0, 9, "stable", 0, "stable")
+    alert = Alert("p", "a", "f", 1.0, True, {})
     return {
         "submit": lambda: store.submit([submission(1)]),
         "submit_keyed": lambda: store.submit([submission(1, idempotency_key="k")]),
@@ -341,16 +343,19 @@ def every_call(store: Store) -> dict[str, Callable[[], Any]]:
         "count_by_state": store.count_by_state,
         "apply": lambda: store.apply([Change(run)]),
         "events": lambda: store.events("r"),
+        "newest_event": lambda: store.newest_event("r"),
         "checkpoints": lambda: store.checkpoints("r"),
         "models": lambda: store.models("p"),
         "facts": lambda: store.facts("p", "m", 1),
         "put_fact": lambda: store.put_fact("p", "m", 1, "f", {}),
-        "set_alias": lambda: store.set_alias("p", "m", 1, "a"),
         "monitor": lambda: store.monitor("p", "m"),
         "monitors": lambda: store.monitors("p"),
         "put_monitor": lambda: store.put_monitor(watched),
         "record_judgements": lambda: store.record_judgements(watched, [judged]),
         "judgements": lambda: store.judgements("p", "m"),
+        "move_alias": lambda: store.move_alias("p", "m", "a", 1, at=1.0, by="b", reason="r"),
+        "standing": lambda: store.standing("p", "a"),
+        "alias_history": lambda: store.alias_history("p", "m"),
         "add_token": lambda: store.add_token(token),
         "token_by_hash": lambda: store.token_by_hash("0" * 64),
         "tokens": lambda: store.tokens("p"),
@@ -361,6 +366,9 @@ def every_call(store: Store) -> dict[str, Callable[[], Any]]:
         "delete_secret": lambda: store.delete_secret("p", "s"),
         "put_cluster": lambda: store.put_cluster(Cluster("c", "p", 1)),
         "clusters": store.clusters,
+        "firings": lambda: store.firings([("p", "f", 1.0)]),
+        "keep_firings": lambda: store.keep_firings([Firing(alert, 1.0, 1.0, Outcome.NOTED, "noted")]),
+        "forget_firings": lambda: store.forget_firings(1.0),
     }
 
 
@@ -527,6 +535,28 @@ def test_a_database_of_the_first_version_is_migrated_with_all_that_it_holds(url:
     assert [run.id for run in listed] == [submission(number).run_id for number in (100, 6, 5, 4, 3, 2, 1, 0)]
     assert values == {"KEY": "value"}
     assert differences == []
+
+
+def test_aliases_of_before_histories_were_kept_begin_one_where_they_stand(url: str) -> None:
+    engines = open_engines(url)
+    with engines.writer.begin() as connection:
+        command.upgrade(config(connection), "0004")
+    old = SqlStore(engines, SecretBox(KEY_FILE))
+    (run,) = submit(old, [1])
+    old.close()
+    execute(url, "INSERT INTO models VALUES ('default', 'digits', 1)")
+    record = f'{{"project": "default", "name": "digits", "version": 1, "run_id": "{run.id}", "checkpoint": "/seal", '
+    record += '"metrics": {}, "created_at": 7.5}'
+    execute(url, f"INSERT INTO model_versions VALUES ('default', 'digits', 1, '{run.id}', '{record}')")
+    execute(url, "INSERT INTO model_aliases VALUES ('default', 'digits', 'champion', 1)")
+
+    store = open_store(url)
+    (move,) = store.alias_history("default", "digits")
+    late = store.move_alias("default", "digits", "champion", 1, expected=2, at=9.0, by="ann", reason="")
+    store.close()
+
+    assert (move.number, move.alias, move.version, move.before, move.at) == (1, "champion", 1, 0, 7.5)
+    assert late == move
 
 
 def test_every_step_can_be_taken_back(engines: Engines) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.core.alerts import Alert, Firing, Outcome
 from orchestrator.core.ledger import Ledger, TimeClass
-from orchestrator.core.records import Checkpoint, Cluster, EventDraft, ModelVersion, Role, RunFilter, Token
+from orchestrator.core.records import AliasMove, Checkpoint, Cluster, EventDraft, ModelVersion, Role, RunFilter, Token
 from orchestrator.core.runs import (
     STATE_NAMES,
     TERMINAL_NAMES,
@@ -470,6 +471,7 @@ def test_events_are_numbered_within_their_run_without_gaps(store: Store) -> None
     assert [event.seq for event in store.events(one.id, after=2, limit=3)] == [3, 4, 5]
     assert [event.seq for event in store.events(two.id)] == [1]
     assert store.events("run-unknown000") == []
+    assert [store.newest_event(each) for each in (one.id, two.id, "run-unknown000")] == [6, 1, 0]
 
 
 def test_what_programs_print_comes_back_as_it_was(store: Store) -> None:
@@ -565,10 +567,8 @@ def test_versions_registered_at_once_are_all_different(store: Store) -> None:
 def test_an_alias_stands_on_one_version_at_a_time(store: Store) -> None:
     for run in submit(store, range(3)):
         _register(store, run)
-    store.set_alias("default", "digits", 1, "champion")
-    store.set_alias("default", "digits", 1, "best")
-    store.set_alias("default", "digits", 3, "champion")
-    store.set_alias("default", "digits", 3, "champion")
+    for alias, version in (("champion", 1), ("best", 1), ("champion", 3), ("champion", 3)):
+        assert _move(store, alias, version) is not None
 
     assert [(m.version, m.aliases) for m in store.models("default")] == [(3, ("champion",)), (2, ()), (1, ("best",))]
 
@@ -581,7 +581,104 @@ def test_an_alias_needs_a_version(store: Store, project: str, name: str, version
     _register(store, run)
 
     with pytest.raises(NotFound):
-        store.set_alias(project, name, version, "champion")
+        store.move_alias(project, name, "champion", version, at=1.0, by="ann", reason="")
+    assert store.alias_history(project, name) == []
+
+
+def _move(store: Store, alias: str, to: int, *, expected: int | None = None, **told: Any) -> AliasMove | None:
+    words = {"at": 7.0, "by": "ann", "reason": "better", **told}
+    return store.move_alias("default", "digits", alias, to, expected=expected, **words)
+
+
+def test_each_move_of_an_alias_is_told_with_where_it_stood_before(store: Store) -> None:
+    for run in submit(store, range(3)):
+        _register(store, run)
+    report = {"gain": float("nan"), "slices": ["ü\0"]}
+    moves = [_move(store, "champion", 1), _move(store, "best", 1), _move(store, "champion", 3, at=9.0, report=report)]
+
+    assert [(each.number, each.alias, each.before, each.version) for each in moves if each is not None] == [
+        (1, "champion", 0, 1),
+        (2, "best", 0, 1),
+        (3, "champion", 1, 3),
+    ]
+    newest = store.alias_history("default", "digits")[0]
+    assert (newest.at, newest.by, newest.reason) == (9.0, "ann", "better")
+    assert math.isnan(newest.report["gain"])
+    assert newest.report["slices"] == ["ü\0"]
+    assert [each.number for each in store.alias_history("default", "digits")] == [3, 2, 1]
+    assert [each.number for each in store.alias_history("default", "digits", "champion")] == [3, 1]
+    assert store.alias_history("default", "digits", "none") == store.alias_history("b", "digits") == []
+
+
+def test_an_alias_that_stands_elsewhere_than_expected_is_not_moved(store: Store) -> None:
+    for run in submit(store, range(3)):
+        _register(store, run)
+
+    assert _move(store, "champion", 1, expected=2) is None
+    assert _move(store, "champion", 1, expected=0) is not None
+    assert _move(store, "champion", 2, expected=0) is None
+    assert _move(store, "champion", 2, expected=3) is None
+    assert [each.version for each in store.alias_history("default", "digits")] == [1]
+    assert _move(store, "champion", 2, expected=1) is not None
+
+
+def test_a_move_that_is_repeated_is_written_once(store: Store) -> None:
+    for run in submit(store, range(2)):
+        _register(store, run)
+    first = _move(store, "champion", 2, expected=0, reason="first")
+
+    assert _move(store, "champion", 2, expected=0, reason="again") == first
+    assert _move(store, "champion", 2, reason="and again") == first
+    assert store.alias_history("default", "digits") == [first]
+
+
+def test_where_an_alias_stands_is_known_of_all_models_of_a_project(store: Store) -> None:
+    for number, (project, name) in enumerate([("a", "x"), ("a", "x"), ("a", "y"), ("a", "z"), ("b", "x")]):
+        (run,) = submit(store, [number], project=project)
+        _register(store, run, project=project, name=name)
+    for project, name, alias, version in [("a", "x", "champion", 1), ("a", "x", "champion", 2), ("a", "y", "best", 1)]:
+        store.move_alias(project, name, alias, version, at=1.0, by="ann", reason="")
+
+    assert store.standing("a", "champion") == {"x": 2}
+    assert store.standing("b", "champion") == {}
+
+
+def test_of_a_promotion_and_a_rollback_at_once_one_wins(store: Store) -> None:
+    for run in submit(store, range(3)):
+        _register(store, run)
+    for number in range(10):
+        _move(store, "champion", 1)
+        _move(store, "champion", 2)
+        promote = partial(_move, store, "champion", 3, expected=2, reason=f"promotion {number}")
+        roll_back = partial(_move, store, "champion", 1, expected=2, reason=f"rollback {number}")
+
+        answers = at_once([promote, roll_back])
+
+        (won,) = [each for each in answers if each is not None]
+        (newest, second, *_) = store.alias_history("default", "digits", "champion")
+        assert (newest, second.version) == (won, 2)
+        (standing,) = [each.version for each in store.models("default") if "champion" in each.aliases]
+        assert standing == won.version
+
+
+def test_moves_at_once_are_all_numbered(store: Store) -> None:
+    for run in submit(store, range(2)):
+        _register(store, run)
+
+    at_once([partial(_move, store, f"alias-{number}", 1 + number % 2) for number in range(12)])
+
+    assert [each.number for each in store.alias_history("default", "digits")] == list(range(12, 0, -1))
+
+
+def test_an_alias_that_a_version_is_registered_with_has_moved(store: Store) -> None:
+    one, two = submit(store, range(2))
+    _register(store, one, aliases=("champion",))
+    _register(store, two, aliases=("champion",), created_at=6.0)
+
+    newest, first = store.alias_history("default", "digits")
+
+    assert (first.version, first.before, first.at) == (1, 0, 5.0)
+    assert (newest.version, newest.before, newest.at, newest.by) == (2, 1, 6.0, f"run {two.id}")
 
 
 def test_facts_of_a_version_are_kept_beside_it_and_replaced_by_name(store: Store) -> None:
@@ -728,6 +825,7 @@ def test_trials_are_found_by_their_sweep_whole_and_in_order(store: Store) -> Non
         each.id for each in found[::-1]
     ]
     assert [each.id for each in everything(store, RunFilter("*", kind="sweep"))] == [sweep.run_id]
+    assert [each.id for each in everything(store, RunFilter("*", without_trials=True))] == [other.run_id, sweep.run_id]
     assert store.trials(other.run_id) == []
 
 
@@ -737,3 +835,39 @@ def test_a_submission_that_was_refused_is_a_run_that_has_failed(store: Store) ->
     assert answer.run.state.reason.message == "no such batch"
     assert [event.kind for event in store.events(answer.run.id)] == ["submitted", "ended"]
     assert store.unfinished() == []
+
+
+# ---- alerts ---------------------------------------------------------------------------------------------------------
+
+
+def firing(fingerprint: str = "a0", told_at: float = 2000.0, **changes: Any) -> Firing:
+    values: dict[str, Any] = {"project": "default", "name": "LossRises", "starts_at": 1999.25, "firing": True}
+    alert = Alert(fingerprint=fingerprint, labels={"run": "run-1", "odd": 'a"\0\n'}, **{**values, **changes})
+    return Firing(alert, 1999.5, told_at, Outcome.PAUSED, "run digits is paused")
+
+
+def test_firings_are_found_by_their_keys(backend: Backend) -> None:
+    store = backend.open()
+    kept = [firing("a0"), firing("a1"), firing("a0", project="other"), firing("a0", starts_at=1999.375)]
+    store.keep_firings(kept)
+    if backend.url:
+        store.close()
+        store = backend.open()
+    assert store.firings([each.alert.key for each in kept]) == {each.alert.key: each for each in kept}
+    assert store.firings([("default", "a1", 1.0), ("default", "a2", 1999.25)]) == {}
+    assert store.firings([]) == {}
+    store.close()
+
+
+def test_many_firings_are_kept_and_found_at_once(store: Store) -> None:
+    kept = {each.alert.key: each for each in (firing(f"{number:x}") for number in range(1200))}
+    store.keep_firings(list(kept.values()))
+    assert store.firings(kept) == kept
+
+
+def test_a_firing_told_again_replaces_the_one_of_before_and_is_forgotten_later(store: Store) -> None:
+    store.keep_firings([firing("a0"), firing("a1")])
+    store.keep_firings([firing("a0", told_at=3000.0)])
+    assert store.forget_firings(2500.0) == 1
+    keys = [firing("a0").alert.key, firing("a1").alert.key]
+    assert store.firings(keys) == {keys[0]: firing("a0", told_at=3000.0)}

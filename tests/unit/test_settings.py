@@ -46,6 +46,19 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         load_settings()
 
 
+def test_the_url_of_the_store_may_come_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("postgresql://u:secret@db/evertrain\n")
+    monkeypatch.setenv("EVERTRAIN_STORE_URL_FILE", str(tmp_path / "url"))
+    assert load_settings().database_url == "postgresql://u:secret@db/evertrain"
+    monkeypatch.setenv("EVERTRAIN_STORE_URL", "sqlite:///x")
+    with pytest.raises(Refused, match="both set"):
+        load_settings()
+    monkeypatch.delenv("EVERTRAIN_STORE_URL")
+    monkeypatch.setenv("EVERTRAIN_STORE_URL_FILE", str(tmp_path / "missing"))
+    with pytest.raises(Refused, match="missing cannot be read"):
+        load_settings()
+
+
 @pytest.mark.parametrize(("host", "answer"), [("127.0.0.1", True), ("::1", True), ("0.0.0.0", False)])
 def test_metrics_are_open_on_loopback_only(host: str, answer: bool) -> None:
     assert Settings(data_dir=Path("/x"), http_host=host).open_metrics is answer

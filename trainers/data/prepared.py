@@ -15,11 +15,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from trainers.config import Augment
@@ -90,6 +91,12 @@ class Columns:
         return {name: each if each.is_floating_point() else each.long() for name, each in taken.items()}
 
 
+def with_channel(images: Columns) -> Columns:
+    """Grey images [n, height, width] as [n, 1, height, width]; others as they are."""
+    inputs = images.columns["inputs"]
+    return replace(images, columns={**images.columns, "inputs": inputs.unsqueeze(1)}) if inputs.ndim == 3 else images
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A prepared directory whose files are all there."""
@@ -120,10 +127,13 @@ class Prepared:
     def part(self, name: str, *, images: bool = False) -> Columns:
         """The examples of one of `PARTS`. `images`: inputs [n, height, width] become [n, 1, height, width]."""
         files = (self.directory / name).glob("*.npy")
-        columns = {file.stem: _mapped(file) for file in files if file.stem != "row"}
-        if images and columns["inputs"].ndim == 3:
-            columns["inputs"] = columns["inputs"].unsqueeze(1)
-        return Columns(columns, self.manifest.rows[name])
+        columns = Columns({file.stem: _mapped(file) for file in files if file.stem != "row"}, self.manifest.rows[name])
+        return with_channel(columns) if images else columns
+
+    def rows_of(self, name: str) -> npt.NDArray[np.int64]:
+        """The number in the source of each row of a part, in its order."""
+        numbers: npt.NDArray[np.int64] = np.load(self.directory / name / "row.npy")
+        return numbers
 
     def splits(self, augment: Augment | None = None, *, images: bool = False) -> Splits:
         """All three parts, the training one with random variants where `augment` says so."""

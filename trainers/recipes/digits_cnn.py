@@ -12,7 +12,7 @@ from trainers.config import Settings, section
 from trainers.data.checks import check_classes, check_finite, check_parts
 from trainers.data.loader import Splits, Tensors
 from trainers.data.prepare import is_asked_for, prepare
-from trainers.data.prepared import Prepared
+from trainers.data.prepared import Prepared, with_channel
 from trainers.data.sampler import Indices
 from trainers.data.sources import Labelled, read_labelled, split_indices
 from trainers.errors import BadConfig
@@ -85,6 +85,7 @@ def _on_prepared(prepared: Prepared, settings: Settings, model: Model) -> Classi
         ),
         notes={"classes": len(classes), "input_shape": [channels, height, width_px], **prepared.notes},
         classes=tuple(map(str, classes)),
+        arranged=with_channel,
     )
 
 

@@ -49,6 +49,7 @@ def tabular(settings: Settings) -> Classification:
         inputs=("numbers", "categories"),
         notes={"labels": list(classes), "network": network, **prepared.notes},
         classes=classes,
+        arranged=_columns,
     )
 
 
@@ -75,4 +76,5 @@ def _columns(part: Columns) -> Columns:
     none = torch.empty(part.rows, 0)
     found = part.columns
     inputs = {"numbers": found.get("inputs", none), "categories": found.get("categories", none.int())}
-    return Columns({**inputs, "targets": found["targets"]}, part.rows)
+    targets = {"targets": found["targets"]} if "targets" in found else {}  # rows in another model's terms have none
+    return Columns({**inputs, **targets}, part.rows)

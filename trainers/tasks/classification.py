@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from trainers.data.loader import Batch, Splits
+from trainers.data.prepared import Columns
 from trainers.tasks.task import Model
 
 
@@ -26,6 +27,7 @@ class Classification:
     label_smoothing: float = 0.0  # in training
     inputs: tuple[str, ...] = ("inputs",)
     classes: Sequence[str] = ()  # by number, in the words of the data, where those are known
+    arranged: Callable[[Columns], Columns] | None = None  # of prepared data: a part's arrays as its examples
 
     def model(self) -> nn.Module:
         return self.build()

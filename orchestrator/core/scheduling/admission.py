@@ -7,6 +7,7 @@ then on nothing behind it may take anything of the clusters that it waits for, s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,8 @@ class Entry:
     backing_off_s: float = 0.0  # how long it still has to wait, whatever is free
     tried_before: bool = False  # an attempt of it has been placed before: the cluster was large enough once
     waits_for: ReasonCode = ReasonCode.SUBMITTED  # what its record says now: only a change is written
+    sweep: str = ""  # of a trial: its sweep's id
+    slots: int = 0  # trials of that sweep that may hold workers at once; 0: as many as fit
 
     @property
     def rank(self) -> tuple[int, float, str]:
@@ -72,19 +75,34 @@ class Reject:
 Decision = Admit | Wait | Reject
 
 
-def admit(entries: Sequence[Entry], clusters: Sequence[ClusterView], now_s: float) -> list[Decision]:
-    """Decide for every entry, first come first. `now_s` is monotonic."""
+def admit(
+    entries: Sequence[Entry],
+    clusters: Sequence[ClusterView],
+    now_s: float,
+    trials: Mapping[str, int] | None = None,
+) -> list[Decision]:
+    """Decide for every entry, first come first. `now_s` is monotonic; `trials` are those that hold workers, by sweep."""
+    held = Counter(trials or {})
     nodes = {each.name: list(each.nodes) for each in clusters}
     blocked: dict[str, Entry] = {}
     decisions: list[Decision] = []
     for place, entry in enumerate(sorted(entries, key=lambda each: each.rank), 1):
-        decision, waits_for = _judge(entry, clusters, nodes, blocked, place, now_s)
+        decision, waits_for = _no_slot(entry, held) or _judge(entry, clusters, nodes, blocked, place, now_s)
         if isinstance(decision, Admit):
+            held[entry.sweep] += 1
             nodes[decision.cluster] = reserve(nodes[decision.cluster], entry.shape, decision.shares)
         elif now_s - entry.queued_since_s >= BLOCK_AFTER_S:
             blocked |= dict.fromkeys(waits_for, entry)
         decisions.append(decision)
     return decisions
+
+
+def _no_slot(entry: Entry, held: Mapping[str, int]) -> tuple[Decision, list[str]] | None:
+    """Why a trial waits for another one of its sweep. It is submitted ahead, so that its gang starts without a pause."""
+    if not entry.slots or held.get(entry.sweep, 0) < entry.slots:
+        return None
+    words = f"its sweep trains {entry.slots} at a time (search.max_concurrent)"
+    return Wait(entry.run_id, Reason(ReasonCode.WAITING_SLOT, words)), []
 
 
 def _judge(

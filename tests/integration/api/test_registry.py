@@ -11,6 +11,7 @@ from orchestrator.core.runs import Run
 from orchestrator.core.scheduling.fit import Node
 from orchestrator.errors import Denied, InvalidSpec, NotFound, Refused, Unauthenticated
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
+from tests import proofs
 from tests.integration.api.stack import Stack
 
 NODE = Node("node-a", "alpha", "10.0.0.1", 4.0, 0.0, 2**33, 4.0, 0.0, 2**33)
@@ -54,6 +55,47 @@ def test_a_fact_that_is_too_long_or_no_name_is_refused(client: Client, trained: 
         client.put_fact("cat", "", "profile", "x" * 2**20, project="zoo")
     with pytest.raises(NotFound, match="999"):
         client.put_fact("cat", "999", "profile", 1, project="zoo")
+
+
+def test_a_proof_is_written_by_its_run_alone(client: Client, trained: Run) -> None:
+    with pytest.raises(InvalidSpec, match="by the version's run alone"):
+        client.put_fact("cat", "", "proof", {"format": 1}, project="zoo")
+
+
+def test_a_challenger_is_compared_promoted_and_taken_back(stack: Stack, client: Client) -> None:
+    for _ in range(2):
+        stack.end(stack.place(stack.submit("zoo", name="lynx")), checkpoint="/lynx")
+    stack.store.put_fact("zoo", "lynx", 2, "proof", proofs.better(champion=1))
+    assert client.promote("lynx", "1", project="zoo").before == 0
+
+    compared = client.compare("lynx", project="zoo")
+    assert (compared.champion.version, compared.challenger.version) == (1, 2)
+    assert compared.judgement["promote"] is True
+    assert client.promote("lynx", project="zoo").version == 2
+    assert client.model("lynx", "champion", project="zoo").version == 2
+
+    back = client.roll_back("lynx", "it lied", expected=2, project="zoo")
+
+    assert (back.version, back.before, back.by) == (1, 2, "first-admin")
+    moves = client.alias_history("lynx", project="zoo")
+    assert [(each.before, each.version) for each in moves] == [(2, 1), (1, 2), (0, 1)]
+    assert moves[1].report == stack.store.alias_history("zoo", "lynx")[1].report
+    (only,) = client.lineage("lynx", "1", project="zoo")
+    assert (only.version.version, only.run, only.weights) == (1, "lynx", "")
+
+
+def test_moves_that_cannot_be_are_refused(stack: Stack, client: Client) -> None:
+    for _ in range(2):
+        stack.end(stack.place(stack.submit("zoo", name="puma")))
+    client.promote("puma", "1", project="zoo")
+    with pytest.raises(Refused, match="puma@2 is not promoted"):
+        client.promote("puma", project="zoo")
+    with pytest.raises(Refused, match="compared with itself"):
+        client.compare("puma", "1", project="zoo")
+    with pytest.raises(InvalidSpec, match="must say why"):
+        client.roll_back("puma", "", project="zoo")
+    with pytest.raises(InvalidSpec, match="alias"):
+        client.promote("puma", alias="7", project="zoo")
 
 
 def test_a_model_that_is_not_there(client: Client, trained: Run) -> None:

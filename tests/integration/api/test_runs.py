@@ -162,6 +162,18 @@ def test_a_name_of_two_projects_hits_neither_until_one_is_said(stack: Stack, cli
     assert client.get(theirs.id).state == "QUEUED"
 
 
+def test_a_paused_run_waits_with_its_reason_until_it_is_resumed(client: Client) -> None:
+    run = client.submit(SPEC)
+    paused = client.pause(run.id, reason="look at the data")
+    assert (paused.state, paused.reason.code) == ("QUEUED", "paused")
+    assert paused.reason.message.endswith(": look at the data")
+    assert client.pause(run.id).reason == paused.reason
+    resumed = client.resume(run.id)
+    assert (resumed.state, resumed.reason.code) == ("QUEUED", "waiting_behind")
+    assert client.resume(run.id).version == resumed.version
+    assert [each.kind for each in client.events(run.id)][-2:] == ["paused", "resumed"]
+
+
 def test_cancelling_twice_is_once(client: Client) -> None:
     run = client.submit(SPEC)
     assert client.cancel(run.id, reason="enough").state == "CANCELLED"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import datetime
 import socket
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,39 +21,8 @@ from orchestrator.core.runs import Run
 from orchestrator.errors import EvertrainError, Refused, Unauthenticated, Unavailable
 from orchestrator.settings import Settings
 from orchestrator.telemetry.metrics import Metrics
+from tests.integration.api.http_side import Http
 from tests.integration.api.stack import SPEC, Stack
-
-
-class Http:
-    """The HTTP side beside a stack."""
-
-    def __init__(self, stack: Stack, **settings: Any) -> None:
-        made = Settings(**{**stack.settings.model_dump(), **settings})
-        self.stack = stack
-        self.metrics = Metrics(made)
-        self.parts = replace(stack.parts, settings=made)
-
-    def __enter__(self) -> Http:
-        async def make() -> HttpServer:
-            server = HttpServer(self.parts, self.metrics)
-            await server.start()
-            return server
-
-        self.server: HttpServer = self.stack.on_loop(make())
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stack.on_loop(self.server.stop())
-
-    def get(self, path: str, secret: str = "") -> tuple[int, str]:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.server.port}{path}")
-        if secret:
-            request.add_header("authorization", f"Bearer {secret}")
-        try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
 
 
 @pytest.fixture
@@ -75,7 +42,7 @@ def test_a_taken_port_says_which_and_what_to_do(stack: Stack, taken: int) -> Non
         await GrpcServer(with_settings(stack, grpc_port=taken)).start()
 
     async def http_start() -> None:
-        await HttpServer(with_settings(stack, http_port=taken), Metrics(stack.settings)).start()
+        await HttpServer(with_settings(stack, http_port=taken), Metrics(stack.settings), Http(stack).alerts).start()
 
     for start, variable in ((grpc_start, "EVERTRAIN_GRPC_PORT"), (http_start, "EVERTRAIN_HTTP_PORT")):
         with pytest.raises(Refused, match=rf"(?s)127\.0\.0\.1:{taken}.*{variable}"):
@@ -264,7 +231,7 @@ def test_runs_from_before_a_restart_are_on_metrics_and_go_when_they_end(stack: S
         assert shown in http.get("/metrics")[1]
         stack.end(run)
         text = http.get("/metrics")[1]
-        assert f'evertrain_run_state{{name="older",project="metered",{shown},state="SUCCEEDED"}} 1.0' in text
+        assert f'evertrain_run_state{{project="metered",{shown},name="older",state="SUCCEEDED"}} 1.0' in text
         assert http.metrics.living() & {run.id} == set()
 
 

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from orchestrator.cli.app import main
 from orchestrator.core.records import LogLine, Role
+from tests import proofs
 from tests.integration.api.stack import Stack
 from tests.integration.api.watching import put_on_watch
 from trainers.contract import Manifest
@@ -310,6 +311,12 @@ def raiser(error: Exception) -> Callable[..., None]:
     return fail
 
 
+def test_a_run_is_paused_with_a_reason_and_resumed(evertrain: Run, run_file: str) -> None:
+    evertrain("submit", run_file, "--name", "held")
+    assert "look at the data" in evertrain("pause", "held", "--reason", "look at the data").out
+    assert "resumed by" in evertrain("resume", "held").out
+
+
 def test_cancelling_ends_and_watching_then_says_cancelled(evertrain: Run, run_file: str) -> None:
     evertrain("submit", run_file, "--name", "unwanted")
     assert "CANCELLED" in evertrain("cancel", "unwanted", "--reason", "not needed").out
@@ -426,6 +433,30 @@ def sealed_by_hand(root: Path, weights: dict[str, torch.Tensor] | None = None, *
     manifest = Manifest("run-1", 1, 1, 4, 0, 1, layout, {}, (file,), {}, True, {}, "", extra=extra)
     (directory / "manifest.json").write_text(manifest.to_json())
     return directory
+
+
+def test_a_challenger_is_compared_promoted_and_taken_back(evertrain: Run, stack: Stack) -> None:
+    for _ in range(3):
+        stack.end(stack.place(stack.submit(name="rival")))
+    stack.store.put_fact("default", "rival", 2, "proof", proofs.better(champion=1))
+    stack.store.put_fact("default", "rival", 3, "proof", proofs.equal(champion=1))
+    assert "nothing stood there before" in evertrain("model", "promote", "rival@1").out
+
+    same = evertrain("model", "compare", "rival@3")
+    assert "version 3 is not promoted over version 1" in same.out
+    assert "there is no gain" in same.out
+    refused = evertrain("model", "promote", "rival")
+    assert (refused.code, "rival@3 is not promoted over version 1" in refused.err) == (1, True)
+    promoted = evertrain("model", "promote", "rival@2", "--reason", "spring")
+    assert "champion of rival is version 2 (it was version 1): spring; better than version 1" in promoted.out
+    back = evertrain("model", "rollback", "rival", "--reason", "it lied")
+    assert "champion of rival is version 1 (it was version 2): version 2 taken back: it lied" in back.out
+
+    told = json.loads(evertrain("model", "history", "rival", "-o", "json").out)
+    assert [(each["before"], each["version"]) for each in told] == [(2, 1), (1, 2), (0, 1)]
+    assert "first-admin" in evertrain("model", "history", "rival").out
+    assert "random numbers" in evertrain("model", "lineage", "rival@2").out
+    assert evertrain("model", "history", "nobody").code == 102
 
 
 def test_a_models_weights_leave_as_one_file_and_a_config(evertrain: Run, stack: Stack, tmp_path: Path) -> None:

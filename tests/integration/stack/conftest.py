@@ -78,7 +78,7 @@ def kind(wanted: str) -> Callable[[Event], bool]:
 def stack() -> Iterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="evs-") as directory:
         home = Path(directory)
-        env = {**os.environ, "EVERTRAIN_HOME": str(home)}
+        env = {**os.environ, "EVERTRAIN_HOME": str(home), "EVERTRAIN_PRICE_CPU_HOUR": "0.05"}
         started = Stack(None, home, env)  # type: ignore[arg-type]  # no server yet to be a client of
         up = started.evertrain("up", "--port", "0", "--http-port", "0", "--cpus", "4")
         assert up.returncode == 0, up.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -64,6 +65,32 @@ def test_a_killed_rank_is_recovered_in_place_from_the_newest_seal(stack: Stack) 
     assert ended.state == "CANCELLED"
     assert len(ended.attempts) == 1
     assert [each.number for each in ended.attempts[0].incarnations] == [1, 2]
+
+
+def test_a_run_is_looked_at_and_profiled_while_it_goes_on(stack: Stack, tmp_path: Path) -> None:
+    run = stack.client.submit(long_digits("looked-at"))
+    stack.until(run.id, kind("training"))
+    looked = stack.evertrain("stacks", run.id)
+    assert looked.returncode == 0, looked.stderr
+    assert "rank 0 on" in looked.stdout
+    assert "rank 1 on" in looked.stdout
+    assert looked.stdout.count("_train_step (trainers/loop.py") >= 1, looked.stdout
+    trace = tmp_path / "trace.json"
+    profiled = stack.evertrain("profile", run.id, "--rank", "1", "--steps", "3", "--out", str(trace))
+    assert profiled.returncode == 0, profiled.stderr
+    assert "convolution" in profiled.stdout
+    steps = [each["name"] for each in json.loads(trace.read_text())["traceEvents"] if each["name"].startswith("step ")]
+    assert len(set(steps)) == 3
+    told = [each for each in stack.client.events(run.id) if each.kind == "inspected"]
+    assert [(each.data["kind"], each.data["ranks"]) for each in told[-1:]] == [("profile", [1])]
+    assert Path(told[-1].data["trace"]).parent.name == "profiles"
+    unknown = stack.evertrain("stacks", run.id, "--rank", "9")
+    assert unknown.returncode == 1
+    assert "there is no rank 9: looked-at has ranks 0 to 1" in unknown.stderr
+    stack.client.cancel(run.id)
+    ended = stack.client.wait(run.id)
+    assert [each.number for each in ended.attempts[0].incarnations] == [1]
+    assert stack.evertrain("profile", run.id).returncode == 1
 
 
 def test_killing_the_server_does_not_disturb_training_and_a_rank_killed_meanwhile_is_reported_later(

@@ -70,6 +70,55 @@ def test_a_sweep_goes_on_after_the_death_of_its_driver_and_of_a_rank_and_repeats
     assert "search" not in again.stdout.split("name: searched")[1]
 
 
+def population_file(name: str, epochs: int) -> dict[str, Any]:
+    """Four trials of one rank each side by side, of which some rates can learn nothing: these go on from the others."""
+    start_with = [{"train.lr": rate} for rate in (1e-7, 1e-2, 5e-3, 1e-7)]
+    space = {"train.lr": {"log": [1e-7, 3e-2]}}
+    asked = sweep_file(name, epochs, algorithm="pbt", scheduler="pbt", space=space, start_with=start_with)
+    return asked | {"resources": {"workers": 1, "cpu": 1}}
+
+
+def changed(sweep: Sweep) -> bool:
+    return any(each.generation for each in sweep.trials)
+
+
+def test_a_population_goes_on_from_its_best_also_after_the_death_of_its_driver(stack: Stack) -> None:
+    run = stack.client.submit(population_file("population", 8))
+    before = until(stack, run.id, changed)
+    (driver,) = drivers()
+    driver.kill()
+    ended = stack.client.wait(run.id)
+    assert ended.state == "SUCCEEDED", ended.reason
+    sweep = stack.client.sweep(run.id)
+    assert [each.state for each in sweep.trials] == [TrialState.COMPLETED] * 4
+    for old in before.trials:
+        kept = sweep.trials[old.number].stages[: len(old.stages)]
+        assert [(each.start, each.point) for each in kept] == [(each.start, each.point) for each in old.stages]
+    runs = list(stack.client.list(sweep=run.id))
+    assert len(runs) == sum(each.generation + 1 for each in sweep.trials), "a generation was run twice"
+    taker = next(each for each in sweep.trials if each.generation)
+    assert taker.reports == 8, "it counts from where the checkpoint was"
+    start = taker.stages[-1].start
+    (restored,) = [each for each in stack.client.events(taker.run_id) if each.kind == "restored"][:1]
+    assert f"from {start}" in restored.message
+    first = next(each for each in runs if each.name == f"population-trial-{taker.number}" and each.id != taker.run_id)
+    assert "it goes on from trial" in stack.client.get(first.id).reason.message
+    told = stack.evertrain("logs", run.id)
+    assert "goes on from trial" in told.stdout, "the driver's lines are the sweep's log"
+    assert "population-trial" not in stack.evertrain("list").stdout
+    assert "population-trial" in stack.evertrain("list", "--all").stdout
+
+
+def test_a_population_that_is_cancelled_while_a_trial_changes_leaves_nothing_alive(stack: Stack) -> None:
+    run = stack.client.submit(population_file("undone", 500))
+    until(stack, run.id, changed)
+    stack.client.cancel(run.id)
+    assert stack.client.wait(run.id).state == "CANCELLED"
+    for each in stack.client.list(sweep=run.id):
+        assert stack.client.wait(each.id).state == "CANCELLED"
+    assert drivers() == []
+
+
 def test_a_metric_that_nobody_reports_ends_the_sweep_after_the_first_report(stack: Stack, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("from trainers.recipes.digits_cnn import digits_cnn as make_task\n")
     run_file = sweep_file("misspelt", metric="val_acuracy")

@@ -167,3 +167,48 @@ def averaged_in(checkpoint: str) -> dict[str, torch.Tensor]:
         "weights"
     ]
     return weights
+
+
+def test_a_run_goes_on_exactly_where_another_ones_checkpoint_is(tmp_path: Path) -> None:
+    options = {"model": {"width": 8, "dropout": 0.3}, "checkpoint": {"every_epochs": 1}}
+    schedule = {"type": "cosine", "final_ratio": 0.1}
+    donor = run_gang(digits_launch(tmp_path / "donor", train={"schedule": schedule}, **options))
+    seal = donor.of(Sealed)[0]
+    init = {"checkpoint": seal.checkpoint, "resume": True}
+    taker = run_gang(digits_launch(tmp_path / "taker", train={"schedule": schedule}, init_from=init, **options))
+    assert taker.codes == [0, 0], taker.of(Failed)
+    assert restored_step(taker) == seal.step
+    assert taker.losses() == {step: loss for step, loss in donor.losses().items() if step > seal.step}
+    assert taker.one(Done).metrics == pytest.approx(donor.one(Done).metrics, rel=1e-12)
+    assert str(tmp_path / "taker") in best_of(taker), "the best that it keeps is its own"
+
+
+@pytest.mark.parametrize("zero", [0, 2])
+def test_a_run_that_goes_on_from_another_one_trains_at_its_own_rates(zero: int, tmp_path: Path) -> None:
+    options = {"parallelism": {"zero": zero}, "checkpoint": {"every_epochs": 1}}
+    donor = run_gang(digits_launch(tmp_path / "donor", train={"epochs": 1, "weight_decay": 0.5}, **options))
+    init = {"checkpoint": donor.of(Sealed)[0].checkpoint, "resume": True}
+    changed = digits_launch(tmp_path / "taker", train={"lr": 7e-3, "weight_decay": 0.0}, init_from=init, **options)
+    taker = run_gang(changed)
+    assert taker.codes == [0, 0], taker.of(Failed)
+    assert taker.of(Step)[-1].learning_rate == pytest.approx(7e-3)
+    state = read_file(next(Path(taker.of(Sealed)[-1].checkpoint).glob(OPTIMIZER_FILE[zero])), "cpu")
+    assert {0.0} == set(decays(state))
+
+
+OPTIMIZER_FILE = {0: "mp_rank_00_model_states.pt", 2: "zero_pp_rank_0*_optim_states.pt"}
+
+
+def decays(state: Any) -> list[float]:
+    """Every `weight_decay` in what DeepSpeed keeps of the optimizer."""
+    if isinstance(state, dict):
+        own = [state["weight_decay"]] if "weight_decay" in state else []
+        return own + [found for each in state.values() for found in decays(each)]
+    return [found for each in state for found in decays(each)] if isinstance(state, (list, tuple)) else []
+
+
+def test_what_is_no_checkpoint_cannot_be_gone_on_from(tmp_path: Path) -> None:
+    launch = digits_launch(tmp_path, init_from={"checkpoint": str(tmp_path / "nothing"), "resume": True})
+    gang = run_gang(launch, world_size=1)
+    assert gang.codes == [ExitCode.BAD_CONFIG]
+    assert "cannot be gone on from" in gang.one(Failed).message or "no sealed checkpoint" in gang.one(Failed).message

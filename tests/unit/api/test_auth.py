@@ -5,9 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.api.auth import Authenticator, Caller, allows, bearer, digest, ensure_first_tokens, make_token
+from orchestrator.api.auth import (
+    Authenticator,
+    Caller,
+    adopt_tokens,
+    allows,
+    bearer,
+    digest,
+    ensure_first_tokens,
+    make_token,
+)
 from orchestrator.core.records import Role, Token
-from orchestrator.errors import Denied, Unauthenticated
+from orchestrator.errors import Denied, Refused, Unauthenticated
 from orchestrator.store.memory import MemoryStore
 
 
@@ -82,6 +91,65 @@ def test_a_first_token_that_has_expired_is_replaced(store: MemoryStore, clock: H
     clock.at_s += 10
     ensure_first_tokens(store, clock, tmp_path)
     assert Authenticator(store, clock, 2.0).authenticate(admin.read_text().strip()).token.name == "first-admin"
+
+
+def write_tokens(directory: Path, **secrets: str) -> Path:
+    for role, secret in secrets.items():
+        (directory / f"{role}.token").write_text(f"{secret}\n")
+    return directory
+
+
+def test_deployed_tokens_are_let_in_each_with_its_role_and_a_restart_adds_none(
+    store: MemoryStore, clock: HandClock, tmp_path: Path
+) -> None:
+    write_tokens(tmp_path, admin="a" * 40, agent="b" * 40, viewer="c" * 40)
+    for _ in range(2):
+        assert set(adopt_tokens(store, clock, tmp_path)) == {Role.ADMIN, Role.AGENT, Role.VIEWER}
+    authenticator = Authenticator(store, clock, 2.0)
+    found = {sign: authenticator.authenticate(sign * 40).token for sign in "abc"}
+    assert {sign: (each.role, each.project) for sign, each in found.items()} == {
+        "a": (Role.ADMIN, "*"),
+        "b": (Role.AGENT, "*"),
+        "c": (Role.VIEWER, "*"),
+    }
+    assert len(store.tokens("*")) == 3
+
+
+def test_a_deployed_token_is_rotated_by_replacing_its_file(
+    store: MemoryStore, clock: HandClock, tmp_path: Path
+) -> None:
+    adopt_tokens(store, clock, write_tokens(tmp_path, admin="a" * 40, agent="b" * 40))
+    adopt_tokens(store, clock, write_tokens(tmp_path, agent="n" * 40))
+    authenticator = Authenticator(store, clock, 2.0)
+    assert [authenticator.authenticate(sign * 40).token.role for sign in "an"] == [Role.ADMIN, Role.AGENT]
+    with pytest.raises(Unauthenticated, match="revoked"):
+        authenticator.authenticate("b" * 40)
+
+
+def test_a_deployed_token_that_was_revoked_by_a_call_stays_revoked(
+    store: MemoryStore, clock: HandClock, tmp_path: Path
+) -> None:
+    adopt_tokens(store, clock, write_tokens(tmp_path, admin="a" * 40, agent="b" * 40))
+    leaked = Authenticator(store, clock, 2.0).authenticate("b" * 40).token
+    store.revoke_token("*", leaked.id, clock.now())
+    adopt_tokens(store, clock, tmp_path)
+    with pytest.raises(Unauthenticated, match="revoked"):
+        Authenticator(store, clock, 2.0).authenticate("b" * 40)
+
+
+@pytest.mark.parametrize(
+    ("secrets", "words"),
+    [
+        ({"agent": "b" * 40}, "admin.token is missing"),
+        ({"admin": "short"}, "at least 32 random characters, this one has 5"),
+        ({"admin": "a" * 40, "agent": "a" * 40}, "each role needs a token of its own"),
+    ],
+)
+def test_deployed_tokens_that_cannot_be_used_are_refused(
+    store: MemoryStore, clock: HandClock, tmp_path: Path, secrets: dict[str, str], words: str
+) -> None:
+    with pytest.raises(Refused, match=words):
+        adopt_tokens(store, clock, write_tokens(tmp_path, **secrets))
 
 
 def test_only_the_hash_is_kept(store: MemoryStore, clock: HandClock) -> None:

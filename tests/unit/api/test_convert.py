@@ -58,6 +58,7 @@ COUNTERPARTS: dict[str, type[Any]] = {
     "PlannedModel": plan.Model,
     "Problem": Problem,
     "Progress": observations.Progress,
+    "RankProgress": observations.RankProgress,
     "RanksRestored": observations.RanksRestored,
     "Reason": runs.Reason,
     "Lineage": runs.Lineage,

@@ -26,7 +26,7 @@ from orchestrator.core.failure import RankExit
 from orchestrator.core.ledger import Ledger
 from orchestrator.core.observations import AttemptEnded, Placed
 from orchestrator.core.orders import AttemptOrder
-from orchestrator.core.runs import FailureKind, NodeShare
+from orchestrator.core.runs import FailureKind, Inspection, NodeShare
 from trainers import contract
 from trainers.contract import ExitCode
 
@@ -44,6 +44,7 @@ class Told:
         self.looks = 0
         self.asked: list[StartRanks] = []
         self.dumped: list[int] = []
+        self.inspected: list[str] = []
 
     async def start(self, start: StartRanks) -> tuple[int, ...]:
         self.asked.append(start)
@@ -79,6 +80,9 @@ class Told:
         self.dumped.append(rank)
         return f"stack of {rank}"
 
+    async def inspect(self, inspection: Inspection) -> None:
+        self.inspected.append(inspection.id)
+
 
 def ended(rank: int, **facts: Any) -> Ended:
     return Ended(1, RankExit(rank=rank, host="host-1", **facts))
@@ -95,6 +99,7 @@ def end_of(host: Told, *, script: bool = False) -> IncarnationEnd:
             started=lambda pids: None,
             said=lambda rank, message: None,
             ticked=lambda snapshots: None,
+            inspected=lambda what: None,
         )
         async with asyncio.timeout(20):
             return await incarnation.live((), 8, 6)

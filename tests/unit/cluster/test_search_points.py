@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from orchestrator.cluster.search_points import Points
-from orchestrator.cluster.search_schedulers import milestones, scheduler
-from orchestrator.core.sweeps import Trial, TrialState
+from orchestrator.cluster.search_population import improved
+from orchestrator.cluster.search_schedulers import Brackets, brackets, in_turn, milestones, scheduler
+from orchestrator.core.sweeps import Stage, Trial, TrialState
 from orchestrator.spec.search import Search
 
 SPACE: dict[str, Any] = {
@@ -121,3 +125,32 @@ def test_a_scheduler_judges_at_its_rungs() -> None:
     assert milestones(asked, {"train": {"epochs": 81}}) == (1, 3, 9, 27, 81)
     assert type(scheduler(asked, {"train": {"epochs": 81}})).__name__ == "AsyncHyperBandScheduler"
     assert milestones(search(), {"train": {"epochs": 81}}) == ()
+
+
+def test_hyperbands_brackets_are_filled_together_in_its_proportions() -> None:
+    document = {"train": {"epochs": 9}}
+    asked = search(scheduler={"type": "hyperband", "grace": 1, "reduction": 3})
+    assert milestones(asked, document) == (1, 3, 9)
+    assert brackets(asked, document) == 3
+    order = in_turn([9 / 3, 3 / 2, 1])
+    assert [order.count(place) for place in range(3)] == [3, 2, 1]
+    assert order[:3] != [0, 0, 0]
+    halving = scheduler(asked, document)
+    assert isinstance(halving, Brackets)
+    for number in range(6):
+        added = SimpleNamespace(trial_id=str(number), config={"trial": number})
+        halving.on_trial_add(None, added)
+    first_rungs = [min(rung for rung, _ in halving._trial_info[str(number)]._rungs) for number in range(6)]
+    assert sorted(first_rungs) == [1, 1, 1, 3, 3, 9]
+
+
+def test_pb2_prefers_the_rate_under_which_most_was_gained() -> None:
+    asked = search(algorithm="pb2", space={"train.lr": {"log": [1e-4, 1.0]}})
+    trials = []
+    for number, rate in enumerate((1e-4, 1e-3, 1e-2, 1e-1, 1.0)):
+        gain = 0.1 - 0.04 * abs(math.log10(rate) + 2)  # best at 0.01
+        curve = tuple((report, 0.1 + gain * report) for report in range(1, 5))
+        trials.append(Trial(number, {"train.lr": rate}, curve=curve, stages=(Stage({"train.lr": rate}),)))
+    chosen = [improved(asked, trials, trials[2], 4, random.Random(seed))["train.lr"] for seed in range(5)]
+    assert all(1e-3 < each < 1e-1 for each in chosen), chosen
+    assert improved(asked, trials[:0], trials[2], 4, random.Random(0)) == {}

@@ -8,9 +8,10 @@ from orchestrator.adapters.bundles import DiskBundleStore
 from orchestrator.adapters.observations import DiskObservationStore
 from orchestrator.control.housekeeping import DAY_S, Housekeeping
 from orchestrator.core import lifecycle
+from orchestrator.core.alerts import Alert, Firing, Outcome
 from orchestrator.core.records import LogLine
 from orchestrator.main import build, serve
-from orchestrator.ports import Change
+from orchestrator.ports import Change, Observed
 from orchestrator.settings import Settings
 from orchestrator.store import MemoryStore
 from orchestrator.telemetry.logs import DiskLogStore
@@ -91,6 +92,15 @@ def test_only_old_bundles_that_no_unfinished_run_needs_go(tmp_path: Path) -> Non
     assert sorted(kept) == sorted([needed, young])
 
 
+def test_alerts_go_a_month_after_they_were_last_told(tmp_path: Path) -> None:
+    store = MemoryStore()
+    keeper, _, _ = housekeeping(store, tmp_path)
+    told = {days: Alert("default", "LossRises", f"{days}", 1.0, True, {}) for days in (29, 31)}
+    store.keep_firings([Firing(each, 1.0, NOW - days * DAY_S, Outcome.NOTED, "noted") for days, each in told.items()])
+    keeper.one_pass()
+    assert set(store.firings(each.key for each in told.values())) == {told[29].key}
+
+
 def test_a_bundle_that_is_used_again_is_young_again(tmp_path: Path) -> None:
     _, _, bundles = housekeeping(MemoryStore(), tmp_path)
     put, got, left = (bundles.put("default", data) for data in (b"put", b"got", b"left"))
@@ -102,6 +112,20 @@ def test_a_bundle_that_is_used_again_is_young_again(tmp_path: Path) -> None:
     removed = bundles.prune(NOW - 30 * DAY_S, keep=())
 
     assert removed == [left]
+
+
+def test_only_old_live_traffic_goes(tmp_path: Path) -> None:
+    keeper, _, _ = housekeeping(MemoryStore(), tmp_path)
+    observations = DiskObservationStore(tmp_path / "observations")
+    for model, days_ago in (("old", 31), ("young", 29)):
+        observations.append("default", model, [Observed(0, 1.0, "replica", 1, "rows", 1, 10, b"rows")])
+        (file,) = (tmp_path / "observations" / "default" / model).iterdir()
+        os.utime(file, (NOW - days_ago * DAY_S,) * 2)
+
+    keeper.one_pass()
+
+    again = DiskObservationStore(tmp_path / "observations")
+    assert [again.rows("default", model) for model in ("old", "young")] == [0, 10]
 
 
 async def test_a_server_keeps_house_by_itself(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from orchestrator.adapters.memory_observations import MemoryObservationStore
 
+from orchestrator.adapters.memory_observations import MemoryObservationStore
 from orchestrator.control.monitors import Monitors
 from orchestrator.control.wakeups import LocalWakeups
 from orchestrator.core.monitors import Judgement, Monitor
@@ -207,7 +207,7 @@ def test_when_another_version_serves_live_data_are_judged_against_that_one(fleet
     fleet.judge()
     assert fleet.statuses()[-1] == "drift"
     assert fleet.monitors.get("default", "digits").reference == 1
-    fleet.store.set_alias("default", "digits", 2, "champion")
+    fleet.store.move_alias("default", "digits", "champion", 2, at=2.0, by="ada", reason="better")
     fleet.judge()
     fleet.say(200, version=1)
     fleet.say(version=2)

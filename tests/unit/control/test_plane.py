@@ -292,6 +292,55 @@ async def test_cancel_reaches_the_cluster_as_an_order_to_stop():
     assert plane.run(run).state.kind == "CANCELLED"
 
 
+async def test_a_paused_run_waits_for_nobody_stands_in_nobodys_way_and_starts_again_when_resumed():
+    plane = Plane()
+    session = await plane.attach()
+    first, second = plane.submit("first", resources={"workers": 4}), plane.submit("second", resources={"workers": 4})
+    plane.loop.one_pass()
+    plane.commands.pause("default", first.id, by="ada", message="look at the data")
+    (order,) = plane.fleet.orders("local")
+    assert order.stop is not None
+    assert order.stop.kind == "preempt"
+    await session.observe([observation(first, attempt_ended("preempted"))])
+    plane.clock.forward(1000.0)
+    plane.loop.one_pass()
+    assert plane.run(second).state.kind == "STARTING"
+    assert plane.run(first).state.reason.message == "paused by ada: look at the data"
+    assert plane.board.queue_view().longest_s == 0.0
+    await session.observe([observation(second, attempt_ended("succeeded"))])
+    plane.loop.one_pass()
+    assert plane.run(first).state.kind == "QUEUED"
+    plane.commands.resume("default", first.id, by="ada")
+    plane.loop.one_pass()
+    assert plane.run(first).state.kind == "STARTING"
+
+
+async def test_a_run_stays_paused_over_a_restart_of_the_server():
+    plane = Plane()
+    run = plane.submit()
+    plane.commands.pause("default", run.id, by="ada")
+    again = Plane(plane.store, plane.clock)
+    await again.attach()
+    again.loop.one_pass()
+    assert again.run(run).state.reason.code == ReasonCode.PAUSED
+    again.commands.resume("default", run.id, by="ada")
+    again.loop.one_pass()
+    assert again.run(run).state.kind == "STARTING"
+
+
+async def test_the_queue_at_a_glance():
+    plane = Plane()
+    await plane.attach()
+    for name in ("holder", "first", "second"):
+        plane.submit(name, resources={"workers": 4})
+    plane.loop.one_pass()
+    assert plane.board.queue_view().reasons == {ReasonCode.WAITING_FOR_CAPACITY: 2}
+    plane.clock.forward(299.0)
+    assert (plane.board.queue_view().overdue, plane.board.queue_view().longest_s) == (0, pytest.approx(299.0, abs=0.1))
+    plane.clock.forward(2.0)
+    assert plane.board.queue_view().overdue == 2
+
+
 async def test_draining_places_nothing_more_and_evicting_sends_the_running_back_to_the_queue():
     plane = Plane()
     session, run = await running(plane)
@@ -422,7 +471,7 @@ async def test_a_registered_model_is_begun_with_by_version_or_alias():
     await session.observe([observation(parent, what, seq=n) for n, what in enumerate(TRAINING, 1)])
     await session.observe([observation(parent, attempt_ended("succeeded"), seq=3)])
     (version,) = plane.store.models("default", "parent")
-    plane.store.set_alias("default", "parent", 1, "best")
+    plane.store.move_alias("default", "parent", "best", 1, at=1.0, by="ann", reason="")
     child = plane.submit("child", init_from={"model": "parent@best", "freeze": ["first.*"]})
     assert child.spec["init_from"]["checkpoint"] == version.checkpoint
     assert child.spec["init_from"]["freeze"] == ["first.*"]
@@ -444,3 +493,19 @@ async def test_a_model_that_is_not_registered_is_refused_at_submission(model, wo
     with pytest.raises(NotFound, match=words):
         plane.submit("other", init_from={"model": model})
     assert [each.name for each in plane.store.runs(RunFilter("default"), page="", limit=10).runs] == ["child"]
+
+
+async def test_a_run_whose_model_has_a_champion_is_told_to_compare_itself_with_it():
+    plane = Plane()
+    session = await plane.attach()
+    first = plane.submit("child")
+    assert "proof" not in first.spec
+    plane.loop.one_pass()
+    await session.observe([observation(first, what, seq=n) for n, what in enumerate(TRAINING, 1)])
+    await session.observe([observation(first, attempt_ended("succeeded"), seq=3)])
+    (version,) = plane.store.models("default", "child")
+    assert "proof" not in plane.submit("child").spec
+    plane.store.move_alias("default", "child", "champion", 1, at=1.0, by="ann", reason="")
+    assert plane.submit("child").spec["proof"] == {"champion": 1, "checkpoint": version.checkpoint}
+    assert "proof" not in plane.submit("other").spec
+    plane.commands.cancel("default", plane.submit("child").id, by="ada")  # a stored section is no unknown key

@@ -68,7 +68,37 @@ async def test_a_point_that_the_planner_refuses_is_kept_as_a_failed_run(searchin
     (found,) = searching.sweeps.get("default", searching.run.id).trials
     assert found.state is TrialState.INFEASIBLE
     assert "train.global_batch" in found.reason
+    assert (trial.name, trial.spec["train"]["global_batch"]) == ("searched-trial-0", 4096)
     assert searching.plane.board.trials() == {}
+
+
+async def test_a_trial_that_goes_on_from_a_checkpoint_is_a_further_run_and_the_one_before_it_ends(
+    searching: Searching,
+) -> None:
+    plane, first, other = searching.plane, searching.start(0), searching.start(1)
+    plane.loop.one_pass()
+    seal = "/runs/other/attempt-0001/incarnation-0001/step-000000000010"
+    second = searching.start(0, 0.02, generation=1, start=seal, reason="pbt: trial 1 is better")
+    assert second.spec["init_from"] == {**second.spec["init_from"], "checkpoint": seal, "resume": True}
+    before = plane.run(first)
+    assert before.stop is not None
+    assert "trial 1 is better" in before.stop.message
+    assert plane.run(other).stop is None
+    assert searching.start(0, 0.02, generation=1, start=seal).id == second.id
+    zero, _ = searching.sweeps.get("default", searching.run.id).trials
+    assert (zero.run_id, zero.generation, zero.state) == (second.id, 1, TrialState.WAITING)
+    assert [(each.start, each.point["train.lr"]) for each in zero.stages] == [("", 0.01), (seal, 0.02)]
+
+
+async def test_a_sweep_that_is_cancelled_while_a_trial_changes_leaves_neither_of_its_runs(searching: Searching) -> None:
+    plane, first = searching.plane, searching.start(0)
+    second = searching.start(0, 0.02, generation=1, start="/runs/o/attempt-0001/incarnation-0001/step-000000000010")
+    plane.commands.cancel("default", searching.run.id, by="ada")
+    with pytest.raises(Refused):
+        searching.start(0, 0.03, generation=2)
+    plane.records.change("default", searching.run.id, lambda run: lifecycle.abandon(run, run.state.reason, 2000.0))
+    searching.sweeps.end_orphans()
+    assert [plane.run(each).state.kind for each in (first, second)] == ["CANCELLED", "CANCELLED"]
 
 
 async def test_a_driver_that_is_late_is_refused(searching: Searching) -> None:
@@ -111,14 +141,21 @@ async def test_a_sweep_is_seen_as_its_trials_report(searching: Searching) -> Non
     assert plane.store.models("default") == [], "a trial registers nothing: the sweep does"
 
 
-async def test_a_sweeps_own_end_registers_its_best(searching: Searching) -> None:
-    plane = searching.plane
+async def test_a_sweeps_own_end_registers_its_best_with_what_that_trial_left_for_a_version(
+    searching: Searching,
+) -> None:
+    plane, trial, stranger = searching.plane, searching.start(3), searching.plane.submit("stranger")
+    plane.loop.one_pass()
     session = await plane.attach(epoch=2)
-    ended = attempt_ended("succeeded", facts={"sweep": {"trial": 3}})
-    await session.observe([observation(searching.run, ended)])
+    await session.observe([observation(trial, attempt_ended("succeeded", facts={"profile": {"rows": 9}}), seq=1)])
+    found = {"trial": 3, "run": trial.id}
+    await session.observe([observation(searching.run, attempt_ended("succeeded", facts={"sweep": found}))])
     (version,) = plane.store.models("default", "searched")
     assert (version.run_id, version.checkpoint) == (searching.run.id, "/seals/step-10")
-    assert plane.store.facts("default", "searched", 1)["sweep"] == {"trial": 3}
+    assert plane.store.facts("default", "searched", 1) == {"sweep": found, "profile": {"rows": 9}}
+    plain = attempt_ended("succeeded", facts={"sweep": {"run": trial.id}})
+    await session.observe([observation(stranger, plain)])
+    assert plane.store.facts("default", "stranger", 1) == {"sweep": {"run": trial.id}}
 
 
 async def test_to_start_warm_takes_a_sweep_that_is_there_and_keeps_its_id(searching: Searching) -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from orchestrator.core.runs import ReasonCode
 from orchestrator.core.scheduling.admission import Admit, ClusterView, Entry, Reject, Wait, admit
 from orchestrator.core.scheduling.fit import GangShape
@@ -101,3 +103,13 @@ def test_a_run_that_backs_off_is_not_placed_before_its_time():
     answers = verdicts([entry("a", backing_off_s=7.0)], [cluster()])
     assert answers["a"].reason.code == ReasonCode.BACKING_OFF
     assert "7 s more" in answers["a"].reason.message
+
+
+def test_a_trial_beyond_its_sweeps_slots_waits_in_the_queue_and_holds_nobody_up():
+    entries = [entry(name, sweep="run-s", slots=2, submitted_at=at) for at, name in enumerate("abc")]
+    entries[2] = replace(entries[2], queued_since_s=0.0)
+    others = [entry("x", sweep="run-t", slots=1, submitted_at=8.0), entry("plain", submitted_at=9.0)]
+    answers = {each.run_id[4:]: each for each in admit([*entries, *others], [cluster(cpu=8)], NOW, {"run-s": 1})}
+    assert [name for name, answer in answers.items() if isinstance(answer, Admit)] == ["a", "x", "plain"]
+    assert answers["b"].reason.code == ReasonCode.WAITING_SLOT
+    assert "trains 2 at a time" in answers["b"].reason.message

@@ -135,6 +135,63 @@ def test_a_preempted_run_queues_with_the_reason_and_fails_when_that_budget_is_sp
     assert hear(again, attempt_ended("preempted"), seq=1).state.kind == "FAILED"
 
 
+def test_a_paused_run_gives_its_workers_back_and_is_not_placed_until_it_is_resumed():
+    ordered = changed(lifecycle.pause(running(), by="ada", message="look at the data", now=1050.0))
+    assert ordered.stop.kind == "preempt"
+    run = hear(ordered, attempt_ended("preempted"), seq=3, now=1060.0)
+    assert (run.state.kind, run.state.reason.code, run.stop) == ("QUEUED", ReasonCode.PAUSED, None)
+    assert run.state.reason.message == "paused by ada: look at the data"
+    assert run.spent.preemption == 0, "somebody asked for it"
+    assert isinstance(lifecycle.place(run, "local", SHARES, 1070.0), Ignored)
+    resumed = changed(lifecycle.resume(run, by="ada", now=1080.0))
+    assert (resumed.state.reason.code, resumed.paused) == (ReasonCode.RESUMED, "")
+    assert changed(lifecycle.place(resumed, "local", SHARES, 1090.0)).attempt.number == 2
+
+
+def test_pausing_a_queued_run_holds_it_where_it_is_and_its_time_counts_as_queued():
+    run = changed(lifecycle.pause(queued_run(), by="ada", message="", now=1010.0))
+    assert (run.state.kind, run.state.reason.message) == ("QUEUED", "paused by ada")
+    resumed = changed(lifecycle.resume(run, by="ada", now=1100.0))
+    account = lifecycle.ledger(resumed, workers=2, now=1120.0)
+    assert account.seconds(TimeClass.QUEUED) == account.total_ns / 1e9 == 2 * 120.0
+
+
+def test_pausing_and_resuming_twice_is_once():
+    paused = changed(lifecycle.pause(running(), by="ada", message="", now=1050.0))
+    assert isinstance(lifecycle.pause(paused, by="bob", message="", now=1051.0), Ignored)
+    resumed = changed(lifecycle.resume(paused, by="ada", now=1052.0))
+    assert isinstance(lifecycle.resume(resumed, by="ada", now=1053.0), Ignored)
+
+
+def test_a_run_that_is_resumed_while_it_makes_room_is_queued_like_any_preempted_one():
+    paused = changed(lifecycle.pause(running(), by="ada", message="", now=1050.0))
+    resumed = changed(lifecycle.resume(paused, by="ada", now=1051.0))
+    run = hear(resumed, attempt_ended("preempted"), seq=3)
+    assert (run.state.reason.code, run.spent.preemption) == (ReasonCode.PREEMPTED, 1)
+
+
+def test_a_paused_run_whose_host_is_lost_meanwhile_stays_paused():
+    paused = changed(lifecycle.pause(running(), by="ada", message="", now=1050.0))
+    run = hear(paused, attempt_ended("lost", fence_s=30.0), seq=3, now=1060.0)
+    assert (run.state.kind, run.state.reason.code, run.state.not_before_at) == ("QUEUED", ReasonCode.PAUSED, 1090.0)
+
+
+def test_a_pause_waits_for_a_preemption_that_was_ordered_before_and_yields_to_a_cancel():
+    drained = changed(lifecycle.preempt(running(), by="ops", message="drained", now=1030.0))
+    paused = changed(lifecycle.pause(drained, by="ada", message="", now=1031.0))
+    assert paused.stop == drained.stop
+    assert hear(paused, attempt_ended("preempted"), seq=3).state.reason.code == ReasonCode.PAUSED
+    cancelled = changed(lifecycle.cancel(running(), by="ada", message="", now=1030.0))
+    assert isinstance(lifecycle.pause(cancelled, by="ada", message="", now=1031.0), Ignored)
+    assert changed(lifecycle.cancel(hear(paused, attempt_ended("preempted"), seq=3), by="ada", message="", now=1040.0))
+
+
+def test_a_sweep_and_a_run_that_has_ended_are_not_paused():
+    done = hear(running(), attempt_ended("succeeded"), seq=3)
+    assert isinstance(lifecycle.pause(done, by="ada", message="", now=1040.0), Ignored)
+    assert isinstance(lifecycle.pause(queued_run(kind="sweep"), by="ada", message="", now=1040.0), Ignored)
+
+
 def test_cancelling_a_queued_run_ends_it_at_once():
     run = changed(lifecycle.cancel(queued_run(), by="ada", message="typo", now=1001.0))
     assert run.state.kind == "CANCELLED"

@@ -123,6 +123,16 @@ def test_a_trial_is_what_its_runs_reported_together() -> None:
     assert found.state is TrialState.WAITING
 
 
+def test_a_trials_checkpoint_is_of_the_run_that_was_best_and_its_stages_are_told() -> None:
+    first = stretch(0, {1: 0.5, 2: 0.9}, 4, checkpoint="a", seal="a")
+    second = stretch(1, {3: 0.7}, 2, checkpoint="b", seal="c")
+    found = trial_of([first, second], "val_accuracy", "max")
+    assert (found.checkpoint, found.seal) == ("a", "c")
+    assert [each.since for each in found.stages] == [1, 3]
+    assert trial_of([first, second], "val_accuracy", "min").checkpoint == "a"
+    assert trial_of([first, second], "val_loss", "max").checkpoint == "a"
+
+
 def test_a_trial_that_was_ended_over_a_metric_that_is_no_number_is_infeasible() -> None:
     told = stretch(0, {1: 0.5, 2: math.nan}, 1)
     ended = replace(told.run, state=Cancelled(told.run.state.reason))

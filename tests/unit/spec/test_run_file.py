@@ -93,6 +93,12 @@ def test_whole_numbers_survive_a_wire_that_only_knows_floats() -> None:
     assert isinstance(spec.dump(spec.load(document))["train"]["global_batch"], int)
 
 
+def test_what_the_server_adds_to_a_run_is_refused_of_users_and_read_of_the_store() -> None:
+    added = {**LEAST, "proof": {"champion": 1, "checkpoint": "/seal"}}
+    assert told(added)["proof"].startswith("is written by the server alone")
+    assert spec.load(added) == spec.load(LEAST)
+
+
 def test_a_dumped_run_file_has_the_sections_and_keys_that_ranks_read() -> None:
     config = spec.dump(spec.parse(EVERY_KEY))
     assert set(config) >= {"data", "model", "train", "parallelism", "deepspeed", "checkpoint"}

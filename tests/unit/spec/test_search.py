@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
 
 from orchestrator import spec
 from orchestrator.errors import InvalidSpec
-from orchestrator.spec.search import Search, points, trial_document
+from orchestrator.spec.search import Search, interval, points, trial_document
+from orchestrator.spec.search_changes import perturbed
 
 SPACE: dict[str, Any] = {
     "train.lr": {"log": [1e-5, 1e-1]},
@@ -90,9 +92,11 @@ def test_conditions_that_wait_for_one_another_are_refused() -> None:
         ({"mode": "best"}, "search.mode", "must be one of"),
         ({"algorithm": "grid"}, "search.space.train.lr", "a grid has to count"),
         ({"algorithm": "cmaes"}, "search.space.train.momentum.when", "cmaes searches all"),
-        ({"algorithm": "pbt"}, "search.algorithm", "not yet"),
-        ({"algorithm": "pb2"}, "search.algorithm", "not yet"),
-        ({"scheduler": "hyperband"}, "search.scheduler.type", "not yet"),
+        ({"algorithm": "pbt", "scheduler": "asha"}, "search.scheduler.type", "leave the scheduler out"),
+        ({"scheduler": "pbt", "space": {"model.width": {"choice": [8, 16]}}}, "search.space", "add one of train.lr"),
+        ({"scheduler": "pb2", "space": {"train.lr": {"choice": [0.1, 0.2]}}}, "search.space.train.lr", "or pbt"),
+        ({"scheduler": {"type": "asha", "interval": 2}}, "search.scheduler.interval", "is for pbt and pb2"),
+        ({"scheduler": {"type": "hyperband", "grace": 10}}, "search.scheduler.grace", "at most max_steps (9)"),
         ({"scheduler": {"type": "asha", "max_steps": 10}}, "search.scheduler.max_steps", "train.epochs is 9"),
         ({"scheduler": {"type": "asha", "grace": 10}}, "search.scheduler.grace", "at most max_steps (9)"),
         ({"start_with": [{"train.lr": 1.0}]}, "search.start_with[0].train.lr", "not in the parameter's range"),
@@ -131,3 +135,36 @@ def test_a_trials_run_file_is_the_sweeps_with_the_point_put_in() -> None:
     assert parsed.train.epochs == 3, "a trial trains no longer than its scheduler lets it"
     assert parsed.env == {"SCALE": "2.5"}
     assert document["train"]["lr"] == 1e-3, "the sweep's own file is left alone"
+
+
+def test_a_populations_trial_goes_on_from_a_checkpoint_and_seals_where_others_may() -> None:
+    document = spec.dump(
+        spec.load({**run_file(algorithm="pbt"), "init_from": {"model": "base@1", "freeze": ["first.*"]}})
+    )
+    parsed = spec.load(trial_document(document, {"train.lr": 0.02}, 7, "/runs/a/attempt-0001"))
+    assert parsed.init_from is not None
+    assert (parsed.init_from.checkpoint, parsed.init_from.resume) == ("/runs/a/attempt-0001", True)
+    assert (parsed.init_from.model, parsed.init_from.freeze) == (None, ("first.*",))
+    assert parsed.checkpoint.every_epochs == 1
+    assert parsed.checkpoint.keep >= 10, "a donor's checkpoint must outlast the start of who takes it"
+    assert interval({"train": {"epochs": 80}}, searched(scheduler="pb2", space={"train.lr": SPACE["train.lr"]})) == 8
+
+
+def test_rates_are_moved_by_a_step_or_drawn_anew_within_their_range_and_nothing_else_is() -> None:
+    search = searched(
+        algorithm="pbt",
+        space={
+            "train.lr": {"log": [1e-4, 1e-2]},
+            "train.momentum": {"choice": [0.5, 0.7, 0.9]},
+            "model.width": {"choice": [8, 16]},
+        },
+    )
+    before = {"train.lr": 1e-2, "train.momentum": 0.7, "model.width": 16}
+    changed = [perturbed(search, before, random.Random(seed)) for seed in range(200)]
+    assert {each["model.width"] for each in changed} == {16}
+    assert {each["train.momentum"] for each in changed} == {0.5, 0.7, 0.9}
+    rates = [each["train.lr"] for each in changed]
+    assert all(1e-4 <= each <= 1e-2 for each in rates)
+    assert 40 < sum(each == pytest.approx(8e-3) for each in rates) < 110
+    assert 40 < sum(each == 1e-2 for each in rates) < 110, "a step beyond the end stays at the end"
+    assert perturbed(search, before, random.Random(3)) == perturbed(search, before, random.Random(3))

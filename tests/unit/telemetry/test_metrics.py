@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator import spec
+from orchestrator.control.board import QueueView
 from orchestrator.core import lifecycle
 from orchestrator.core.ledger import Ledger, TimeClass
 from orchestrator.core.monitors import Figures, Judgement, Watched
@@ -19,13 +22,17 @@ from orchestrator.core.observations import (
     IncarnationFailed,
     IncarnationStarted,
     Observation,
+    Placed,
     Progress,
+    RankProgress,
 )
 from orchestrator.core.runs import Lineage, Reason, ReasonCode, Run, Spent
+from orchestrator.core.scheduling.admission import ClusterView
 from orchestrator.core.sweeps import Sweep, Trial, TrialState
 from orchestrator.settings import Settings
-from orchestrator.telemetry.metrics import FEATURES_SHOWN, MONITORS_SHOWN, TABLE, Metrics
-from tests.builders import SHARES, attempt_ended, changed, failure, hear, queued_run
+from orchestrator.telemetry.metrics import MONITORS_SHOWN, TABLE, Metrics, ServerView
+from orchestrator.telemetry.series import FEATURES_SHOWN, METRICS_SHOWN
+from tests.builders import SHARES, attempt_ended, changed, failure, hear, node, queued_run
 
 SPEC = spec.dump(
     spec.parse('{"name": "digits", "recipe": "digits_cnn", "train": {"epochs": 1}, "resources": {"workers": 2}}')
@@ -89,26 +96,186 @@ def sweep() -> Sweep:
     return Sweep("run-s", "default", "s", "RUNNING", "", "m", "max", "tpe", "asha", 4, {}, trials, room=3)
 
 
+def cluster(connected: bool = True) -> ClusterView:
+    nodes = (node("a", cpu=4, gpu=1), replace(node("b", cpu=8, gpu=1), free_cpu=2.0, free_gpu=0.0))
+    return ClusterView("local", "*", connected, False, nodes)
+
+
+def failed_once() -> Run:
+    """It lost a rank, and trains again."""
+    again = Reason(ReasonCode.RESTARTING_IN_PLACE, "again")
+    run = hear(training(), IncarnationFailed(1, failure(), True, again, Spent(1), 7))
+    return hear(hear(run, IncarnationStarted(2, 2)), FirstStep(2, 8, 1.5))
+
+
+def everything() -> Exporter:
+    """All that can be seen of one server, at once."""
+    exporter, run = Exporter(price_cpu_hour=3.6), failed_once()
+    exporter.metrics.track(run)
+    for what in (CheckpointSealed(1, "/seal", 10, 4096, 0.1, 0.4), FirstStep(1, 10, 1.5)):
+        exporter.metrics.observe(run, said(run, what))
+    account = Ledger({TimeClass.TRAINING: 10**9})
+    rank = RankProgress(1, step=7, step_s=0.5, silent_s=0.25)
+    metrics = {"val_loss": 0.4}
+    exporter.metrics.progress(progress(run, loss=0.5, total_steps=100, metrics=metrics, ledger=account, ranks=(rank,)))
+    exporter.metrics.sweeps([sweep()])
+    exporter.metrics.monitors([watched()])
+    exporter.metrics.clusters([(cluster(), 990.0)])
+    exporter.metrics.queue(QueueView({ReasonCode.WAITING_FOR_CAPACITY: 3}, 1, 400.0))
+    exporter.metrics.server(ServerView(10**10, 10**9, 2000.0, {"paused": 1}, 995.0))
+    return exporter
+
+
 def test_names_follow_the_rules() -> None:
     for each in TABLE:
         assert re.fullmatch(r"evertrain_[a-z_]+", each.name)
         assert each.help.endswith(".")
         assert (each.kind == "counter") == each.name.endswith("_total")
         assert not each.name.endswith(("_ms", "_mb", "_percent", "_count"))
+        assert (each.kind == "histogram") == bool(each.buckets)
+        assert list(each.buckets) == sorted(each.buckets)
+        words = each.name.removesuffix("_total").split("_")
+        assert each.unit == (words[-1] if {"seconds", "bytes", "ratio"} & {words[-1]} else "")
     assert len({each.name for each in TABLE}) == len(TABLE)
 
 
-def test_everything_in_the_table_is_exported_and_nothing_else(exporter: Exporter) -> None:
+def test_everything_in_the_table_is_exported_with_its_labels_and_nothing_else() -> None:
+    found: dict[str, set[tuple[str, ...]]] = {}
+    for name, labels in everything().samples():
+        plain = tuple(key for key, _ in labels if key != "le")
+        found.setdefault(re.sub(r"_(bucket|count|sum)$", "", name), set()).add(plain)
+    assert found == {each.name: {tuple(sorted(each.labels))} for each in TABLE}
+
+
+def test_both_formats_are_what_their_parsers_take_and_say_the_same() -> None:
+    exporter = everything()
+    text = exporter.metrics.render(in_openmetrics=True).decode()
+    families = list(openmetrics_families(text))
+    told = {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+    assert told == exporter.samples()
+    units = {family.name: family.unit for family in families}
+    assert units == {each.name.removesuffix("_total"): each.unit for each in TABLE}
+
+
+def test_a_bucket_leads_to_the_run_that_was_measured() -> None:
+    families = openmetrics_families(everything().metrics.render(in_openmetrics=True).decode())
+    found = {
+        (family.name, tuple(sorted(sample.exemplar.labels.items())), sample.exemplar.value)
+        for family in families
+        for sample in family.samples
+        if sample.exemplar is not None
+    }
+    assert ("evertrain_recovery_seconds", (("project", "default"), ("run", "run-1")), 1.5) in found
+
+
+@pytest.mark.parametrize("odd", ['quoted "name"', "back\\slash", "two\nlines", "naïve, {braces}=1"])
+def test_labels_hold_whatever_people_write(exporter: Exporter, odd: str) -> None:
+    exporter.metrics.track(replace(placed(), name=odd))
+    assert {dict(labels).get("name") for _, labels in exporter.samples()} == {None, odd}
+    families = openmetrics_families(exporter.metrics.render(in_openmetrics=True).decode())
+    assert any(sample.labels.get("name") == odd for family in families for sample in family.samples)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_no_number_is_told_as_such(exporter: Exporter, loss: float) -> None:
     run = training()
     exporter.metrics.track(run)
-    sealed = CheckpointSealed(1, "/seal", 10, 4096, 0.1, 0.4)
-    for what in (sealed, FirstStep(1, 10, 1.5)):
-        exporter.metrics.observe(run, said(run, what))
-    exporter.metrics.progress(progress(run, loss=0.5, ledger=Ledger({TimeClass.TRAINING: 10**9})))
-    exporter.metrics.sweeps([sweep()])
-    exporter.metrics.monitors([watched()])
-    found = {re.sub(r"_(bucket|count|sum|created)$", "", name) for name, _ in exporter.samples()}
-    assert found == {each.name for each in TABLE}
+    exporter.metrics.progress(progress(run, loss=loss))
+    assert repr(exporter.value("evertrain_run_loss")) == repr(loss)
+
+
+def lines(exporter: Exporter) -> int:
+    return exporter.metrics.render().count(b"\n")
+
+
+def test_ten_thousand_finished_runs_leave_the_number_of_series_where_it_was() -> None:
+    exporter = Exporter(metrics_runs=200)
+    run = training(0)
+    exporter.metrics.track(run)
+    exporter.metrics.observe(run, said(run, CheckpointSealed(1, "/seal", 10, 4096, 0.1, 0.4)))
+    before, most = lines(exporter), 0
+    for number in range(1, 10_001):
+        exporter.at_s += 0.5
+        run = training(number)
+        exporter.metrics.observe(run, said(run, FirstStep(1, 1)))
+        exporter.metrics.progress(progress(run, metrics={f"metric_{number}": 1.0}))
+        exporter.metrics.observe(ended_of(run), said(run, attempt_ended("succeeded")))
+        if number % 2_500 == 0:
+            most = max(most, lines(exporter))
+    assert most < 200 * (before + METRICS_SHOWN), "at most as many runs as there may be"
+    exporter.at_s += 61
+    assert lines(exporter) == before
+
+
+def test_of_what_a_run_measures_only_some_has_series(exporter: Exporter) -> None:
+    run = training()
+    exporter.metrics.track(run)
+    exporter.metrics.progress(progress(run, metrics={f"metric_{number:03}": 1.0 for number in range(500)}))
+    assert sum(name == "evertrain_run_metric" for name, _ in exporter.samples()) == METRICS_SHOWN
+
+
+def test_a_run_says_what_it_belongs_to_when_it_last_moved_and_what_it_costs() -> None:
+    exporter, run = Exporter(price_cpu_hour=3600.0), failed_once()
+    exporter.metrics.track(run)
+    exporter.metrics.progress(progress(run, step=25, total_steps=100, silent_s=4.0, metrics={"val_loss": 0.4}))
+    exporter.at_s = 1010.0
+    info = {"cluster": "local", "queue": "default", "kind": "run", "sweep": "", "run": "run-1"}
+    assert exporter.value("evertrain_run_info", **info) == 1
+    assert exporter.value("evertrain_run_workers") == 2
+    assert exporter.value("evertrain_run_started_timestamp_seconds") == 1000
+    assert exporter.value("evertrain_run_progress_timestamp_seconds") == 996
+    assert exporter.value("evertrain_run_progress_ratio") == 0.25
+    assert exporter.value("evertrain_run_metric", metric="val_loss") == 0.4
+    assert exporter.value("evertrain_run_failures_total", kind="application") == 1
+    assert exporter.value("evertrain_run_cost") == pytest.approx(2 * 10.0), "waiting in the queue is free"
+    assert exporter.value("evertrain_run_checkpoint_interval_seconds") == 60
+
+
+def test_ranks_have_series_only_where_their_progress_was_asked_for(exporter: Exporter) -> None:
+    run = training()
+    exporter.metrics.track(run)
+    exporter.metrics.progress(progress(run, step=7))
+    assert exporter.value("evertrain_rank_step") is None
+    ranks = (RankProgress(0, 7, 0.25, 0.0), RankProgress(1, 6, 0.5, 4.0))
+    exporter.metrics.progress(progress(run, step=7, ranks=ranks))
+    assert exporter.value("evertrain_rank_step", run="run-1", rank="1") == 6
+    assert exporter.value("evertrain_rank_step_seconds", rank="1") == 0.5
+    assert exporter.value("evertrain_rank_silent_seconds", rank="1") == 4.0
+
+
+def test_without_prices_nothing_has_a_cost(exporter: Exporter) -> None:
+    exporter.metrics.track(training())
+    assert exporter.value("evertrain_run_cost") is None
+
+
+def test_a_cluster_whose_agent_is_away_tells_only_that(exporter: Exporter) -> None:
+    exporter.metrics.clusters([(cluster(), 990.0)])
+    assert exporter.value("evertrain_cluster_up", cluster="local", project="*") == 1
+    assert exporter.value("evertrain_cluster_cpus") == 12
+    assert exporter.value("evertrain_cluster_free_cpus") == 6
+    assert exporter.value("evertrain_cluster_free_gpus") == 1
+    exporter.metrics.clusters([(cluster(connected=False), 990.0)])
+    assert exporter.value("evertrain_cluster_up", cluster="local") == 0
+    assert exporter.value("evertrain_cluster_seen_timestamp_seconds") == 990
+    assert exporter.value("evertrain_cluster_cpus") is None
+
+
+def test_the_wait_for_the_first_placement_is_measured_once(exporter: Exporter) -> None:
+    run = placed()
+    for attempt in (1, 2):
+        exporter.metrics.observe(run, Observation(run.id, attempt, 0, 1000.5, Placed(SHARES, 0.5)))
+    assert exporter.value("evertrain_queue_seconds_count") == 1
+    assert exporter.value("evertrain_queue_seconds_sum") == 10.0
+
+
+def test_a_clock_that_is_behind_makes_no_negative_start(exporter: Exporter) -> None:
+    run = placed()
+    exporter.metrics.observe(run, Observation(run.id, 1, 1, 900.0, FirstStep(1, 1)))
+    assert exporter.value("evertrain_start_seconds_sum") == 0.0
 
 
 def test_counts_by_state_have_every_state(exporter: Exporter) -> None:
@@ -281,6 +448,7 @@ def test_a_monitor_shows_what_it_judged_and_what_it_could_not(exporter: Exporter
     assert exporter.value("evertrain_monitor_status", model="digits", status="drift") == 1
     assert exporter.value("evertrain_monitor_status", model="digits", status="blind") == 0
     assert exporter.value("evertrain_monitor_severity", model="digits") == 2
+    assert exporter.value("evertrain_monitor_judged_timestamp_seconds", model="digits") == 900
     assert exporter.value("evertrain_monitor_rows_total", model="digits") == 2000
     assert exporter.value("evertrain_monitor_left_out_total", reason="late_rows") == 3
     assert exporter.value("evertrain_monitor_behind_rows") == 7

@@ -164,7 +164,7 @@ class GetRunRequest(_message.Message):
     def __init__(self, run: _Optional[str] = ..., project: _Optional[str] = ...) -> None: ...
 
 class ListRunsRequest(_message.Message):
-    __slots__ = ("project", "states", "name_prefix", "queue", "page_size", "page", "kind", "sweep")
+    __slots__ = ("project", "states", "name_prefix", "queue", "page_size", "page", "kind", "sweep", "without_trials")
     PROJECT_FIELD_NUMBER: _ClassVar[int]
     STATES_FIELD_NUMBER: _ClassVar[int]
     NAME_PREFIX_FIELD_NUMBER: _ClassVar[int]
@@ -173,6 +173,7 @@ class ListRunsRequest(_message.Message):
     PAGE_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     SWEEP_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_TRIALS_FIELD_NUMBER: _ClassVar[int]
     project: str
     states: _containers.RepeatedScalarFieldContainer[str]
     name_prefix: str
@@ -181,7 +182,8 @@ class ListRunsRequest(_message.Message):
     page: str
     kind: str
     sweep: str
-    def __init__(self, project: _Optional[str] = ..., states: _Optional[_Iterable[str]] = ..., name_prefix: _Optional[str] = ..., queue: _Optional[str] = ..., page_size: _Optional[int] = ..., page: _Optional[str] = ..., kind: _Optional[str] = ..., sweep: _Optional[str] = ...) -> None: ...
+    without_trials: bool
+    def __init__(self, project: _Optional[str] = ..., states: _Optional[_Iterable[str]] = ..., name_prefix: _Optional[str] = ..., queue: _Optional[str] = ..., page_size: _Optional[int] = ..., page: _Optional[str] = ..., kind: _Optional[str] = ..., sweep: _Optional[str] = ..., without_trials: _Optional[bool] = ...) -> None: ...
 
 class ListRunsResponse(_message.Message):
     __slots__ = ("runs", "next_page")
@@ -220,6 +222,70 @@ class CancelRunRequest(_message.Message):
     project: str
     reason: str
     def __init__(self, run: _Optional[str] = ..., project: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class PauseRunRequest(_message.Message):
+    __slots__ = ("run", "project", "reason")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    project: str
+    reason: str
+    def __init__(self, run: _Optional[str] = ..., project: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ResumeRunRequest(_message.Message):
+    __slots__ = ("run", "project")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    project: str
+    def __init__(self, run: _Optional[str] = ..., project: _Optional[str] = ...) -> None: ...
+
+class InspectRequest(_message.Message):
+    __slots__ = ("run", "project", "id", "kind", "ranks", "steps", "within_s")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    RANKS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    WITHIN_S_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    project: str
+    id: str
+    kind: str
+    ranks: _containers.RepeatedScalarFieldContainer[int]
+    steps: int
+    within_s: float
+    def __init__(self, run: _Optional[str] = ..., project: _Optional[str] = ..., id: _Optional[str] = ..., kind: _Optional[str] = ..., ranks: _Optional[_Iterable[int]] = ..., steps: _Optional[int] = ..., within_s: _Optional[float] = ...) -> None: ...
+
+class InspectResponse(_message.Message):
+    __slots__ = ("inspection", "after_event", "run_id")
+    INSPECTION_FIELD_NUMBER: _ClassVar[int]
+    AFTER_EVENT_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    inspection: Inspection
+    after_event: int
+    run_id: str
+    def __init__(self, inspection: _Optional[_Union[Inspection, _Mapping]] = ..., after_event: _Optional[int] = ..., run_id: _Optional[str] = ...) -> None: ...
+
+class Inspection(_message.Message):
+    __slots__ = ("id", "kind", "ranks", "by", "asked_at", "within_s", "steps")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    RANKS_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    ASKED_AT_FIELD_NUMBER: _ClassVar[int]
+    WITHIN_S_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    kind: str
+    ranks: _containers.RepeatedScalarFieldContainer[int]
+    by: str
+    asked_at: float
+    within_s: float
+    steps: int
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., ranks: _Optional[_Iterable[int]] = ..., by: _Optional[str] = ..., asked_at: _Optional[float] = ..., within_s: _Optional[float] = ..., steps: _Optional[int] = ...) -> None: ...
 
 class LogsRequest(_message.Message):
     __slots__ = ("run", "project", "rank", "attempt", "since_at", "tail", "follow", "after")
@@ -488,16 +554,20 @@ class Run(_message.Message):
     def __init__(self, id: _Optional[str] = ..., project: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[_Union[Reason, _Mapping]] = ..., liveness: _Optional[str] = ..., queue: _Optional[str] = ..., priority: _Optional[int] = ..., submitted_by: _Optional[str] = ..., submitted_at: _Optional[float] = ..., state_since_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., version: _Optional[int] = ..., spec_json: _Optional[str] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., spent: _Optional[_Union[Spent, _Mapping]] = ..., furthest_step: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., cost: _Optional[_Union[Amount, _Mapping]] = ..., kind: _Optional[str] = ..., lineage: _Optional[_Union[Lineage, _Mapping]] = ...) -> None: ...
 
 class Lineage(_message.Message):
-    __slots__ = ("sweep", "trial", "generation", "point")
+    __slots__ = ("sweep", "trial", "generation", "point", "start", "slots")
     SWEEP_FIELD_NUMBER: _ClassVar[int]
     TRIAL_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     POINT_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
     sweep: str
     trial: int
     generation: int
     point: _struct_pb2.Struct
-    def __init__(self, sweep: _Optional[str] = ..., trial: _Optional[int] = ..., generation: _Optional[int] = ..., point: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    start: str
+    slots: int
+    def __init__(self, sweep: _Optional[str] = ..., trial: _Optional[int] = ..., generation: _Optional[int] = ..., point: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., start: _Optional[str] = ..., slots: _Optional[int] = ...) -> None: ...
 
 class Amount(_message.Message):
     __slots__ = ("amount", "currency")
@@ -524,7 +594,7 @@ class Event(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., seq: _Optional[int] = ..., at: _Optional[float] = ..., kind: _Optional[str] = ..., message: _Optional[str] = ..., data: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class Progress(_message.Message):
-    __slots__ = ("run_id", "attempt", "incarnation", "phase", "at", "step", "epoch", "total_steps", "total_epochs", "loss", "learning_rate", "samples", "samples_per_s", "step_s", "metrics", "ledger", "silent_s")
+    __slots__ = ("run_id", "attempt", "incarnation", "phase", "at", "step", "epoch", "total_steps", "total_epochs", "loss", "learning_rate", "samples", "samples_per_s", "step_s", "metrics", "ledger", "silent_s", "ranks")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -549,6 +619,7 @@ class Progress(_message.Message):
     METRICS_FIELD_NUMBER: _ClassVar[int]
     LEDGER_FIELD_NUMBER: _ClassVar[int]
     SILENT_S_FIELD_NUMBER: _ClassVar[int]
+    RANKS_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     attempt: int
     incarnation: int
@@ -566,7 +637,20 @@ class Progress(_message.Message):
     metrics: _containers.ScalarMap[str, float]
     ledger: Ledger
     silent_s: float
-    def __init__(self, run_id: _Optional[str] = ..., attempt: _Optional[int] = ..., incarnation: _Optional[int] = ..., phase: _Optional[str] = ..., at: _Optional[float] = ..., step: _Optional[int] = ..., epoch: _Optional[int] = ..., total_steps: _Optional[int] = ..., total_epochs: _Optional[int] = ..., loss: _Optional[float] = ..., learning_rate: _Optional[float] = ..., samples: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., step_s: _Optional[float] = ..., metrics: _Optional[_Mapping[str, float]] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ..., silent_s: _Optional[float] = ...) -> None: ...
+    ranks: _containers.RepeatedCompositeFieldContainer[RankProgress]
+    def __init__(self, run_id: _Optional[str] = ..., attempt: _Optional[int] = ..., incarnation: _Optional[int] = ..., phase: _Optional[str] = ..., at: _Optional[float] = ..., step: _Optional[int] = ..., epoch: _Optional[int] = ..., total_steps: _Optional[int] = ..., total_epochs: _Optional[int] = ..., loss: _Optional[float] = ..., learning_rate: _Optional[float] = ..., samples: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., step_s: _Optional[float] = ..., metrics: _Optional[_Mapping[str, float]] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ..., silent_s: _Optional[float] = ..., ranks: _Optional[_Iterable[_Union[RankProgress, _Mapping]]] = ...) -> None: ...
+
+class RankProgress(_message.Message):
+    __slots__ = ("rank", "step", "step_s", "silent_s")
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    STEP_S_FIELD_NUMBER: _ClassVar[int]
+    SILENT_S_FIELD_NUMBER: _ClassVar[int]
+    rank: int
+    step: int
+    step_s: float
+    silent_s: float
+    def __init__(self, rank: _Optional[int] = ..., step: _Optional[int] = ..., step_s: _Optional[float] = ..., silent_s: _Optional[float] = ...) -> None: ...
 
 class LogLine(_message.Message):
     __slots__ = ("run_id", "attempt", "incarnation", "rank", "at", "text", "source", "seq")
@@ -644,20 +728,24 @@ class GetSweepRequest(_message.Message):
     def __init__(self, sweep: _Optional[str] = ..., project: _Optional[str] = ...) -> None: ...
 
 class StartTrialRequest(_message.Message):
-    __slots__ = ("sweep", "project", "attempt", "trial", "generation", "point_json")
+    __slots__ = ("sweep", "project", "attempt", "trial", "generation", "point_json", "start", "reason")
     SWEEP_FIELD_NUMBER: _ClassVar[int]
     PROJECT_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     TRIAL_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     POINT_JSON_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     sweep: str
     project: str
     attempt: int
     trial: int
     generation: int
     point_json: str
-    def __init__(self, sweep: _Optional[str] = ..., project: _Optional[str] = ..., attempt: _Optional[int] = ..., trial: _Optional[int] = ..., generation: _Optional[int] = ..., point_json: _Optional[str] = ...) -> None: ...
+    start: str
+    reason: str
+    def __init__(self, sweep: _Optional[str] = ..., project: _Optional[str] = ..., attempt: _Optional[int] = ..., trial: _Optional[int] = ..., generation: _Optional[int] = ..., point_json: _Optional[str] = ..., start: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class StopSweepRequest(_message.Message):
     __slots__ = ("sweep", "project", "reason")
@@ -708,7 +796,7 @@ class Sweep(_message.Message):
     def __init__(self, id: _Optional[str] = ..., project: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., metric: _Optional[str] = ..., mode: _Optional[str] = ..., algorithm: _Optional[str] = ..., scheduler: _Optional[str] = ..., wanted: _Optional[int] = ..., space_json: _Optional[str] = ..., trials: _Optional[_Iterable[_Union[Trial, _Mapping]]] = ..., room: _Optional[int] = ..., currency: _Optional[str] = ..., submitted_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ...) -> None: ...
 
 class Trial(_message.Message):
-    __slots__ = ("number", "point_json", "state", "run_id", "generation", "reports", "values", "metrics", "checkpoint", "reason", "seconds", "cost", "submitted_at", "started_at", "ended_at")
+    __slots__ = ("number", "point_json", "state", "run_id", "generation", "reports", "values", "metrics", "checkpoint", "reason", "seconds", "cost", "submitted_at", "started_at", "ended_at", "stages_json", "seal")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -738,6 +826,8 @@ class Trial(_message.Message):
     SUBMITTED_AT_FIELD_NUMBER: _ClassVar[int]
     STARTED_AT_FIELD_NUMBER: _ClassVar[int]
     ENDED_AT_FIELD_NUMBER: _ClassVar[int]
+    STAGES_JSON_FIELD_NUMBER: _ClassVar[int]
+    SEAL_FIELD_NUMBER: _ClassVar[int]
     number: int
     point_json: str
     state: str
@@ -753,7 +843,9 @@ class Trial(_message.Message):
     submitted_at: float
     started_at: float
     ended_at: float
-    def __init__(self, number: _Optional[int] = ..., point_json: _Optional[str] = ..., state: _Optional[str] = ..., run_id: _Optional[str] = ..., generation: _Optional[int] = ..., reports: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., checkpoint: _Optional[str] = ..., reason: _Optional[str] = ..., seconds: _Optional[_Mapping[str, float]] = ..., cost: _Optional[float] = ..., submitted_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ...) -> None: ...
+    stages_json: str
+    seal: str
+    def __init__(self, number: _Optional[int] = ..., point_json: _Optional[str] = ..., state: _Optional[str] = ..., run_id: _Optional[str] = ..., generation: _Optional[int] = ..., reports: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., checkpoint: _Optional[str] = ..., reason: _Optional[str] = ..., seconds: _Optional[_Mapping[str, float]] = ..., cost: _Optional[float] = ..., submitted_at: _Optional[float] = ..., started_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., stages_json: _Optional[str] = ..., seal: _Optional[str] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ("project", "name", "page")
@@ -850,6 +942,126 @@ class PutFactRequest(_message.Message):
     fact: str
     json: str
     def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., fact: _Optional[str] = ..., json: _Optional[str] = ...) -> None: ...
+
+class PromoteRequest(_message.Message):
+    __slots__ = ("project", "name", "version", "alias", "reason", "anyway")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ANYWAY_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    name: str
+    version: str
+    alias: str
+    reason: str
+    anyway: bool
+    def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., alias: _Optional[str] = ..., reason: _Optional[str] = ..., anyway: _Optional[bool] = ...) -> None: ...
+
+class RollbackRequest(_message.Message):
+    __slots__ = ("project", "name", "alias", "reason", "expected")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    name: str
+    alias: str
+    reason: str
+    expected: int
+    def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ..., alias: _Optional[str] = ..., reason: _Optional[str] = ..., expected: _Optional[int] = ...) -> None: ...
+
+class AliasHistoryRequest(_message.Message):
+    __slots__ = ("project", "name", "alias", "page")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    PAGE_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    name: str
+    alias: str
+    page: str
+    def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ..., alias: _Optional[str] = ..., page: _Optional[str] = ...) -> None: ...
+
+class AliasHistory(_message.Message):
+    __slots__ = ("moves", "next_page")
+    MOVES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_FIELD_NUMBER: _ClassVar[int]
+    moves: _containers.RepeatedCompositeFieldContainer[AliasMove]
+    next_page: str
+    def __init__(self, moves: _Optional[_Iterable[_Union[AliasMove, _Mapping]]] = ..., next_page: _Optional[str] = ...) -> None: ...
+
+class AliasMove(_message.Message):
+    __slots__ = ("project", "name", "number", "alias", "version", "before", "at", "by", "reason", "report")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    name: str
+    number: int
+    alias: str
+    version: int
+    before: int
+    at: float
+    by: str
+    reason: str
+    report: _struct_pb2.Struct
+    def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ..., number: _Optional[int] = ..., alias: _Optional[str] = ..., version: _Optional[int] = ..., before: _Optional[int] = ..., at: _Optional[float] = ..., by: _Optional[str] = ..., reason: _Optional[str] = ..., report: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
+class CompareRequest(_message.Message):
+    __slots__ = ("project", "name", "champion", "challenger")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CHAMPION_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGER_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    name: str
+    champion: str
+    challenger: str
+    def __init__(self, project: _Optional[str] = ..., name: _Optional[str] = ..., champion: _Optional[str] = ..., challenger: _Optional[str] = ...) -> None: ...
+
+class Comparison(_message.Message):
+    __slots__ = ("champion", "challenger", "judgement")
+    CHAMPION_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGER_FIELD_NUMBER: _ClassVar[int]
+    JUDGEMENT_FIELD_NUMBER: _ClassVar[int]
+    champion: ModelVersion
+    challenger: ModelVersion
+    judgement: _struct_pb2.Struct
+    def __init__(self, champion: _Optional[_Union[ModelVersion, _Mapping]] = ..., challenger: _Optional[_Union[ModelVersion, _Mapping]] = ..., judgement: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
+class ModelLineage(_message.Message):
+    __slots__ = ("ancestors",)
+    ANCESTORS_FIELD_NUMBER: _ClassVar[int]
+    ancestors: _containers.RepeatedCompositeFieldContainer[Ancestor]
+    def __init__(self, ancestors: _Optional[_Iterable[_Union[Ancestor, _Mapping]]] = ...) -> None: ...
+
+class Ancestor(_message.Message):
+    __slots__ = ("version", "run", "submitted_by", "submitted_at", "data", "weights", "champion")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    SUBMITTED_BY_FIELD_NUMBER: _ClassVar[int]
+    SUBMITTED_AT_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    CHAMPION_FIELD_NUMBER: _ClassVar[int]
+    version: ModelVersion
+    run: str
+    submitted_by: str
+    submitted_at: float
+    data: str
+    weights: str
+    champion: int
+    def __init__(self, version: _Optional[_Union[ModelVersion, _Mapping]] = ..., run: _Optional[str] = ..., submitted_by: _Optional[str] = ..., submitted_at: _Optional[float] = ..., data: _Optional[str] = ..., weights: _Optional[str] = ..., champion: _Optional[int] = ...) -> None: ...
 
 class ObserveRequest(_message.Message):
     __slots__ = ("project", "model", "source", "seq", "kind", "version", "data")
@@ -1012,6 +1224,98 @@ class Picture(_message.Message):
     reference: _containers.RepeatedScalarFieldContainer[float]
     current: _containers.RepeatedScalarFieldContainer[float]
     def __init__(self, feature: _Optional[str] = ..., bins: _Optional[_Iterable[str]] = ..., reference: _Optional[_Iterable[float]] = ..., current: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class DecisionsRequest(_message.Message):
+    __slots__ = ("project", "model", "page_size", "page")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    model: str
+    page_size: int
+    page: str
+    def __init__(self, project: _Optional[str] = ..., model: _Optional[str] = ..., page_size: _Optional[int] = ..., page: _Optional[str] = ...) -> None: ...
+
+class DecisionsResponse(_message.Message):
+    __slots__ = ("decisions", "next_page")
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_FIELD_NUMBER: _ClassVar[int]
+    decisions: _containers.RepeatedCompositeFieldContainer[RetrainingDecision]
+    next_page: str
+    def __init__(self, decisions: _Optional[_Iterable[_Union[RetrainingDecision, _Mapping]]] = ..., next_page: _Optional[str] = ...) -> None: ...
+
+class RetrainRequest(_message.Message):
+    __slots__ = ("project", "model", "reason", "idempotency_key")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    model: str
+    reason: str
+    idempotency_key: str
+    def __init__(self, project: _Optional[str] = ..., model: _Optional[str] = ..., reason: _Optional[str] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
+
+class AnswerRequest(_message.Message):
+    __slots__ = ("project", "model", "number", "reason")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    model: str
+    number: int
+    reason: str
+    def __init__(self, project: _Optional[str] = ..., model: _Optional[str] = ..., number: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class RetrainingDecision(_message.Message):
+    __slots__ = ("project", "model", "number", "at", "cause", "trigger", "trigger_words", "severity", "action", "because", "words", "standing", "told", "by", "run", "champion", "version", "cost", "again_at", "ended_at", "promoted_at", "data_json")
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    TRIGGER_FIELD_NUMBER: _ClassVar[int]
+    TRIGGER_WORDS_FIELD_NUMBER: _ClassVar[int]
+    SEVERITY_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    BECAUSE_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    STANDING_FIELD_NUMBER: _ClassVar[int]
+    TOLD_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    CHAMPION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    COST_FIELD_NUMBER: _ClassVar[int]
+    AGAIN_AT_FIELD_NUMBER: _ClassVar[int]
+    ENDED_AT_FIELD_NUMBER: _ClassVar[int]
+    PROMOTED_AT_FIELD_NUMBER: _ClassVar[int]
+    DATA_JSON_FIELD_NUMBER: _ClassVar[int]
+    project: str
+    model: str
+    number: int
+    at: float
+    cause: str
+    trigger: str
+    trigger_words: str
+    severity: int
+    action: str
+    because: str
+    words: str
+    standing: str
+    told: _containers.RepeatedScalarFieldContainer[str]
+    by: str
+    run: str
+    champion: int
+    version: int
+    cost: float
+    again_at: float
+    ended_at: float
+    promoted_at: float
+    data_json: str
+    def __init__(self, project: _Optional[str] = ..., model: _Optional[str] = ..., number: _Optional[int] = ..., at: _Optional[float] = ..., cause: _Optional[str] = ..., trigger: _Optional[str] = ..., trigger_words: _Optional[str] = ..., severity: _Optional[int] = ..., action: _Optional[str] = ..., because: _Optional[str] = ..., words: _Optional[str] = ..., standing: _Optional[str] = ..., told: _Optional[_Iterable[str]] = ..., by: _Optional[str] = ..., run: _Optional[str] = ..., champion: _Optional[int] = ..., version: _Optional[int] = ..., cost: _Optional[float] = ..., again_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., promoted_at: _Optional[float] = ..., data_json: _Optional[str] = ...) -> None: ...
 
 class CreateTokenRequest(_message.Message):
     __slots__ = ("name", "project", "role", "expires_s")
@@ -1240,7 +1544,7 @@ class StopOrder(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., by: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class AttemptOrder(_message.Message):
-    __slots__ = ("run_id", "project", "run_name", "attempt", "shares", "spec", "checkpoint_root", "placed", "budgets", "spent", "previous_failure", "sealed_since_failure", "furthest_step", "admitted", "bundle", "secrets", "remaining_s", "stop", "sealed_before", "deadline_message", "driver_token")
+    __slots__ = ("run_id", "project", "run_name", "attempt", "shares", "spec", "checkpoint_root", "placed", "budgets", "spent", "previous_failure", "sealed_since_failure", "furthest_step", "admitted", "bundle", "secrets", "remaining_s", "stop", "sealed_before", "deadline_message", "driver_token", "told_ranks", "inspections")
     class SecretsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -1269,6 +1573,8 @@ class AttemptOrder(_message.Message):
     SEALED_BEFORE_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     DRIVER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TOLD_RANKS_FIELD_NUMBER: _ClassVar[int]
+    INSPECTIONS_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     project: str
     run_name: str
@@ -1290,10 +1596,12 @@ class AttemptOrder(_message.Message):
     sealed_before: bool
     deadline_message: str
     driver_token: str
-    def __init__(self, run_id: _Optional[str] = ..., project: _Optional[str] = ..., run_name: _Optional[str] = ..., attempt: _Optional[int] = ..., shares: _Optional[_Iterable[_Union[NodeShare, _Mapping]]] = ..., spec: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., checkpoint_root: _Optional[str] = ..., placed: _Optional[bool] = ..., budgets: _Optional[_Union[Budgets, _Mapping]] = ..., spent: _Optional[_Union[Spent, _Mapping]] = ..., previous_failure: _Optional[_Union[Failure, _Mapping]] = ..., sealed_since_failure: _Optional[bool] = ..., furthest_step: _Optional[int] = ..., admitted: _Optional[_Iterable[_Union[AdmittedSeals, _Mapping]]] = ..., bundle: _Optional[str] = ..., secrets: _Optional[_Mapping[str, str]] = ..., remaining_s: _Optional[float] = ..., stop: _Optional[_Union[StopOrder, _Mapping]] = ..., sealed_before: _Optional[bool] = ..., deadline_message: _Optional[str] = ..., driver_token: _Optional[str] = ...) -> None: ...
+    told_ranks: int
+    inspections: _containers.RepeatedCompositeFieldContainer[Inspection]
+    def __init__(self, run_id: _Optional[str] = ..., project: _Optional[str] = ..., run_name: _Optional[str] = ..., attempt: _Optional[int] = ..., shares: _Optional[_Iterable[_Union[NodeShare, _Mapping]]] = ..., spec: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., checkpoint_root: _Optional[str] = ..., placed: _Optional[bool] = ..., budgets: _Optional[_Union[Budgets, _Mapping]] = ..., spent: _Optional[_Union[Spent, _Mapping]] = ..., previous_failure: _Optional[_Union[Failure, _Mapping]] = ..., sealed_since_failure: _Optional[bool] = ..., furthest_step: _Optional[int] = ..., admitted: _Optional[_Iterable[_Union[AdmittedSeals, _Mapping]]] = ..., bundle: _Optional[str] = ..., secrets: _Optional[_Mapping[str, str]] = ..., remaining_s: _Optional[float] = ..., stop: _Optional[_Union[StopOrder, _Mapping]] = ..., sealed_before: _Optional[bool] = ..., deadline_message: _Optional[str] = ..., driver_token: _Optional[str] = ..., told_ranks: _Optional[int] = ..., inspections: _Optional[_Iterable[_Union[Inspection, _Mapping]]] = ...) -> None: ...
 
 class Observation(_message.Message):
-    __slots__ = ("run_id", "attempt", "seq", "at", "waiting", "unplaceable", "placed", "incarnation_started", "ranks_restored", "first_step", "incarnation_failed", "checkpoint_sealed", "epoch_ended", "attempt_ended")
+    __slots__ = ("run_id", "attempt", "seq", "at", "waiting", "unplaceable", "placed", "incarnation_started", "ranks_restored", "first_step", "incarnation_failed", "checkpoint_sealed", "epoch_ended", "attempt_ended", "inspected")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
@@ -1308,6 +1616,7 @@ class Observation(_message.Message):
     CHECKPOINT_SEALED_FIELD_NUMBER: _ClassVar[int]
     EPOCH_ENDED_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_ENDED_FIELD_NUMBER: _ClassVar[int]
+    INSPECTED_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     attempt: int
     seq: int
@@ -1322,7 +1631,8 @@ class Observation(_message.Message):
     checkpoint_sealed: CheckpointSealed
     epoch_ended: EpochEnded
     attempt_ended: AttemptEnded
-    def __init__(self, run_id: _Optional[str] = ..., attempt: _Optional[int] = ..., seq: _Optional[int] = ..., at: _Optional[float] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ..., unplaceable: _Optional[_Union[Unplaceable, _Mapping]] = ..., placed: _Optional[_Union[Placed, _Mapping]] = ..., incarnation_started: _Optional[_Union[IncarnationStarted, _Mapping]] = ..., ranks_restored: _Optional[_Union[RanksRestored, _Mapping]] = ..., first_step: _Optional[_Union[FirstStep, _Mapping]] = ..., incarnation_failed: _Optional[_Union[IncarnationFailed, _Mapping]] = ..., checkpoint_sealed: _Optional[_Union[CheckpointSealed, _Mapping]] = ..., epoch_ended: _Optional[_Union[EpochEnded, _Mapping]] = ..., attempt_ended: _Optional[_Union[AttemptEnded, _Mapping]] = ...) -> None: ...
+    inspected: Inspected
+    def __init__(self, run_id: _Optional[str] = ..., attempt: _Optional[int] = ..., seq: _Optional[int] = ..., at: _Optional[float] = ..., waiting: _Optional[_Union[Waiting, _Mapping]] = ..., unplaceable: _Optional[_Union[Unplaceable, _Mapping]] = ..., placed: _Optional[_Union[Placed, _Mapping]] = ..., incarnation_started: _Optional[_Union[IncarnationStarted, _Mapping]] = ..., ranks_restored: _Optional[_Union[RanksRestored, _Mapping]] = ..., first_step: _Optional[_Union[FirstStep, _Mapping]] = ..., incarnation_failed: _Optional[_Union[IncarnationFailed, _Mapping]] = ..., checkpoint_sealed: _Optional[_Union[CheckpointSealed, _Mapping]] = ..., epoch_ended: _Optional[_Union[EpochEnded, _Mapping]] = ..., attempt_ended: _Optional[_Union[AttemptEnded, _Mapping]] = ..., inspected: _Optional[_Union[Inspected, _Mapping]] = ...) -> None: ...
 
 class Waiting(_message.Message):
     __slots__ = ("reason",)
@@ -1441,6 +1751,22 @@ class EpochEnded(_message.Message):
     step: int
     metrics: _containers.ScalarMap[str, float]
     def __init__(self, incarnation: _Optional[int] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class Inspected(_message.Message):
+    __slots__ = ("inspection", "rank", "ok", "message", "text", "trace")
+    INSPECTION_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    OK_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    TRACE_FIELD_NUMBER: _ClassVar[int]
+    inspection: str
+    rank: int
+    ok: bool
+    message: str
+    text: str
+    trace: str
+    def __init__(self, inspection: _Optional[str] = ..., rank: _Optional[int] = ..., ok: _Optional[bool] = ..., message: _Optional[str] = ..., text: _Optional[str] = ..., trace: _Optional[str] = ...) -> None: ...
 
 class AttemptEnded(_message.Message):
     __slots__ = ("outcome", "reason", "spent", "furthest_step", "ledger", "failure", "result", "fence_s", "facts")

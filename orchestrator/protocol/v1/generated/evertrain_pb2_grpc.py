@@ -71,6 +71,11 @@ class RunsStub:
                 request_serializer=evertrain__pb2.CancelRunRequest.SerializeToString,
                 response_deserializer=evertrain__pb2.Run.FromString,
                 _registered_method=True)
+        self.Inspect = channel.unary_unary(
+                '/evertrain.v1.Runs/Inspect',
+                request_serializer=evertrain__pb2.InspectRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.InspectResponse.FromString,
+                _registered_method=True)
         self.Logs = channel.unary_stream(
                 '/evertrain.v1.Runs/Logs',
                 request_serializer=evertrain__pb2.LogsRequest.SerializeToString,
@@ -90,6 +95,16 @@ class RunsStub:
                 '/evertrain.v1.Runs/UploadBundle',
                 request_serializer=evertrain__pb2.BundleChunk.SerializeToString,
                 response_deserializer=evertrain__pb2.Bundle.FromString,
+                _registered_method=True)
+        self.Pause = channel.unary_unary(
+                '/evertrain.v1.Runs/Pause',
+                request_serializer=evertrain__pb2.PauseRunRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.Run.FromString,
+                _registered_method=True)
+        self.Resume = channel.unary_unary(
+                '/evertrain.v1.Runs/Resume',
+                request_serializer=evertrain__pb2.ResumeRunRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.Run.FromString,
                 _registered_method=True)
 
 
@@ -142,6 +157,13 @@ class RunsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Inspect(self, request, context):
+        """Look at ranks of a run that lives, without disturbing them. Each rank is answered by an event `inspected`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Logs(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -163,6 +185,19 @@ class RunsServicer:
     def UploadBundle(self, request_iterator, context):
         """A gzipped tar of a code directory, in pieces; answered with its address by content.
         """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pause(self, request, context):
+        """A paused run seals a checkpoint and gives its workers back; nothing of it is placed until it is resumed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -205,6 +240,11 @@ def add_RunsServicer_to_server(servicer, server):
                     request_deserializer=evertrain__pb2.CancelRunRequest.FromString,
                     response_serializer=evertrain__pb2.Run.SerializeToString,
             ),
+            'Inspect': grpc.unary_unary_rpc_method_handler(
+                    servicer.Inspect,
+                    request_deserializer=evertrain__pb2.InspectRequest.FromString,
+                    response_serializer=evertrain__pb2.InspectResponse.SerializeToString,
+            ),
             'Logs': grpc.unary_stream_rpc_method_handler(
                     servicer.Logs,
                     request_deserializer=evertrain__pb2.LogsRequest.FromString,
@@ -224,6 +264,16 @@ def add_RunsServicer_to_server(servicer, server):
                     servicer.UploadBundle,
                     request_deserializer=evertrain__pb2.BundleChunk.FromString,
                     response_serializer=evertrain__pb2.Bundle.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=evertrain__pb2.PauseRunRequest.FromString,
+                    response_serializer=evertrain__pb2.Run.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=evertrain__pb2.ResumeRunRequest.FromString,
+                    response_serializer=evertrain__pb2.Run.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -428,6 +478,33 @@ class Runs:
             _registered_method=True)
 
     @staticmethod
+    def Inspect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Runs/Inspect',
+            evertrain__pb2.InspectRequest.SerializeToString,
+            evertrain__pb2.InspectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Logs(request,
             target,
             options=(),
@@ -525,6 +602,60 @@ class Runs:
             '/evertrain.v1.Runs/UploadBundle',
             evertrain__pb2.BundleChunk.SerializeToString,
             evertrain__pb2.Bundle.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Runs/Pause',
+            evertrain__pb2.PauseRunRequest.SerializeToString,
+            evertrain__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Runs/Resume',
+            evertrain__pb2.ResumeRunRequest.SerializeToString,
+            evertrain__pb2.Run.FromString,
             options,
             channel_credentials,
             insecure,
@@ -781,6 +912,31 @@ class ModelsStub:
                 request_serializer=evertrain__pb2.PutFactRequest.SerializeToString,
                 response_deserializer=evertrain__pb2.ModelFacts.FromString,
                 _registered_method=True)
+        self.Promote = channel.unary_unary(
+                '/evertrain.v1.Models/Promote',
+                request_serializer=evertrain__pb2.PromoteRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.AliasMove.FromString,
+                _registered_method=True)
+        self.Rollback = channel.unary_unary(
+                '/evertrain.v1.Models/Rollback',
+                request_serializer=evertrain__pb2.RollbackRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.AliasMove.FromString,
+                _registered_method=True)
+        self.History = channel.unary_unary(
+                '/evertrain.v1.Models/History',
+                request_serializer=evertrain__pb2.AliasHistoryRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.AliasHistory.FromString,
+                _registered_method=True)
+        self.Compare = channel.unary_unary(
+                '/evertrain.v1.Models/Compare',
+                request_serializer=evertrain__pb2.CompareRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.Comparison.FromString,
+                _registered_method=True)
+        self.Lineage = channel.unary_unary(
+                '/evertrain.v1.Models/Lineage',
+                request_serializer=evertrain__pb2.GetModelRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.ModelLineage.FromString,
+                _registered_method=True)
 
 
 class ModelsServicer:
@@ -818,6 +974,40 @@ class ModelsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Promote(self, request, context):
+        """To a version whose proof holds against the one where the alias stands.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rollback(self, request, context):
+        """Back to the version where the alias stood before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def History(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Compare(self, request, context):
+        """Two versions side by side, and what the proof of one says against the other.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Lineage(self, request, context):
+        """What a version came from, and that from what.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ModelsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -845,6 +1035,31 @@ def add_ModelsServicer_to_server(servicer, server):
                     servicer.PutFact,
                     request_deserializer=evertrain__pb2.PutFactRequest.FromString,
                     response_serializer=evertrain__pb2.ModelFacts.SerializeToString,
+            ),
+            'Promote': grpc.unary_unary_rpc_method_handler(
+                    servicer.Promote,
+                    request_deserializer=evertrain__pb2.PromoteRequest.FromString,
+                    response_serializer=evertrain__pb2.AliasMove.SerializeToString,
+            ),
+            'Rollback': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rollback,
+                    request_deserializer=evertrain__pb2.RollbackRequest.FromString,
+                    response_serializer=evertrain__pb2.AliasMove.SerializeToString,
+            ),
+            'History': grpc.unary_unary_rpc_method_handler(
+                    servicer.History,
+                    request_deserializer=evertrain__pb2.AliasHistoryRequest.FromString,
+                    response_serializer=evertrain__pb2.AliasHistory.SerializeToString,
+            ),
+            'Compare': grpc.unary_unary_rpc_method_handler(
+                    servicer.Compare,
+                    request_deserializer=evertrain__pb2.CompareRequest.FromString,
+                    response_serializer=evertrain__pb2.Comparison.SerializeToString,
+            ),
+            'Lineage': grpc.unary_unary_rpc_method_handler(
+                    servicer.Lineage,
+                    request_deserializer=evertrain__pb2.GetModelRequest.FromString,
+                    response_serializer=evertrain__pb2.ModelLineage.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -994,6 +1209,141 @@ class Models:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def Promote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Models/Promote',
+            evertrain__pb2.PromoteRequest.SerializeToString,
+            evertrain__pb2.AliasMove.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rollback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Models/Rollback',
+            evertrain__pb2.RollbackRequest.SerializeToString,
+            evertrain__pb2.AliasMove.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def History(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Models/History',
+            evertrain__pb2.AliasHistoryRequest.SerializeToString,
+            evertrain__pb2.AliasHistory.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Compare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Models/Compare',
+            evertrain__pb2.CompareRequest.SerializeToString,
+            evertrain__pb2.Comparison.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Lineage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Models/Lineage',
+            evertrain__pb2.GetModelRequest.SerializeToString,
+            evertrain__pb2.ModelLineage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class MonitorsStub:
     """---- monitors ------------------------------------------------------------------------------------------------------
@@ -1035,6 +1385,26 @@ class MonitorsStub:
                 '/evertrain.v1.Monitors/Resume',
                 request_serializer=evertrain__pb2.GetMonitorRequest.SerializeToString,
                 response_deserializer=evertrain__pb2.Watched.FromString,
+                _registered_method=True)
+        self.Decisions = channel.unary_unary(
+                '/evertrain.v1.Monitors/Decisions',
+                request_serializer=evertrain__pb2.DecisionsRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.DecisionsResponse.FromString,
+                _registered_method=True)
+        self.Retrain = channel.unary_unary(
+                '/evertrain.v1.Monitors/Retrain',
+                request_serializer=evertrain__pb2.RetrainRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.RetrainingDecision.FromString,
+                _registered_method=True)
+        self.Approve = channel.unary_unary(
+                '/evertrain.v1.Monitors/Approve',
+                request_serializer=evertrain__pb2.AnswerRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.RetrainingDecision.FromString,
+                _registered_method=True)
+        self.Reject = channel.unary_unary(
+                '/evertrain.v1.Monitors/Reject',
+                request_serializer=evertrain__pb2.AnswerRequest.SerializeToString,
+                response_deserializer=evertrain__pb2.RetrainingDecision.FromString,
                 _registered_method=True)
 
 
@@ -1081,6 +1451,32 @@ class MonitorsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Decisions(self, request, context):
+        """What was decided on retraining, newest first, and what became of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Retrain(self, request, context):
+        """A person asks for a retraining: decided on as any other trigger is, held to the last one and to the budget only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Approve(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Reject(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MonitorsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -1113,6 +1509,26 @@ def add_MonitorsServicer_to_server(servicer, server):
                     servicer.Resume,
                     request_deserializer=evertrain__pb2.GetMonitorRequest.FromString,
                     response_serializer=evertrain__pb2.Watched.SerializeToString,
+            ),
+            'Decisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.Decisions,
+                    request_deserializer=evertrain__pb2.DecisionsRequest.FromString,
+                    response_serializer=evertrain__pb2.DecisionsResponse.SerializeToString,
+            ),
+            'Retrain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Retrain,
+                    request_deserializer=evertrain__pb2.RetrainRequest.FromString,
+                    response_serializer=evertrain__pb2.RetrainingDecision.SerializeToString,
+            ),
+            'Approve': grpc.unary_unary_rpc_method_handler(
+                    servicer.Approve,
+                    request_deserializer=evertrain__pb2.AnswerRequest.FromString,
+                    response_serializer=evertrain__pb2.RetrainingDecision.SerializeToString,
+            ),
+            'Reject': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reject,
+                    request_deserializer=evertrain__pb2.AnswerRequest.FromString,
+                    response_serializer=evertrain__pb2.RetrainingDecision.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1279,6 +1695,114 @@ class Monitors:
             '/evertrain.v1.Monitors/Resume',
             evertrain__pb2.GetMonitorRequest.SerializeToString,
             evertrain__pb2.Watched.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Decisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Monitors/Decisions',
+            evertrain__pb2.DecisionsRequest.SerializeToString,
+            evertrain__pb2.DecisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Retrain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Monitors/Retrain',
+            evertrain__pb2.RetrainRequest.SerializeToString,
+            evertrain__pb2.RetrainingDecision.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Approve(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Monitors/Approve',
+            evertrain__pb2.AnswerRequest.SerializeToString,
+            evertrain__pb2.RetrainingDecision.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/evertrain.v1.Monitors/Reject',
+            evertrain__pb2.AnswerRequest.SerializeToString,
+            evertrain__pb2.RetrainingDecision.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,91 @@
+"""Whoever wants to hear of retrainings: each step of one is posted to every URL of the settings, signed.
+
+    POST URL
+    Content-Type: application/json
+    Evertrain-Delivery: default/digits/7/promoted          the same for a step that is told again
+    Evertrain-Timestamp: 1790000000                        seconds since the epoch
+    Evertrain-Signature: sha256=HEX                        HMAC-SHA256, with the secret, of TIMESTAMP "." BODY
+
+A receiver answers 2xx once it has taken it; anything else, or nothing within `TIMEOUT_S`, is told again later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+
+from orchestrator.core.decisions import DecisionRecord
+from orchestrator.ports import Clock
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_S = 10.0
+
+
+class _Unmoved(urllib.request.HTTPRedirectHandler):
+    """A redirected POST becomes a GET without its body: the receiver would have taken nothing."""
+
+    def redirect_request(self, *args: object) -> None:
+        return None
+
+
+class HttpWebhooks:
+    """Implements ports.Webhooks."""
+
+    def __init__(self, urls: Sequence[str], secret: bytes, clock: Clock) -> None:
+        self._urls, self._secret, self._clock = tuple(urls), secret, clock
+        self._opener = urllib.request.build_opener(_Unmoved)
+
+    def tell(self, record: DecisionRecord) -> bool:
+        body = json.dumps(message(record)).encode()
+        taken = [self._post(url, delivery(record), body) for url in self._urls]  # all are told, whoever does not answer
+        return all(taken)
+
+    def _post(self, url: str, name: str, body: bytes) -> bool:
+        timestamp = f"{self._clock.now():.0f}"
+        headers = {
+            "Content-Type": "application/json",
+            "Evertrain-Delivery": name,
+            "Evertrain-Timestamp": timestamp,
+            "Evertrain-Signature": signature(self._secret, timestamp, body),
+        }
+        request = urllib.request.Request(url, body, headers, method="POST")
+        try:
+            with self._opener.open(request, timeout=TIMEOUT_S) as answer:
+                answer.read(0)
+        except (OSError, ValueError) as error:  # URLError and HTTPError are OSErrors
+            log.warning("webhook %s did not take %s, and is told again: %s", url, name, error)
+            return False
+        return True
+
+
+def signature(secret: bytes, timestamp: str, body: bytes) -> str:
+    """What a receiver compares with the header, by `hmac.compare_digest`."""
+    return "sha256=" + hmac.new(secret, timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+
+
+def delivery(record: DecisionRecord) -> str:
+    return f"{record.project}/{record.model}/{record.number}/{record.standing}"
+
+
+def message(record: DecisionRecord) -> dict[str, object]:
+    """What is posted: the decision as it stands."""
+    return {
+        "event": f"retraining.{record.standing}",
+        "project": record.project,
+        "model": record.model,
+        "decision": record.number,
+        "at": record.at,
+        "cause": record.trigger.cause,
+        "because": record.decision.because,
+        "words": record.decision.words,
+        "told": list(record.told),
+        "run": record.run,
+        "version": record.version,
+        "by": record.by,
+    }

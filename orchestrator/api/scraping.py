@@ -1,0 +1,98 @@
+"""What /metrics shows, gathered at each scrape: whatever the server was not told of as it happened."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+from pathlib import Path
+
+from orchestrator.api.auth import EVERY_PROJECT, allows, bearer
+from orchestrator.api.parts import Parts
+from orchestrator.control.alerts import Alerts
+from orchestrator.control.capacity import views
+from orchestrator.core.records import Role
+from orchestrator.errors import Denied, NotFound
+from orchestrator.telemetry.exposition import OPENMETRICS_TYPE, PLAIN_TYPE, wants_openmetrics
+from orchestrator.telemetry.metrics import MONITORS_SHOWN, SWEEPS_SHOWN, Metrics, ServerView
+
+log = logging.getLogger(__name__)
+
+
+class Scraper:
+    """Blocks."""
+
+    def __init__(self, parts: Parts, metrics: Metrics, alerts: Alerts) -> None:
+        self._parts, self._metrics, self._alerts = parts, metrics, alerts
+        self._certificate = _Certificate(parts.settings.tls_cert)
+
+    def scrape(self, authorization: str | None, accept: str) -> tuple[bytes, str]:
+        """The text and its content type. Raises Unauthenticated, Denied, Unavailable."""
+        parts, metrics = self._parts, self._metrics
+        if not parts.settings.open_metrics:
+            self._check(authorization)
+        metrics.state_counts(parts.store.count_by_state())
+        metrics.queue(parts.board.queue_view())
+        metrics.sweeps(parts.sweeps.living(SWEEPS_SHOWN))
+        metrics.monitors(parts.monitors.watched(EVERY_PROJECT, MONITORS_SHOWN))
+        self._clusters()
+        self._runs()
+        metrics.server(self._server())
+        in_openmetrics = wants_openmetrics(accept)
+        return metrics.render(in_openmetrics=in_openmetrics), OPENMETRICS_TYPE if in_openmetrics else PLAIN_TYPE
+
+    def _check(self, authorization: str | None) -> None:
+        token = self._parts.authenticator.authenticate(bearer(authorization)).token
+        if not allows(Role.VIEWER, token.role) or token.project != EVERY_PROJECT:
+            raise Denied(f"/metrics shows every project: token {token.name!r} must be a viewer of all ('*')")
+
+    def _clusters(self) -> None:
+        fleet = self._parts.fleet
+        known = fleet.clusters.all()
+        seen = {each.name: each.last_seen_at for each in known}
+        shown = views(known, self._parts.board, fleet.connected)
+        self._metrics.clusters([(each, seen[each.name]) for each in shown])
+
+    def _runs(self) -> None:
+        """What began before this process did, or ended without a word from its cluster, is only in the store."""
+        parts, metrics = self._parts, self._metrics
+        shown, held = metrics.living(), {each.run_id: None for each in parts.board.holdings()}
+        unseen = [run_id for run_id in held if run_id not in shown]
+        for run_id in [*(shown - held.keys()), *unseen[: metrics.room()]]:
+            with contextlib.suppress(NotFound):
+                metrics.track(parts.store.run("*", run_id))
+                for newest in parts.store.checkpoints(run_id, limit=1):
+                    metrics.sealed(run_id, newest.size_bytes, newest.sealed_at)
+
+    def _server(self) -> ServerView:
+        disk = shutil.disk_usage(self._parts.settings.data_dir)
+        counts = {outcome.value: number for outcome, number in self._alerts.counts().items()}
+        return ServerView(disk.total, disk.free, self._certificate.expires_at(), counts, self._alerts.heard_at)
+
+
+class _Certificate:
+    """The file is read again once it was replaced: what the server serves with is then older, and should be restarted."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._read: tuple[int, float | None] = 0, None
+
+    def expires_at(self) -> float | None:
+        """Seconds since the epoch, of the first in the chain to expire; None without TLS, or where the file is none."""
+        if self._path is None:
+            return None
+        try:
+            changed_ns = self._path.stat().st_mtime_ns
+            if changed_ns != self._read[0]:
+                self._read = changed_ns, _first_expiry(self._path.read_bytes())
+        except (OSError, ValueError) as error:
+            log.warning("when the certificate %s expires cannot be read: %s", self._path, error)
+            return None
+        return self._read[1]
+
+
+def _first_expiry(pem: bytes) -> float:
+    """Raises ValueError."""
+    from cryptography import x509
+
+    return min(each.not_valid_after_utc.timestamp() for each in x509.load_pem_x509_certificates(pem))

@@ -1,0 +1,48 @@
+"""What the agent asks of whoever attends an attempt."""
+
+from __future__ import annotations
+
+from orchestrator.core.observations import Observation
+from orchestrator.core.orders import AttemptOrder
+
+
+class Attending:
+    """`order` is the newest one."""
+
+    def __init__(self, order: AttemptOrder) -> None:
+        self.order = order
+        self._unacknowledged: list[Observation] = []
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.order.run_id, self.order.attempt
+
+    @property
+    def unacknowledged(self) -> tuple[Observation, ...]:
+        return tuple(self._unacknowledged)
+
+    @property
+    def host_names(self) -> tuple[str, ...]:
+        """The host actors that are its own."""
+        return ()
+
+    @property
+    def lends(self) -> bool:
+        """Its ranks are held by a placement group that is not named as ours are."""
+        return False
+
+    def update(self, order: AttemptOrder) -> None:
+        """The server's newest word on the attempt."""
+        raise NotImplementedError
+
+    def acknowledge(self, seq: int) -> None:
+        """The server keeps observations up to `seq`; 0: the oldest of those without a number."""
+        raise NotImplementedError
+
+    async def dismiss(self) -> None:
+        """The server wants nothing of the attempt any more."""
+        raise NotImplementedError
+
+    async def leave(self) -> None:
+        """The agent ends; what trains lives on."""
+        raise NotImplementedError

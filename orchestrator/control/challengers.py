@@ -1,0 +1,149 @@
+"""What a retraining made: its run is followed to the end, its version judged against the champion, and promoted or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import spec
+from orchestrator.control.live_answers import LiveAnswers
+from orchestrator.control.model_versions import champion_of
+from orchestrator.control.promotions import Promotions
+from orchestrator.core import lifecycle, money, probation
+from orchestrator.core.aliases import CHAMPION, stands_on, stood_before
+from orchestrator.core.decisions import DecisionRecord, Standing, became
+from orchestrator.core.money import Prices
+from orchestrator.core.probation import Answers
+from orchestrator.core.records import AliasMove, ModelVersion
+from orchestrator.core.runs import Run, Succeeded
+from orchestrator.errors import Conflict, NotFound, Refused
+from orchestrator.ports import Clock, ObservationStore, Store
+
+if TYPE_CHECKING:
+    from orchestrator.drift.proving import Judgement
+
+FACT = "retraining"
+"""Of a version: which decision made it, of what data, and how it was judged."""
+BY = "retraining"
+
+
+class Challengers:
+    """Every method blocks, and may be called again for the same record: what was done is done once."""
+
+    def __init__(
+        self, store: Store, promotions: Promotions, observations: ObservationStore, clock: Clock, prices: Prices
+    ) -> None:
+        self._store, self._promotions, self._observations = store, promotions, observations
+        self._clock, self._prices = clock, prices
+        self._live = LiveAnswers(observations)
+
+    def follow(self, record: DecisionRecord) -> DecisionRecord | None:
+        """The record once its run is over; None while it is not."""
+        run = self._store.run(record.project, record.run)
+        if not run.terminal:
+            return None
+        ended = {"ended_at": self._clock.now(), "cost": self._cost_of(run)}
+        if not isinstance(run.state, Succeeded):
+            words = f"run {run.id} ended {run.state.kind}: {run.state.reason.message}"
+            return became(record, Standing.FAILED, words, **ended)
+        versions = self._store.models(record.project, record.model)
+        version = next((each for each in versions if each.run_id == run.id), None)
+        if version is None:
+            return became(record, Standing.FAILED, f"run {run.id} registered no version: it sealed nothing", **ended)
+        return self._prove(record, version, ended)
+
+    def watch(self, record: DecisionRecord) -> DecisionRecord | None:
+        """The record once its probation is over; None while it is not."""
+        project, model, version = record.project, record.model, record.version
+        versions = self._store.models(project, model)
+        champion = champion_of(versions)
+        if champion is None or champion.version != version:
+            return self._superseded(record)
+        wanted = self._promotions.wanted(champion).probation
+        policy = probation.Policy(wanted.length or 0.0, wanted.drop, wanted.false_alarms)
+        since = self._live.of(project, model, version, record.served_from)
+        verdict = probation.judge(record.promoted_at or 0.0, self._clock.now(), record.proven, since, policy)
+        if verdict.standing is probation.Standing.WATCHING:
+            return None
+        if verdict.standing is probation.Standing.PASSED:
+            self._live.forget(project, model, version)
+            return became(record, Standing.PROMOTED, f"version {version} stays champion: {verdict.words}")
+        return self._take_back(record, verdict.words)
+
+    def _take_back(self, record: DecisionRecord, words: str) -> DecisionRecord:
+        try:
+            move = self._promotions.roll_back(
+                record.project, record.model, by=BY, reason=words, expected=record.version
+            )
+        except Conflict as error:
+            return became(record, Standing.PROMOTED, str(error))
+        except (Refused, NotFound) as error:
+            return became(record, Standing.PROMOTED, f"version {record.version} {words}, and stays champion: {error}")
+        return self._taken_back(record, move)
+
+    def _superseded(self, record: DecisionRecord) -> DecisionRecord:
+        """Its version serves no longer: taken back here, before that could be noted, or moved by somebody else."""
+        newest = self._store.alias_history(record.project, record.model, CHAMPION)[0]
+        if newest.by == BY and newest.before == record.version and newest.version != record.version:
+            return self._taken_back(record, newest)
+        self._live.forget(record.project, record.model, record.version)
+        words = f"its probation ends: {newest.by} made version {newest.version} champion ({newest.reason})"
+        return became(record, Standing.PROMOTED, words)
+
+    def _taken_back(self, record: DecisionRecord, move: AliasMove) -> DecisionRecord:
+        self._live.forget(record.project, record.model, record.version)
+        return became(record, Standing.ROLLED_BACK, f"version {move.version} is champion again: {move.reason}")
+
+    def cost(self, project: str, run_id: str) -> float:
+        """Of a run, in the server's currency; 0 where nothing is known of it, or of prices."""
+        try:
+            return self._cost_of(self._store.run(project, run_id))
+        except NotFound:
+            return 0.0
+
+    def _cost_of(self, run: Run) -> float:
+        shape = spec.stored_shape(run.spec)
+        ledger = lifecycle.ledger(run, workers=shape.workers, now=self._clock.now())
+        found = money.cost(shape, self._prices, ledger)
+        return found.amount if found is not None else 0.0
+
+    def _prove(self, record: DecisionRecord, version: ModelVersion, ended: Mapping[str, Any]) -> DecisionRecord:
+        """Judge the comparison that the run left, and move the alias where it holds."""
+        history = self._store.alias_history(record.project, record.model, CHAMPION)
+        promoted = stands_on(history) == version.version  # before, by a server that was killed then
+        judgement = self._promotions.judged(version, stood_before(history) if promoted else stands_on(history))
+        self._note(record, version, judgement)
+        ended = {**ended, "version": version.version}
+        try:
+            move = self._promotions.promote(version, by=BY, reason=f"decision {record.number}")
+        except (Refused, Conflict) as error:
+            return became(record, Standing.KEPT, str(error), **ended)
+        return became(
+            record,
+            Standing.PROBATION,
+            f"version {version.version} is champion: {move.reason}",
+            promoted_at=move.at,
+            proven=_proven(judgement),
+            served_from=self._observations.last(record.project, record.model),
+            **ended,
+        )
+
+    def _note(self, record: DecisionRecord, version: ModelVersion, judgement: Judgement) -> None:
+        value = {
+            "decision": record.number,
+            "cause": record.trigger.cause,
+            "words": record.trigger.words,
+            "run": record.run,
+            "champion": record.order.champion if record.order is not None else 0,
+            "data": dict(record.data),
+            "judgement": judgement.report(),
+        }
+        self._store.put_fact(version.project, version.name, version.version, FACT, value)
+
+
+def _proven(judgement: Judgement) -> Answers:
+    """The challenger's own answers in its proof: what its live ones are held to."""
+    gain = next((each for each in judgement.findings if each.what == "gain"), None)
+    if judgement.metric != "accuracy" or gain is None or gain.challenger is None:
+        return Answers(0, 0)
+    return Answers(gain.rows, round(gain.rows * (1.0 - gain.challenger)))

@@ -1,0 +1,20 @@
+"""Where in the journal of live traffic a moment is."""
+
+from __future__ import annotations
+
+from orchestrator.ports import ObservationStore
+
+
+def last_before(observations: ObservationStore, project: str, model: str, at: float) -> int:
+    """The number of the last batch that was received before that moment; 0 where there is none. Reads a few batches: they
+    are numbered in the order in which they came.
+    """
+    low, high = 0, observations.last(project, model)  # the answer is one of low ... high
+    while low < high:
+        middle = (low + high) // 2
+        found = observations.read(project, model, after=middle, limit_rows=1)
+        if not found or found[0].at >= at:
+            high = middle
+        else:
+            low = found[0].number
+    return low

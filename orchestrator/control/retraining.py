@@ -1,0 +1,306 @@
+"""Retraining: what asks for it is decided on and written down, and what was accepted is carried out, once.
+
+The record of a decision is the only memory. A pass takes each open one a step further; a server that was killed between two
+steps finds the record as it was, and takes the step again: the snapshot is taken under the decision's number and the run is
+submitted under the trigger's key, so that both are what they were.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from orchestrator.control.challengers import Challengers
+from orchestrator.control.commands import Commands, SubmitCommand
+from orchestrator.control.journal import last_before
+from orchestrator.control.model_versions import champion_of
+from orchestrator.core.decisions import UNDER_WAY, DecisionRecord, Order, Standing, became, draft, occasion, past
+from orchestrator.core.monitors import Monitor
+from orchestrator.core.retraining import Action, Cause, Decision, Situation, Trigger, decide, due
+from orchestrator.core.words import counted
+from orchestrator.errors import Conflict, EvertrainError, InvalidSpec, NotFound, Refused
+from orchestrator.ports import Clock, ObservationStore, SnapshotStore, Store, Wakeups
+from orchestrator.spec.retraining import alerts_of, label_of, policy_of, retraining_document
+from orchestrator.spec.search import put
+
+log = logging.getLogger(__name__)
+
+TOPIC = "retraining"
+PASS_EVERY_S = 2.0
+LOOK_BACK = 1000  # retrainings of a model that a decision knows of: a month of them, and more
+ATTEMPTS = 20
+_SEEN_LIVE = (Cause.DRIFT, Cause.PERFORMANCE)
+_ALERT_S = 3600.0  # firings of one alert within the same hour are one occasion, however many series fire
+
+_Think = Callable[[DecisionRecord], DecisionRecord | None]  # None: it is right as it is
+
+
+class Retraining:
+    """Safe from several threads. Every method blocks; an event loop calls it in a thread."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        commands: Commands,
+        observations: ObservationStore,
+        snapshots: SnapshotStore,
+        challengers: Challengers,
+        wakeups: Wakeups,
+        clock: Clock,
+    ) -> None:
+        self._store, self._commands, self._observations = store, commands, observations
+        self._snapshots, self._challengers = snapshots, challengers
+        self._wakeups, self._clock = wakeups, clock
+        self._lock = threading.Lock()  # one decision at a time: each must know what the last one accepted
+
+    # ---- what asks ---------------------------------------------------------------------------------------------------
+
+    def triggered(self, monitor: Monitor, trigger: Trigger, by: str = "") -> DecisionRecord:
+        """Decide, and keep the decision. The same trigger told again is the same decision."""
+        with self._lock:
+            known = self._store.decisions(monitor.project, monitor.model, accepted=True, limit=LOOK_BACK)
+            trigger = occasion(trigger, known, self._seen_at(monitor, trigger))
+            told = next((each for each in known if each.trigger.key == trigger.key), None)
+            if told is not None:
+                return told
+            now = self._clock.now()
+            decision = decide(trigger, policy_of(monitor.settings), self._situation(monitor, known, now, trigger))
+            order = self._order(monitor, trigger) if decision.action is Action.RETRAIN else None
+            record = self._store.record_decision(draft(monitor.project, monitor.model, decision, order, by, now))
+        log.info("model %s, %s: %s", record.model, record.decision.because, record.decision.words)
+        self._wakeups.notify(TOPIC)
+        return record
+
+    def heard(self, monitor: Monitor, trigger: Trigger) -> None:
+        """What the judging loop tells."""
+        self.triggered(monitor, trigger)
+
+    def fired(self, name: str, fingerprint: str, labels: Mapping[str, str], starts_at: float) -> None:
+        """What Alertmanager tells. `fingerprint` tells the series of one alert apart; to a model they are one occasion."""
+        self.alert(name, labels, starts_at)
+
+    def alert(self, name: str, labels: Mapping[str, str], at: float) -> list[DecisionRecord]:
+        """An alert fires, since `at`: what was decided for each monitor that retrains for it. Its labels `project` and
+        `model` narrow them down, where it has them.
+        """
+        answers = []
+        for monitor in self._store.monitors(labels.get("project") or "*"):
+            if labels.get("model", monitor.model) != monitor.model or name not in alerts_of(monitor.settings):
+                continue
+            words = labels.get("summary") or f"alert {name} fires"
+            trigger = Trigger(Cause.ALERT, f"alert/{name}/{at // _ALERT_S:.0f}", at, words)
+            answers.append(self.triggered(monitor, trigger, by="alert"))
+        return answers
+
+    def retrain(self, project: str, model: str, *, by: str, reason: str, key: str) -> DecisionRecord:
+        """A person asks; the same `key` is the same retraining. Raises NotFound for a model without a monitor."""
+        monitor = self._store.monitor(project, model)
+        words = f"{by} asked for it" + (f": {reason}" if reason else "")
+        return self.triggered(monitor, Trigger(Cause.MANUAL, f"manual/{key}", self._clock.now(), words), by)
+
+    def approve(self, project: str, model: str, number: int, *, by: str) -> DecisionRecord:
+        """Let a retraining that waits for approval begin. Idempotent. Raises NotFound, Refused for one that does not wait."""
+        monitor = self._store.monitor(project, model)
+
+        def think(record: DecisionRecord) -> DecisionRecord | None:
+            if record.accepted and record.order is not None:
+                return None
+            _insist_on(record, Standing.ASKED)
+            return became(
+                record, Standing.ACCEPTED, f"approved by {by}", by=by, order=self._order(monitor, record.trigger)
+            )
+
+        return self._change(monitor, number, think)
+
+    def reject(self, project: str, model: str, number: int, *, by: str, reason: str) -> DecisionRecord:
+        """End one that waits, for approval or for its time. Idempotent. Raises NotFound, Refused."""
+
+        def think(record: DecisionRecord) -> DecisionRecord | None:
+            if record.standing is Standing.REJECTED:
+                return None
+            _insist_on(record, Standing.ASKED, Standing.WAITING)
+            return became(record, Standing.REJECTED, f"rejected by {by}" + (f": {reason}" if reason else ""), by=by)
+
+        return self._change(self._store.monitor(project, model), number, think)
+
+    def _change(self, monitor: Monitor, number: int, think: _Think) -> DecisionRecord:
+        for _ in range(ATTEMPTS):
+            with self._lock:
+                record = self._store.decision(monitor.project, monitor.model, number)
+                thought = think(record)
+                if thought is None:
+                    return record
+                changed = self._store.change_decision(thought)
+            if changed is not None:
+                self._wakeups.notify(TOPIC)
+                return changed
+        raise Conflict(f"decision {number} on {monitor.model} changed {ATTEMPTS} times meanwhile: try again")
+
+    # ---- what follows ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until cancelled. A pass that fails is logged, and the next one does its work."""
+        async for _ in self._wakeups.wait(TOPIC, PASS_EVERY_S):
+            try:
+                await asyncio.to_thread(self.one_pass)
+            except EvertrainError as error:
+                log.error("retraining: trying again in %g s: %s", PASS_EVERY_S, error)
+
+    def one_pass(self) -> None:
+        """What time and data alone ask for, and each open decision one step further. Blocks. Raises Unavailable."""
+        for monitor in self._store.monitors("*"):
+            if not monitor.paused:
+                self._ask_whether_due(monitor)
+        for record in self._store.open_decisions():
+            self._guarded(record)
+
+    def _guarded(self, record: DecisionRecord) -> None:
+        """What is wrong with one retraining ends that one, with words that people see, and no other."""
+        try:
+            self._advance(record)
+        except EvertrainError as error:
+            log.error("decision %s stays %s for now: %s", record.name, record.standing, error)
+        except Exception as error:
+            log.exception("decision %s cannot go on", record.name)
+            if record.standing in UNDER_WAY:
+                words = f"stopped by an error of the server's own: {error!r}"
+                self._store.change_decision(became(record, Standing.FAILED, words, ended_at=self._clock.now()))
+
+    def _ask_whether_due(self, monitor: Monitor) -> None:
+        policy = policy_of(monitor.settings)
+        if policy.schedule is None and policy.volume_rows is None:
+            return
+        known = self._store.decisions(monitor.project, monitor.model, accepted=True, limit=LOOK_BACK)
+        situation = self._situation(monitor, known, self._clock.now())
+        for trigger in due(policy, situation, monitor.created_at):
+            self.triggered(monitor, trigger)
+
+    def _advance(self, record: DecisionRecord) -> None:
+        match record.standing:
+            case Standing.WAITING:
+                changed = self._ask_again(record)
+            case Standing.ACCEPTED:
+                changed = self._submit(record)
+            case Standing.TRAINING:
+                changed = self._challengers.follow(record)
+            case Standing.PROBATION:
+                changed = self._challengers.watch(record)
+            case _:
+                return
+        if changed is not None and self._store.change_decision(changed) is not None:
+            log.info("decision %s is %s: %s", changed.name, changed.standing, changed.told[-1])
+            self._wakeups.notify(TOPIC)
+
+    def _ask_again(self, record: DecisionRecord) -> DecisionRecord | None:
+        now, waiting = self._clock.now(), record.decision
+        if waiting.again_at is not None and now < waiting.again_at:
+            return None
+        monitor = self._store.monitor(record.project, record.model)
+        with self._lock:
+            if self._store.decision(record.project, record.model, record.number) != record:
+                return None  # a person has rejected it in this moment
+            known = self._store.decisions(record.project, record.model, accepted=True, limit=LOOK_BACK)
+            situation = self._situation(monitor, known, now, record.trigger)
+            decision = decide(record.trigger, policy_of(monitor.settings), situation)
+            if decision.because is waiting.because:
+                return _still_waiting(record, decision)
+            order = self._order(monitor, record.trigger) if decision.action is Action.RETRAIN else None
+            new = self._store.record_decision(draft(record.project, record.model, decision, order, record.by, now))
+        return became(record, Standing.CLOSED, f"decided again as #{new.number}: {decision.words}")
+
+    def _submit(self, record: DecisionRecord) -> DecisionRecord:
+        """Freeze the data and submit the run; done again after a crash, both are answered as they are."""
+        assert record.order is not None  # of what was accepted
+        now = self._clock.now()
+        try:
+            document, snapshot = self._document(record, record.order)
+            run = self._commands.submit([self._command(record, document)])[0].run
+        except (InvalidSpec, Refused, NotFound, Conflict) as error:
+            return became(record, Standing.FAILED, f"no run could be submitted: {error}", ended_at=now)
+        words = f"run {run.id} trains on {counted(snapshot['rows'], 'labelled row')}"
+        return became(record, Standing.TRAINING, words, run=run.id, data=snapshot)
+
+    def _document(self, record: DecisionRecord, order: Order) -> tuple[dict[str, Any], Mapping[str, Any]]:
+        """The run file, a function of the record alone, and the lineage of its data."""
+        base = self._store.run(record.project, order.base).spec
+        facts = self._store.facts(record.project, record.model, order.champion) if order.champion else {}
+        label = label_of(base, facts.get("profile") or {})
+        snapshot = self._snapshots.take(record.project, record.model, record.number, order, label=label)
+        if base.get("search"):
+            base = put(base, (facts.get("sweep") or {}).get("point") or {})
+        document = retraining_document(
+            base,
+            base["monitor"],
+            source=snapshot.url,
+            label=label,
+            champion=f"{record.model}@{order.champion}" if order.champion else "",
+        )
+        return document, {**snapshot.lineage, "url": snapshot.url, "rows": snapshot.rows}
+
+    def _command(self, record: DecisionRecord, document: Mapping[str, Any]) -> SubmitCommand:
+        return SubmitCommand(
+            project=record.project,
+            spec_text=json.dumps(document, sort_keys=True),
+            by=record.by or "monitor",
+            idempotency_key=f"retrain/{record.model}/{record.trigger.key}",
+        )
+
+    # ---- what is known -----------------------------------------------------------------------------------------------
+
+    def _situation(
+        self, monitor: Monitor, known: list[DecisionRecord], now: float, trigger: Trigger | None = None
+    ) -> Situation:
+        """New are rows that no retraining has learned from; of a world that has changed, those that came since then."""
+        learned = max((each.order.upto for each in known if each.order is not None), default=0)
+        if trigger is not None:
+            learned = max(learned, self._begins_after(monitor, trigger))
+        costs = [each.cost for each in known if each.cost > 0]
+        return Situation(
+            now=now,
+            new_rows=self._observations.rows(monitor.project, monitor.model, since=learned),
+            past=past(known),
+            expected_cost=costs[0] if costs else self._challengers.cost(monitor.project, monitor.run),
+        )
+
+    def _order(self, monitor: Monitor, trigger: Trigger) -> Order:
+        """What the retraining is made of. Where the world has changed it learns from what came since then: the rows of before
+        would make a model, and a reference to judge by, of a world that is no more."""
+        champion = champion_of(self._store.models(monitor.project, monitor.model))
+        return Order(
+            base=monitor.run,
+            champion=champion.version if champion is not None else 0,
+            after=self._begins_after(monitor, trigger),
+            upto=self._observations.last(monitor.project, monitor.model),
+        )
+
+    def _begins_after(self, monitor: Monitor, trigger: Trigger) -> int:
+        """The last batch of the world of before; 0 where nothing says that it has changed."""
+        if trigger.cause not in _SEEN_LIVE:
+            return 0
+        return last_before(self._observations, monitor.project, monitor.model, trigger.at)
+
+    def _seen_at(self, monitor: Monitor, trigger: Trigger) -> float:
+        """When it was last seen: what the judging loop tells is `at` its beginning, and seen with the newest judgement."""
+        if trigger.cause not in _SEEN_LIVE:
+            return trigger.at
+        newest = self._store.judgements(monitor.project, monitor.model, limit=1)
+        return newest[0].at if newest else trigger.at
+
+
+def _still_waiting(record: DecisionRecord, decision: Decision) -> DecisionRecord | None:
+    """None where nothing is new: how many rows are lacking changes by the second, and is told when it is decided again."""
+    if decision.again_at == record.decision.again_at:
+        return None
+    return replace(became(record, Standing.WAITING, decision.words), decision=decision)
+
+
+def _insist_on(record: DecisionRecord, *standings: Standing) -> None:
+    if record.standing not in standings:
+        told = f" ({record.told[-1]})" if record.told else ""
+        raise Refused(f"decision {record.name} is {record.standing}{told}: only what waits can be approved or rejected")

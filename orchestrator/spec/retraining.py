@@ -1,0 +1,93 @@
+"""What a run file says of retraining: the policy of its `monitor:` section, and the run file of a retraining."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.core.cron import parse_cron
+from orchestrator.core.retraining import Cause, Mode, Policy, QuietHours
+from orchestrator.spec import PROOF
+from orchestrator.spec.monitor import Monitor, Retrain
+
+_CAUSES = {
+    "drift": Cause.DRIFT,
+    "performance": Cause.PERFORMANCE,
+    "alert": Cause.ALERT,
+    "cron": Cause.SCHEDULE,
+    "rows": Cause.DATA_VOLUME,
+}
+_SEVERITIES = {"minor": 1, "moderate": 2, "major": 3}
+_KEPT_OF_INIT = ("freeze", "groups")  # how weights learn, whatever they began as
+
+
+def policy_of(settings: Mapping[str, Any]) -> Policy:
+    """Of a monitor's settings, as `dump` wrote them. One without `retrain` lets a person retrain, and nothing else."""
+    retrain = Monitor.model_validate(settings).retrain
+    if retrain is None:
+        return Policy(causes=frozenset())
+    by_kind = {each.kind: each for each in retrain.triggers}
+    drift, cron, rows = by_kind.get("drift"), by_kind.get("cron"), by_kind.get("rows")
+    cost = retrain.budget.cost
+    return Policy(
+        causes=frozenset(_CAUSES[kind] for kind in by_kind),
+        mode=Mode(retrain.mode.replace("-", "_")),
+        cooldown_s=retrain.cooldown or 0.0,
+        least_severity=_SEVERITIES[drift.drift] if drift is not None and drift.drift is not None else 1,
+        least_new_rows=retrain.minimum_rows,
+        monthly_runs=retrain.budget.runs,
+        monthly_cost=cost.amount if cost is not None else None,
+        quiet=tuple(_quiet(each) for each in retrain.quiet_hours),
+        schedule=parse_cron(cron.cron) if cron is not None and cron.cron is not None else None,
+        volume_rows=rows.rows if rows is not None else None,
+        utc_offset_s=retrain.utc_offset * 3600.0,
+    )
+
+
+def alerts_of(settings: Mapping[str, Any]) -> frozenset[str]:
+    """Names of the alerts that a monitor retrains for."""
+    retrain = Monitor.model_validate(settings).retrain
+    return frozenset(each.alert for each in retrain.triggers if each.alert is not None) if retrain else frozenset()
+
+
+def label_of(document: Mapping[str, Any], profile: Mapping[str, Any]) -> str:
+    """The column that the run file, or else its data as they turned out, has as the label; "label" where neither says."""
+    named = (document.get("data") or {}).get("label") or (profile.get("label") or {}).get("name")
+    return str(named or "label")
+
+
+def retraining_document(
+    document: Mapping[str, Any], settings: Mapping[str, Any], *, source: str, label: str, champion: str
+) -> dict[str, Any]:
+    """The run file of a retraining: that of the monitored run, as `dump` wrote it, on other data.
+
+    `source`: the snapshot, whose label stands in column `label`. `champion`: NAME@VERSION to begin with, or "". A search is
+    left out: it was for the first model, and its result stands in no run file. What splits rows by a column that live traffic
+    does not have (`split_by`) is left to the label or to the rows' hashes.
+    """
+    retrain = Monitor.model_validate(settings).retrain or Retrain()
+    changed = {key: value for key, value in document.items() if key not in ("search", PROOF)}
+    data = dict(document.get("data") or {})
+    stratified = (data.get("split_by") or {}).get("stratify")
+    changed["data"] = {
+        **data,
+        "source": source,
+        "label": label,
+        "split_by": {"stratify": label} if stratified is not None else None,
+    }
+    if retrain.start == "warm" and champion:
+        earlier = document.get("init_from") or {}
+        changed["init_from"] = {"model": champion, **{key: earlier[key] for key in _KEPT_OF_INIT if earlier.get(key)}}
+    if retrain.priority is not None:
+        changed["priority"] = retrain.priority
+    return changed
+
+
+def _quiet(text: str) -> QuietHours:
+    begin, _, end = text.partition("-")
+    return QuietHours(_minute(begin), _minute(end))
+
+
+def _minute(text: str) -> int:
+    hour, _, minute = text.partition(":")
+    return int(hour) * 60 + int(minute)

@@ -1,0 +1,135 @@
+"""Training data made of live traffic: which rows, in which columns, and the same ones whenever it is asked again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from orchestrator.adapters import snapshots
+from orchestrator.adapters.memory_observations import MemoryObservationStore
+from orchestrator.adapters.snapshots import ParquetSnapshots
+from orchestrator.core.decisions import Order
+from orchestrator.drift.batches import write_batch
+from orchestrator.errors import Refused, StorageFailed
+from orchestrator.ports import Observed, Snapshot
+
+
+class Journal:
+    def __init__(self, root: Path) -> None:
+        self.root, self.observations = root, MemoryObservationStore()
+        self.snapshots = ParquetSnapshots(self.observations, str(root))
+
+    def rows(self, rows: int, *, version: int = 1, **columns: Any) -> None:
+        self.keep("rows", rows, version, columns)
+
+    def labels(self, requests: list[str], labels: list[Any]) -> None:
+        self.keep("labels", len(labels), 0, {"(request)": requests, "(label)": labels})
+
+    def keep(self, kind: Any, rows: int, version: int, columns: dict[str, Any]) -> None:
+        seq = self.observations.last("default", "digits") + 1
+        batch = Observed(0, 100.0 + seq, "replica", seq, kind, version, rows, write_batch(columns))
+        self.observations.append("default", "digits", [batch])
+
+    def take(self, number: int = 1, upto: int | None = None, after: int = 0) -> Snapshot:
+        last = self.observations.last("default", "digits") if upto is None else upto
+        return self.snapshots.take("default", "digits", number, Order("run-base", 1, after, last), label="digit")
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path)
+
+
+def table(snapshot: Snapshot) -> pa.Table:
+    return pq.read_table(Path(snapshot.url, "rows.parquet"))
+
+
+def test_rows_with_a_label_are_kept_with_their_features_alone(journal: Journal) -> None:
+    ours = {"(request)": ["a", "b"], "(prediction)": ["1", "2"], "(confidence)": [0.9, 0.8], "(time)": [50.0, 51.0]}
+    journal.rows(2, height=[1.5, 2.5], colour=["red", "blue"], **ours, **{"(label)": [1, None]})
+    taken = journal.take()
+    assert table(taken).to_pylist() == [{"colour": "red", "height": 1.5, "digit": 1}]
+    assert (taken.rows, taken.columns) == (1, ("colour", "height", "digit"))
+    assert taken.lineage["observed_rows"] == 2
+
+
+def test_labels_that_come_later_are_joined_by_their_request(journal: Journal) -> None:
+    journal.labels(["late", "nobody"], [7, 8])
+    journal.rows(3, height=[1.0, 2.0, 3.0], **{"(request)": ["early", "late", "never"]})
+    journal.labels(["early"], [9])
+    assert [each["digit"] for each in table(journal.take()).to_pylist()] == [9, 7]
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [([3, 4], pa.int64()), (["3", "4"], pa.int64()), (["cat", "3"], pa.string()), ([1.5, 2.0], pa.float64())],
+)
+def test_labels_are_whole_numbers_where_all_of_them_are(journal: Journal, labels: list[Any], kind: Any) -> None:
+    journal.rows(2, height=[1.0, 2.0], **{"(label)": labels})
+    assert table(journal.take()).schema.field("digit").type == kind
+
+
+def test_columns_that_came_and_went_are_missing_where_they_were_not(journal: Journal) -> None:
+    journal.rows(1, height=[1], **{"(label)": [1]})
+    journal.rows(1, height=[2.5], width=[3.0], **{"(label)": [2]})
+    assert table(journal.take()).to_pylist() == [
+        {"height": 1.0, "width": None, "digit": 1},
+        {"height": 2.5, "width": 3.0, "digit": 2},
+    ]
+
+
+def test_it_ends_at_the_batch_that_was_decided_on_and_is_the_same_when_taken_again(journal: Journal) -> None:
+    journal.rows(1, height=[1.0], **{"(label)": [1]}, version=1)
+    journal.rows(1, height=[2.0], **{"(label)": [2]}, version=2)
+    journal.rows(1, height=[3.0], **{"(label)": [3]}, version=2)
+    first = journal.take(upto=2)
+    assert first.rows == 2
+    assert first.lineage["batches"] == [1, 2]
+    assert first.lineage["versions"] == {"1": 1, "2": 1}
+    assert (first.lineage["since"], first.lineage["until"]) == (101.0, 102.0)
+    assert journal.take(upto=3) == first, "of the same decision"
+    assert journal.take(number=2, upto=3).rows == 3
+
+
+def test_it_begins_after_the_world_of_before_and_takes_its_late_labels_from_anywhere_after(journal: Journal) -> None:
+    for number in range(1, 5):
+        journal.rows(2, height=[1.0, 2.0], **{"(label)": [1, None], "(request)": [f"a{number}", f"b{number}"]})
+    journal.labels(["b1", "b4"], [7, 8])
+    taken = journal.take(after=2)
+    assert taken.lineage["batches"] == [3, 4]
+    assert [each["digit"] for each in table(taken).to_pylist()] == [1, 1, 8]
+
+
+def test_a_large_one_is_written_in_large_pieces(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "GROUP_ROWS", 5)
+    for _ in range(6):
+        journal.rows(2, height=[1.0, 2.0], **{"(label)": [1, 2]})
+    groups = pq.ParquetFile(Path(journal.take().url, "rows.parquet")).metadata
+    assert [groups.row_group(each).num_rows for each in range(groups.num_row_groups)] == [5, 1, 5, 1]
+
+
+def test_one_that_was_interrupted_is_taken_anew(journal: Journal) -> None:
+    journal.rows(1, height=[1.0], **{"(label)": [1]})
+    place = journal.root / "snapshots/default/digits/1"
+    place.mkdir(parents=True)
+    (place / "rows.parquet").write_bytes(b"half of a fi")
+    assert journal.take().rows == 1
+    assert json.loads((place / "_lineage.json").read_text())["rows"] == 1
+
+
+def test_rows_of_which_none_has_a_label_are_refused(journal: Journal) -> None:
+    journal.rows(2, height=[1.0, 2.0])
+    with pytest.raises(Refused, match="none of 2 observed rows"):
+        journal.take()
+
+
+def test_a_storage_that_cannot_be_written_is_told(journal: Journal) -> None:
+    journal.rows(1, height=[1.0], **{"(label)": [1]})
+    (journal.root / "snapshots").write_text("in the way")
+    with pytest.raises(StorageFailed, match="snapshot cannot be written"):
+        journal.take()

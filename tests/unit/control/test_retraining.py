@@ -1,0 +1,363 @@
+"""From a trigger to a champion: each decision kept with its reason, each retraining one run."""
+
+from __future__ import annotations
+
+import datetime
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from orchestrator.core.decisions import Standing
+from orchestrator.core.money import Prices
+from orchestrator.core.records import RunFilter
+from orchestrator.core.retraining import Action, Because
+from orchestrator.core.runs import Failure, FailureKind
+from orchestrator.errors import NotFound, Refused
+from tests.unit.control.retraining_victim import MOMENTS, restarted
+from tests.unit.control.watched import Watching
+from tests.unit.drift.test_proving import fact, part, right
+
+ROOT = Path(__file__).parents[3]
+DAY = 86_400.0
+
+
+def proof(challenger: float, champion: float) -> dict[str, Any]:
+    """Against version 1, of two that are right so often."""
+    return fact(part(right(500, champion, 7), right(500, challenger, 7)), champion=1)
+
+
+@pytest.fixture
+async def watching(tmp_path: Path) -> Watching:
+    made = Watching(tmp_path)
+    await made.begin()
+    made.serve(1)
+    return made
+
+
+async def test_drift_becomes_one_run_of_the_monitored_file_on_what_was_seen_live(watching: Watching) -> None:
+    record = watching.drift()
+    assert (record.standing, record.decision.action) == (Standing.ACCEPTED, Action.RETRAIN)
+    watching.passes()
+    run = watching.run_of(record)
+    assert run.name == "flights"
+    assert run.spec["init_from"]["model"] == "flights@1"
+    assert run.spec["data"]["label"] == "late"
+    assert run.spec["proof"]["champion"] == 1
+    table = pq.read_table(Path(run.spec["data"]["source"], "rows.parquet"))
+    assert (table.num_rows, table.column_names) == (8, ["distance", "late"])
+    told = watching.now(record)
+    assert told.standing is Standing.TRAINING
+    assert (told.data["rows"], told.data["batches"]) == (8, [1, 1])
+
+
+async def test_the_same_trigger_told_again_is_the_same_decision_and_run(watching: Watching) -> None:
+    record = watching.drift()
+    watching.passes()
+    assert watching.drift().number == record.number
+    other = watching.drift("drift/v1/950")
+    assert (other.standing, other.decision.because) == (Standing.CLOSED, Because.IN_PROGRESS)
+    watching.passes()
+    assert len(watching.plane.board.queue(10)) == 1
+
+
+async def test_what_is_not_done_is_kept_with_its_reason(watching: Watching) -> None:
+    mild = watching.drift(severity=0)
+    assert mild.decision.because is Because.TOO_MILD
+    assert watching.store.decisions("default", "flights") == [mild]
+    assert watching.drift(severity=0) == mild, "once"
+
+
+async def test_too_little_data_waits_until_there_is_enough(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"minimum_rows": 10})
+    watching.serve(1)
+    waiting = watching.drift()
+    assert (waiting.standing, waiting.decision.because) == (Standing.WAITING, Because.TOO_LITTLE_DATA)
+    watching.passes()
+    assert watching.now(waiting) == waiting, "nothing is new, and nothing is written"
+    watching.serve(2)
+    watching.passes()
+    accepted, closed = watching.store.decisions("default", "flights")
+    assert (closed.standing, accepted.standing) == (Standing.CLOSED, Standing.TRAINING)
+    assert "decided again as #2" in closed.told[-1]
+
+
+async def test_what_has_changed_is_learned_from_what_came_since_and_needs_enough_of_that(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"minimum_rows": 10})
+    for seq in range(1, 5):
+        watching.serve(seq)
+    watching.clock.forward(60)
+    waiting = watching.drift()
+    assert waiting.decision.because is Because.TOO_LITTLE_DATA, "32 rows are of the world of before"
+    watching.clock.forward(1)
+    watching.serve(5)
+    watching.serve(6)
+    watching.passes()
+    record = watching.store.decisions("default", "flights")[0]
+    assert (record.data["rows"], record.data["batches"]) == (16, [5, 6])
+
+
+async def test_a_person_approves_what_asks_and_the_data_are_those_of_then(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"mode": "approve"})
+    watching.serve(1)
+    asked = watching.drift()
+    assert asked.standing is Standing.ASKED
+    watching.passes()
+    assert watching.plane.board.queue(10) == []
+    watching.serve(2)
+    approved = watching.retraining.approve("default", "flights", asked.number, by="ada")
+    assert watching.retraining.approve("default", "flights", asked.number, by="bob") == approved
+    watching.passes()
+    assert watching.now(asked).data["rows"] == 16
+    assert watching.now(asked).by == "ada"
+    with pytest.raises(Refused, match="training"):
+        watching.retraining.reject("default", "flights", asked.number, by="bob", reason="")
+
+
+async def test_what_a_person_rejects_is_not_asked_again_and_another_trigger_is(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"mode": "approve"})
+    watching.serve(1)
+    asked = watching.drift()
+    rejected = watching.retraining.reject("default", "flights", asked.number, by="ada", reason="a holiday")
+    assert rejected.told[-1] == "rejected by ada: a holiday"
+    watching.clock.forward(60)
+    assert watching.drift() == rejected
+    watching.serve(2)
+    assert watching.drift("drift/v1/950").standing is Standing.ASKED
+    with pytest.raises(NotFound):
+        watching.retraining.approve("default", "flights", 99, by="ada")
+
+
+async def test_a_dry_run_tells_and_does_nothing(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"mode": "dry-run"})
+    watching.serve(1)
+    told = watching.drift()
+    assert (told.standing, told.decision.action) == (Standing.CLOSED, Action.TELL)
+    watching.passes()
+    assert watching.plane.board.queue(10) == []
+
+
+async def test_a_person_may_ask_at_any_time_and_once_for_each_key(watching: Watching) -> None:
+    asked = watching.retraining.retrain("default", "flights", by="ada", reason="new sensors", key="k")
+    assert asked.trigger.words == "ada asked for it: new sensors"
+    assert watching.retraining.retrain("default", "flights", by="ada", reason="new sensors", key="k") == asked
+    with pytest.raises(NotFound):
+        watching.retraining.retrain("default", "nobody", by="ada", reason="", key="k")
+
+
+async def test_an_alert_retrains_the_models_that_name_it_and_a_storm_is_one_occasion(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"triggers": [{"alert": "ModelErrorHigh"}]})
+    watching.serve(1)
+    assert watching.retraining.alert("DiskFull", {}, 1000.0) == []
+    assert watching.retraining.alert("ModelErrorHigh", {"model": "other"}, 1000.0) == []
+    storm = [
+        watching.retraining.alert("ModelErrorHigh", {"instance": f"host-{each}"}, 1000.0 + each) for each in range(50)
+    ]
+    assert {each.number for (each,) in storm} == {1}
+    watching.passes()
+    assert watching.now(storm[0][0]).standing is Standing.TRAINING
+
+
+async def test_the_schedule_and_the_amount_of_data_ask_by_themselves(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"triggers": [{"cron": "0 3 * * *"}, {"rows": 12}], "cooldown": "1m"})
+    watching.serve(1)
+    watching.passes()
+    assert watching.store.decisions("default", "flights") == []
+    watching.serve(2)
+    watching.passes()
+    (by_rows,) = watching.store.decisions("default", "flights")
+    assert by_rows.decision.words == "retrains: 16 new rows, 12 were asked for"
+    await watching.train(watching.run_of(by_rows))
+    watching.passes()
+    at_three = datetime.datetime(1970, 1, 1, 3, 0, 1, tzinfo=datetime.UTC).timestamp()
+    watching.clock.forward(at_three - watching.clock.now())
+    watching.serve(3)
+    watching.passes()
+    newest = watching.store.decisions("default", "flights")[0]
+    assert "scheduled for 1970-01-01 03:00" in newest.decision.words
+    assert newest.standing is Standing.TRAINING
+    watching.passes()
+    assert len(watching.store.decisions("default", "flights")) == 2
+
+
+async def test_a_retraining_that_fails_is_told_and_cools_down_before_what_still_drifts_is_tried_again(
+    watching: Watching,
+) -> None:
+    record = watching.drift()
+    watching.passes()
+    failure = Failure(FailureKind.APPLICATION, "rank 0 failed: nothing to learn")
+    await watching.train(watching.run_of(record), "failed", failure=failure)
+    watching.passes()
+    assert watching.now(record).standing is Standing.FAILED
+    assert watching.drift().number == record.number, "told late"
+    watching.clock.forward(60)
+    watching.serve(2)
+    again = watching.drift()
+    assert (again.standing, again.decision.because) == (Standing.WAITING, Because.COOLDOWN)
+    watching.clock.forward(3600)
+    watching.passes()
+    newest = watching.store.decisions("default", "flights")[0]
+    assert (newest.standing, newest.trigger.key) == (Standing.TRAINING, "drift/v1/900/2")
+
+
+async def test_rows_without_a_label_are_nothing_to_learn_from(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin()
+    watching.keep(1, "rows", 8, 1, distance=[1.0] * 8)
+    record = watching.drift()
+    watching.passes()
+    assert watching.now(record).standing is Standing.FAILED
+    assert "none of 8 observed rows of model flights has a label" in watching.now(record).told[-1]
+
+
+async def test_what_nobody_foresaw_ends_one_retraining_in_words(
+    watching: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = watching.drift()
+
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        raise TypeError("no such thing")
+
+    monkeypatch.setattr(watching.retraining._snapshots, "take", broken)
+    watching.passes()
+    assert watching.now(record).standing is Standing.FAILED
+    assert "TypeError('no such thing')" in watching.now(record).told[-1]
+
+
+async def test_the_costs_of_earlier_retrainings_are_expected_of_the_next(tmp_path: Path) -> None:
+    watching = Watching(tmp_path, prices=Prices(cpu_hour=3600.0))
+    run = await watching.begin({"budget": {"cost": "1 USD"}, "cooldown": None})
+    assert watching.plane.run(run).terminal
+    watching.serve(1)
+    first = watching.drift()
+    watching.passes()
+    assert watching.now(first).standing is Standing.TRAINING, "nothing was spent yet"
+    watching.plane.loop.one_pass()
+    watching.clock.forward(30)
+    await watching.train(watching.run_of(first))
+    watching.passes()
+    assert watching.now(first).cost > 1
+    watching.serve(2)
+    second = watching.drift("drift/v1/950")
+    assert (second.standing, second.decision.because) == (Standing.WAITING, Because.BUDGET_SPENT)
+
+
+# ---- what a retraining made ------------------------------------------------------------------------------------------
+
+
+async def trained(watching: Watching, **facts: Any) -> Any:
+    record = watching.drift()
+    watching.passes()
+    await watching.train(watching.run_of(record), facts=facts)
+    watching.passes(1)
+    return watching.now(record)
+
+
+async def test_a_challenger_that_is_proven_becomes_champion_with_its_report(watching: Watching) -> None:
+    record = await trained(watching, proof=proof(challenger=0.9, champion=0.6))
+    assert record.standing is Standing.PROBATION
+    assert (record.version, record.proven.rows > 0) == (2, True)
+    (champion,) = [each for each in watching.store.models("default", "flights") if "champion" in each.aliases]
+    assert champion.version == 2
+    move = watching.store.alias_history("default", "flights", "champion")[0]
+    assert (move.by, move.before) == ("retraining", 1)
+    fact = watching.store.facts("default", "flights", 2)["retraining"]
+    assert (fact["decision"], fact["data"]["rows"], fact["judgement"]["promote"]) == (record.number, 8, True)
+
+
+async def test_a_challenger_equal_to_the_champion_stays_one(watching: Watching) -> None:
+    record = await trained(watching, proof=proof(challenger=0.6, champion=0.6))
+    assert record.standing is Standing.KEPT
+    assert "there is no gain" in record.told[-1]
+    assert watching.store.standing("default", "champion") == {"flights": 1}
+
+
+async def test_a_challenger_that_was_compared_with_nothing_stays_one(watching: Watching) -> None:
+    record = await trained(watching)
+    assert record.standing is Standing.KEPT
+    assert "nothing is proven" in record.told[-1]
+
+
+async def test_a_challenger_that_was_overtaken_stays_one(watching: Watching) -> None:
+    record = watching.drift()
+    watching.passes()
+    other = await watching.train(watching.plane.submit("flights", recipe="tabular"))
+    watching.store.move_alias("default", "flights", "champion", 2, at=1.0, by="ada", reason="by hand")
+    assert other.terminal
+    await watching.train(watching.run_of(record), facts={"proof": proof(challenger=0.9, champion=0.6)})
+    watching.passes(1)
+    assert watching.now(record).standing is Standing.KEPT
+    assert watching.store.standing("default", "champion") == {"flights": 2}
+
+
+async def test_a_champion_that_does_worse_live_is_taken_back(watching: Watching) -> None:
+    record = await trained(watching, proof=proof(challenger=0.9, champion=0.6))
+    for seq in range(2, 6):
+        watching.serve(seq, 100, version=2, **{"(prediction)": ["0"] * 100})
+    watching.passes(1)
+    taken = watching.now(record)
+    assert taken.standing is Standing.ROLLED_BACK, taken.told
+    assert watching.store.standing("default", "champion") == {"flights": 1}
+    assert "error rate 0.5 on 400 labelled rows" in taken.told[-1]
+
+
+async def test_late_labels_and_another_versions_answers_count_as_they_should_in_probation(watching: Watching) -> None:
+    record = await trained(watching, proof=proof(challenger=0.9, champion=0.6))
+    watching.serve(2, 100, version=1, **{"(prediction)": ["7"] * 100})
+    watching.serve(3, 100, version=2, **{"(prediction)": [each % 2 for each in range(100)]})
+    requests = [f"r{each}" for each in range(100)]
+    watching.keep(4, "rows", 100, 2, **{"distance": [1.0] * 100, "(request)": requests, "(prediction)": ["1"] * 100})
+    watching.keep(5, "labels", 100, 0, **{"(request)": requests, "(label)": ["1"] * 100})
+    watching.passes(1)
+    assert watching.now(record).standing is Standing.PROBATION
+    watching.clock.forward(DAY)
+    watching.passes(1)
+    over = watching.now(record)
+    assert over.standing is Standing.PROMOTED
+    assert "error rate 0 on 200 labelled rows" in over.told[-1]
+
+
+async def test_a_promotion_that_somebody_takes_back_by_hand_ends_its_probation(watching: Watching) -> None:
+    record = await trained(watching, proof=proof(challenger=0.9, champion=0.6))
+    watching.promotions.roll_back("default", "flights", by="ada", reason="complaints")
+    watching.passes(1)
+    assert watching.now(record).standing is Standing.PROMOTED
+    assert "ada made version 1 champion" in watching.now(record).told[-1]
+
+
+# ---- crashes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_a_server_that_is_killed_anywhere_between_trigger_and_submission_leaves_exactly_one_run(
+    moment: str, tmp_path: Path
+) -> None:
+    watching = restarted(tmp_path)
+    base = await watching.begin()
+    watching.serve(1)
+    watching.store.close()
+    command = [sys.executable, "-m", "tests.unit.control.retraining_victim", str(tmp_path), moment]
+    victim = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert victim.returncode == -signal.SIGKILL, victim.stderr
+
+    watching = restarted(tmp_path)
+    watching.serve(2)  # what comes meanwhile is not of this retraining
+    told = watching.drift()  # told again, for nobody had noted that it was told
+    watching.passes(3)
+    runs = [each.id for each in watching.store.runs(RunFilter("default")).runs if each.id != base.id]
+    record = watching.now(told)
+    assert runs == [record.run]
+    assert (record.number, record.standing, record.data["rows"]) == (1, Standing.TRAINING, 8)
+    assert len(watching.store.decisions("default", "flights")) == 1
+    watching.store.close()
