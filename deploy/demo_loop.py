@@ -145,7 +145,7 @@ def watch_the_loop(client: Client, service: Service, story: Story) -> Mapping[st
                         f"    [{rate:.0%} right] decision {decision.number}, {decision.standing}: {words}", flush=True
                     )
                 if decision.action == "retrain":
-                    story.happened(decision.standing)
+                    story.happened("promoted" if decision.standing == "probation" else decision.standing)
             if decision.action == "retrain" and decision.standing not in ("accepted", "training"):
                 return {"decision": decision, "told": told}
         time.sleep(PACE_S)
@@ -181,13 +181,14 @@ def drift_series() -> list[str]:
 
 def story_of(client: Client) -> list[str]:
     """The story. Answers what was promised and did not happen."""
-    world, story = World(), Story()
+    world = World()
     HOME.mkdir(parents=True, exist_ok=True)
     data = HOME / "digits.parquet"
     world.write_training_data(data)
     run = client.submit(ROOT / RUN_FILE, overrides={"data.source": str(data)})
     print(f"\n$ evertrain submit {RUN_FILE}\n{run.id} ({run.name}) is {run.state}", flush=True)
     evertrain("watch", run.id, check=False)
+    story = Story()
     service = Service(client, world, story)
     before = serve(service, QUIET_BATCHES, "version 1 serves digits that it never saw")
     print(drawn(world.batch()[0][:6]))
