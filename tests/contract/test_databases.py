@@ -22,8 +22,10 @@ from sqlalchemy import Connection, create_engine, event, insert, text
 
 from orchestrator import store as stores
 from orchestrator.core.alerts import Alert, Firing, Outcome
+from orchestrator.core.decisions import draft
 from orchestrator.core.monitors import Judgement, Monitor
 from orchestrator.core.records import Cluster, Role, RunFilter, Token
+from orchestrator.core.retraining import Action, Because, Cause, Decision, Trigger
 from orchestrator.core.runs import STATE_NAMES
 from orchestrator.errors import Conflict, EvertrainError, Refused, StorageFailed, Unavailable
 from orchestrator.ports import Change, Store
@@ -332,6 +334,8 @@ def every_call(store: Store) -> dict[str, Callable[[], Any]]:
     token = Token("t", "t", "p", Role.USER, "0" * 64, 1.0)
     watched, judged = Monitor("p", "m", {}, "r", 1, 1.0), Judgement(0, 1.0, 0.0, 1.0, 9, "stable", 0, "stable")
     alert = Alert("p", "a", "f", 1.0, True, {})
+    asked = Decision(Trigger(Cause.MANUAL, "k", 1.0, "asked"), Action.RETRAIN, Because.ACCEPTED, "retrains: asked")
+    decision = draft("p", "m", asked, None, "ann", 1.0)
     return {
         "submit": lambda: store.submit([submission(1)]),
         "submit_keyed": lambda: store.submit([submission(1, idempotency_key="k")]),
@@ -368,6 +372,11 @@ def every_call(store: Store) -> dict[str, Callable[[], Any]]:
         "clusters": store.clusters,
         "firings": lambda: store.firings([("p", "f", 1.0)]),
         "keep_firings": lambda: store.keep_firings([Firing(alert, 1.0, 1.0, Outcome.NOTED, "noted")]),
+        "record_decision": lambda: store.record_decision(decision),
+        "change_decision": lambda: store.change_decision(decision),
+        "decisions": lambda: store.decisions("p", "m"),
+        "decision": lambda: store.decision("p", "m", 1),
+        "open_decisions": store.open_decisions,
         "forget_firings": lambda: store.forget_firings(1.0),
     }
 
