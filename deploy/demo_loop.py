@@ -138,7 +138,8 @@ def watch_the_loop(client: Client, service: Service, story: Story) -> Mapping[st
                 story.happened("drift seen" if judged.status == "drift" else "suspected")
         for decision in list(client.decisions(MODEL))[::-1]:
             if tell(told, f"decided/{decision.number}/{decision.standing}"):
-                words = shortened(decision.told[-1] if decision.told else decision.words)
+                words = decision.told[-1] if decision.told else decision.words
+                words = words if decision.version else shortened(words)
                 if decision.because != "in_progress":
                     print(
                         f"    [{rate:.0%} right] decision {decision.number}, {decision.standing}: {words}", flush=True

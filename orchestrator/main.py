@@ -44,7 +44,7 @@ from orchestrator.control.startup import fill_board
 from orchestrator.control.sweeps import Sweeps
 from orchestrator.control.wakeups import LocalWakeups
 from orchestrator.errors import EvertrainError
-from orchestrator.ports import Clock, Store
+from orchestrator.ports import Clock, ObservationStore, Store, Wakeups
 from orchestrator.settings import Settings, load_settings, write_private
 from orchestrator.store.store import open_store
 from orchestrator.telemetry.logging import set_up_logging
@@ -118,18 +118,7 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
     logs = DiskLogStore(settings.data_dir / "logs", settings.log_run_bytes)
     observations = DiskObservationStore(settings.data_dir / "observations", settings.observation_bytes)
     promotions = Promotions(store, clock)
-    retraining = Retraining(
-        store=store,
-        commands=commands,
-        observations=observations,
-        snapshots=ParquetSnapshots(observations, settings.storage_root),
-        challengers=Challengers(store, promotions, observations, clock, settings.prices),
-        wakeups=wakeups,
-        clock=clock,
-    )
-    monitors = Monitors(
-        store=store, observations=observations, clock=clock, wakeups=wakeups, triggered=retraining.heard
-    )
+    retraining = _retraining(settings, store, commands, observations, promotions, wakeups, clock)
     parts = Parts(
         settings=settings,
         store=store,
@@ -141,7 +130,7 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
         logs=logs,
         bundles=bundles,
         observations=observations,
-        monitors=monitors,
+        monitors=_monitors(store, observations, retraining, wakeups, clock),
         retraining=retraining,
         wakeups=wakeups,
         clock=clock,
@@ -169,6 +158,32 @@ def _housekeeping(
         bundle_keep_days=settings.bundle_keep_days,
         observation_keep_days=settings.observation_keep_days,
     )
+
+
+def _retraining(
+    settings: Settings,
+    store: Store,
+    commands: Commands,
+    observations: ObservationStore,
+    promotions: Promotions,
+    wakeups: Wakeups,
+    clock: Clock,
+) -> Retraining:
+    return Retraining(
+        store=store,
+        commands=commands,
+        observations=observations,
+        snapshots=ParquetSnapshots(observations, settings.storage_root),
+        challengers=Challengers(store, promotions, observations, clock, settings.prices),
+        wakeups=wakeups,
+        clock=clock,
+    )
+
+
+def _monitors(
+    store: Store, observations: ObservationStore, retraining: Retraining, wakeups: Wakeups, clock: Clock
+) -> Monitors:
+    return Monitors(store=store, observations=observations, clock=clock, wakeups=wakeups, triggered=retraining.heard)
 
 
 def _webhooks(settings: Settings, clock: Clock) -> HttpWebhooks:

@@ -173,7 +173,7 @@ def _asked(
         parts[name] = {"source": f"{owner.data.source}, {part} part", "of": of}
         try:
             rows = _drawn(of)
-            values = {each.name: _answers(each, owner, rows[share], loader, alive) for each in pair}
+            values = {each.name: answers(each, owner, rows[share], loader, alive) for each in pair}
             if values["champion"].keys() != values["challenger"].keys():
                 raise NotComparable("the champion is measured by other metrics")
             parts[name] |= {"values": {who: _listed(each) for who, each in values.items()}}
@@ -191,9 +191,7 @@ def _drawn(of: int) -> Indices:
     return np.sort(np.random.default_rng(0).choice(of, MOST_ROWS, replace=False))
 
 
-def _answers(
-    contender: Contender, owner: Contender, rows: Indices, loader: Loader, alive: Callable[[], None]
-) -> Values:
+def answers(contender: Contender, owner: Contender, rows: Indices, loader: Loader, alive: Callable[[], None]) -> Values:
     """What `contender` says of rows that are held out of the data of `owner`."""
     part, examples = owner.held_out
     inputs = examples if _same_terms(contender, owner) else _in_its_terms(contender, owner, part, rows)

@@ -4,7 +4,7 @@ The rows are those that live traffic left (`orchestrator.Observer`, or a table o
 training data, and in parentheses what is ours, of which `(request)`, `(time)`, `(label)` and the serving version's
 `(prediction)` are carried over. The file, parquet, has a row for each:
 
-    (request), (time), (label)      as they came, where they came
+    (request), (time), (label)      as they came, where they came; for want of a (label), the training data's label
     (served)                        what the serving version answered, where that came
     (prediction), (confidence)      what this one would have answered; null where the row makes no answer
 
@@ -60,6 +60,8 @@ def shadow(checkpoint: str, rows: str, code: str | None = None) -> pa.Table:
     table = read_table(rows, types)
     predictions, confidence = _answers(found, found.task, _arrays(table, rows, data, fitted))
     answers: dict[str, Any] = {name: table[name] for name in (REQUEST, TIME, LABEL) if name in table.column_names}
+    if LABEL not in answers and fitted.roles.label in table.column_names:
+        answers[LABEL] = table[fitted.roles.label]
     if PREDICTION in table.column_names:
         answers[SERVED] = table[PREDICTION].cast(pa.string())
     unknown = ~np.isfinite(confidence)

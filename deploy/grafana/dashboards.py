@@ -199,6 +199,14 @@ RUN_PAGE = Dashboard(
             [Query('time() - evertrain_run_checkpoint_timestamp_seconds{run="$run"}', "age")],
             unit="s",
         ),
+        Panel(
+            "Duration of a step, of the ranks that EVERTRAIN_METRICS_RANKS asks for",
+            [Query('evertrain_rank_step_seconds{run="$run"}', "rank {{rank}}")],
+        ),
+        Panel(
+            "Since the last sign of progress, of the same ranks",
+            [Query('evertrain_rank_silent_seconds{run="$run"}', "rank {{rank}}")],
+        ),
         Panel("Size of the newest checkpoint", [Query('evertrain_run_checkpoint_bytes{run="$run"}', "size")]),
     ),
 )

@@ -38,7 +38,7 @@ class _Survey:
     until: float = 0.0
     versions: dict[int, int] = field(default_factory=dict)  # rows that each model version answered
     sources: set[str] = field(default_factory=set)
-    late: dict[str, Any] = field(default_factory=dict)  # labels that came later, by request
+    late: dict[str | None, Any] = field(default_factory=dict)  # labels that came later, by request
     features: dict[str, Any] = field(default_factory=dict)  # Arrow types by name
     fractions: bool = False  # some label is a number of floating point
     words: bool = False  # some label is no whole number

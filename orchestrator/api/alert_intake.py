@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from orchestrator.api.auth import Caller, allows, bearer
+from orchestrator.api.auth import EVERY_PROJECT, Caller, allows, bearer
 from orchestrator.api.parts import Parts
 from orchestrator.control.alerts import Alerts
 from orchestrator.core.alerts import Alert, Outcome
@@ -114,13 +114,16 @@ class AlertIntake:
 
 def _alert(told: _Told, caller: Caller) -> Alert:
     """Raises Denied, and InvalidSpec for what cannot be a project's name."""
+    project = caller.target(told.labels.get("project", ""))
+    # Without that label an alert means every project, but never one that the token may not act in.
+    everywhere = caller.token.project == EVERY_PROJECT
     return Alert(
-        project=caller.target(told.labels.get("project", "")),
+        project=project,
         name=told.labels.get("alertname", ""),
         fingerprint=told.fingerprint,
         starts_at=told.startsAt.timestamp(),
         firing=told.status == "firing",
-        labels=told.labels,
+        labels=told.labels if everywhere else {**told.labels, "project": project},
         words=told.annotations.get("summary", ""),
     )
 

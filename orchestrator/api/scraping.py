@@ -18,6 +18,8 @@ from orchestrator.telemetry.metrics import MONITORS_SHOWN, SWEEPS_SHOWN, Metrics
 
 log = logging.getLogger(__name__)
 
+READ_ONE_BY_ONE = 50
+
 
 class Scraper:
     """Blocks."""
@@ -58,9 +60,12 @@ class Scraper:
         parts, metrics = self._parts, self._metrics
         shown, held = metrics.living(), {each.run_id: None for each in parts.board.holdings()}
         unseen = [run_id for run_id in held if run_id not in shown]
-        for run_id in [*(shown - held.keys()), *unseen[: metrics.room()]]:
+        wanted = [*(shown - held.keys()), *unseen[: metrics.room()]]
+        # After a restart they may be thousands: what the store has decoded for the board is not read again one by one.
+        at_once = {each.id: each for each in parts.store.unfinished()} if len(wanted) > READ_ONE_BY_ONE else {}
+        for run_id in wanted:
             with contextlib.suppress(NotFound):
-                metrics.track(parts.store.run("*", run_id))
+                metrics.track(at_once.get(run_id) or parts.store.run("*", run_id))
                 for newest in parts.store.checkpoints(run_id, limit=1):
                     metrics.sealed(run_id, newest.size_bytes, newest.sealed_at)
 

@@ -38,7 +38,7 @@ def table(decisions: Sequence[DecisionView], now: float) -> RenderableType:
             Text(each.standing, _STYLE.get(each.standing, "")),
             each.run,
             str(each.version or ""),
-            sentence("; ".join((each.words, *each.told))),
+            sentence(each.told[-1] if each.told else each.words),  # `-o json` has all of it
         )
     return drawn
 

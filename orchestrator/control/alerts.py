@@ -10,13 +10,15 @@ from dataclasses import replace
 
 from orchestrator.control.commands import Commands
 from orchestrator.core.alerts import Alert, Firing, Outcome, asked
-from orchestrator.errors import NotFound, Refused
+from orchestrator.errors import InvalidSpec, NotFound, Refused
 from orchestrator.ports import Clock, Store
 
 log = logging.getLogger(__name__)
 
 Fired = Callable[[str, str, Mapping[str, str], float], None]
-"""Alert, fingerprint, labels, and when it began. It may be called again for the same firing after a crash."""
+"""Alert, fingerprint, labels, and when it began. It may be called again for the same firing after a crash. What it refuses
+(InvalidSpec, NotFound, Refused) is told; by whatever else it raises Alertmanager is made to tell the alert again.
+"""
 
 
 def _nobody(name: str, fingerprint: str, labels: Mapping[str, str], starts_at: float) -> None:
@@ -70,10 +72,13 @@ class Alerts:
             self._counts[Outcome.REFUSED] += number
 
     def _act(self, alert: Alert, by: str) -> tuple[Outcome, str]:
-        self._fired(alert.name, alert.fingerprint, alert.labels, alert.starts_at)
         outcome, reason = asked(alert)
         if outcome is Outcome.PAUSED:
             outcome, reason = self._pause(alert, reason, by)
+        try:
+            self._fired(alert.name, alert.fingerprint, alert.labels, alert.starts_at)
+        except (InvalidSpec, NotFound, Refused) as error:
+            outcome, reason = Outcome.REFUSED, f"{reason}; no model is trained again for it: {error}"
         log.log(logging.INFO if outcome is not Outcome.REFUSED else logging.WARNING, "alert %s: %s", alert.name, reason)
         return outcome, reason
 

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import spec
 from orchestrator.control.model_versions import find_version
-from orchestrator.core import probation
 from orchestrator.core.aliases import CHAMPION, stands_on, stood_before
-from orchestrator.core.probation import Answers, Standing, Verdict
 from orchestrator.core.records import AliasMove, ModelVersion
 from orchestrator.errors import Conflict, InvalidSpec, NotFound, Refused
 from orchestrator.ports import Clock, Store
@@ -78,25 +76,6 @@ class Promotions:
             )
         version = find_version(self._store.models(project, name), project, name, str(before))
         return self._moved(version, alias, stands, by, f"version {stands} taken back: {reason}", None)
-
-    def probation(self, project: str, name: str, served: Answers) -> Verdict | None:
-        """Judge the champion by its labelled live answers since its promotion, and take it back where they fall short.
-        None: it was not promoted by a proof, so there is nothing to hold it to.
-
-        Raises Conflict where somebody else moved the alias meanwhile.
-        """
-        history = self._store.alias_history(project, name, CHAMPION)
-        if not history or not history[0].report:
-            return None
-        promotion = history[0]
-        version = find_version(self._store.models(project, name), project, name, str(promotion.version))
-        asked = self.wanted(version).probation
-        policy = probation.Policy(asked.length or 0.0, asked.drop, asked.false_alarms)
-        held_to = probation.held_to(promotion.report)
-        verdict = probation.judge(promotion.at, self._clock.now(), held_to, served, policy)
-        if verdict.standing is Standing.ROLL_BACK:
-            self.roll_back(project, name, by="probation", reason=verdict.words, expected=promotion.version)
-        return verdict
 
     def compare(self, challenger: ModelVersion, champion: ModelVersion) -> Judgement:
         """Raises Refused for a version beside itself."""

@@ -66,8 +66,7 @@ class Retraining:
         with self._lock:
             known = self._store.decisions(monitor.project, monitor.model, accepted=True, limit=LOOK_BACK)
             trigger = occasion(trigger, known, self._seen_at(monitor, trigger))
-            told = next((each for each in known if each.trigger.key == trigger.key), None)
-            if told is not None:
+            if (told := _of(trigger, known)) is not None:
                 return told
             now = self._clock.now()
             decision = decide(trigger, policy_of(monitor.settings), self._situation(monitor, known, now, trigger))
@@ -206,6 +205,8 @@ class Retraining:
             if self._store.decision(record.project, record.model, record.number) != record:
                 return None  # a person has rejected it in this moment
             known = self._store.decisions(record.project, record.model, accepted=True, limit=LOOK_BACK)
+            if (started := _of(record.trigger, known)) is not None:
+                return became(record, Standing.CLOSED, f"decided again as #{started.number}: {started.decision.words}")
             situation = self._situation(monitor, known, now, record.trigger)
             decision = decide(record.trigger, policy_of(monitor.settings), situation)
             if decision.because is waiting.because:
@@ -291,6 +292,11 @@ class Retraining:
             return trigger.at
         newest = self._store.judgements(monitor.project, monitor.model, limit=1)
         return newest[0].at if newest else trigger.at
+
+
+def _of(trigger: Trigger, known: list[DecisionRecord]) -> DecisionRecord | None:
+    """The retraining that the trigger has started, or asks for."""
+    return next((each for each in known if each.trigger.key == trigger.key), None)
 
 
 def _still_waiting(record: DecisionRecord, decision: Decision) -> DecisionRecord | None:

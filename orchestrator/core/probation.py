@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 _RATES = 64
 """Error rates above the one that is held to, over which the evidence is mixed."""
@@ -55,16 +53,6 @@ class Verdict:
     standing: Standing
     words: str
     until: float  # end of the probation
-
-
-def held_to(report: Mapping[str, Any]) -> Answers:
-    """Those by which a promotion was proven, of the report that its move keeps: the challenger's on the recent rows. None
-    where there is no report, as of a promotion by hand, or where the metric was not accuracy: then nothing is taken back.
-    """
-    gain = next((each for each in report.get("findings", ()) if each["what"] == "gain"), None)
-    if report.get("metric") != "accuracy" or gain is None or gain["challenger"] is None:
-        return Answers(0, 0)
-    return Answers(int(gain["rows"]), round(gain["rows"] * (1 - gain["challenger"])))
 
 
 def judge(promoted_at: float, now: float, before: Answers, since: Answers, policy: Policy) -> Verdict:

@@ -71,9 +71,7 @@ def busy_ratio(process: psutil.Process, spell_s: float) -> float:
 def rendering_s() -> float:
     began_s = time.monotonic()
     values = str(CHART / "ci" / "everything-on-values.yaml")
-    subprocess.run(
-        [str(helm()), "template", "x", str(CHART), "--values", values], check=True, stdout=subprocess.DEVNULL
-    )
+    subprocess.run([str(helm()), "template", "x", str(CHART), "--values", values], check=True, capture_output=True)
     return time.monotonic() - began_s
 
 

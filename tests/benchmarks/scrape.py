@@ -110,7 +110,7 @@ def main() -> None:
         settings = {"metrics_runs": number, "price_cpu_hour": 0.05}
         with Stack(Path(directory), **settings) as stack, Http(stack) as http:
             runs = running(stack, number)
-            cold_s, _, _ = scrape(http)
+            cold_s, cold_cpu_s, _ = scrape(http)
             train(http, runs)
             registry, ours, ours_cpu, theirs_cpu, body = peer(SERIES), [], [], [], b""
             for _ in range(pairs):
@@ -130,6 +130,7 @@ def main() -> None:
             Figure("scrape, slowest", max(ours), "s"),
             Figure("scrape, CPU", median(ours_cpu), "s"),
             Figure("first scrape after a restart", cold_s, "s"),
+            Figure("first scrape after a restart, CPU", cold_cpu_s, "s"),
             Figure("size", len(body) / 2**20, "MiB"),
             Figure("prometheus-client's writer alone, CPU", median(theirs_cpu), "s"),
             Figure("prometheus-client over ours, CPU", ratio, "times", 1.0, "higher"),

@@ -17,7 +17,7 @@ from orchestrator.core.alerts import Outcome
 from orchestrator.core.observations import FirstStep, IncarnationStarted
 from orchestrator.core.records import Role
 from orchestrator.core.runs import Run
-from orchestrator.errors import Unavailable
+from orchestrator.errors import Refused, Unavailable
 from tests.integration.api.http_side import Http
 from tests.integration.api.stack import Stack
 from tests.integration.watchers import alertmanager, fetch
@@ -198,6 +198,25 @@ def test_a_token_of_one_project_acts_there_only_and_the_rest_of_the_request_is_d
     assert stack.store.run("*", other.id).paused == ""
     assert stack.store.run("*", mine.id).paused
     assert [call[1] for call in heard.calls] == ["b2", "b3"]
+
+
+def test_an_alert_of_no_project_means_the_tokens_own(http: Http, stack: Stack, heard: Heard) -> None:
+    for fingerprint, project in (("b5", "alpha"), ("b6", "*")):
+        assert http.post("/alerts", group(told(fingerprint)), stack.token(project, Role.USER))[0] == 200
+    assert [call[2].get("project") for call in heard.calls] == ["alpha", None]
+
+
+def test_a_model_that_cannot_be_trained_again_does_not_keep_a_run_from_being_paused(stack: Stack, secret: str) -> None:
+    def refuse(name: str, *rest: object) -> None:
+        raise Refused("its run file is gone")
+
+    run = training(stack)
+    with Http(stack, refuse) as http:
+        status, answer = http.post("/alerts", group(told("b7", run=run.id, evertrain_action="pause")), secret)
+    (said,) = json.loads(answer)["alerts"]
+    assert (status, said["outcome"]) == (200, "refused")
+    assert "its run file is gone" in said["reason"]
+    assert stack.store.run("*", run.id).paused
 
 
 def test_a_store_that_does_not_answer_has_alertmanager_come_again(

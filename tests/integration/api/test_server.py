@@ -14,6 +14,7 @@ import pytest
 
 from orchestrator import Client
 from orchestrator.api.http import HttpServer
+from orchestrator.api.scraping import READ_ONE_BY_ONE
 from orchestrator.api.server import GrpcServer
 from orchestrator.api.status import DeadlinePassed
 from orchestrator.core.records import Role
@@ -247,6 +248,16 @@ def test_more_living_runs_than_series_are_not_read_again_at_each_scrape(
         http.get("/metrics")
         assert (http.metrics.living(), reads) == (shown, [])
         assert len(shown) == 2
+
+
+def test_many_runs_from_before_a_restart_are_read_at_once(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    placed = {stack.place(stack.submit("many")).id for _ in range(READ_ONE_BY_ONE + 1)}
+    reads: list[Any] = []
+    monkeypatch.setattr(stack.store, "run", lambda *names: reads.append(names))
+    with Http(stack) as http:
+        http.get("/metrics")
+        assert placed <= http.metrics.living()
+    assert reads == []
 
 
 def test_reads_go_on_while_every_stream_is_open(client: Client) -> None:

@@ -78,7 +78,8 @@ def kind(wanted: str) -> Callable[[Event], bool]:
 def stack() -> Iterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="evs-") as directory:
         home = Path(directory)
-        env = {**os.environ, "EVERTRAIN_HOME": str(home), "EVERTRAIN_PRICE_CPU_HOUR": "0.05"}
+        watched = {"EVERTRAIN_PRICE_CPU_HOUR": "0.05", "EVERTRAIN_METRICS_RANKS": "2"}
+        env = {**os.environ, "EVERTRAIN_HOME": str(home), **watched}
         started = Stack(None, home, env)  # type: ignore[arg-type]  # no server yet to be a client of
         up = started.evertrain("up", "--port", "0", "--http-port", "0", "--cpus", "4")
         assert up.returncode == 0, up.stderr

@@ -149,8 +149,7 @@ def test_what_a_version_would_have_said_of_live_rows_is_recorded_beside_what_was
 ) -> None:
     digits = read_labelled("sklearn://digits")
     said = (digits.targets + (np.arange(1797) < 100)) % 10  # wrong in the first hundred
-    features = {"x": digits.inputs, "y": digits.targets}
-    np.savez(tmp_path / "live.npz", **{**features, "(prediction)": said, "(label)": digits.targets})
+    np.savez(tmp_path / "live.npz", **{"x": digits.inputs, "(prediction)": said, "y": digits.targets})
     checkpoint = str(champion.one(Done).checkpoint)
 
     assert main([checkpoint, "--rows", str(tmp_path / "live.npz"), "--to", str(tmp_path / "said.parquet")]) == 0

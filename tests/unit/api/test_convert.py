@@ -14,7 +14,7 @@ import pytest
 from google.protobuf.message import Message
 
 from orchestrator.api import views
-from orchestrator.core import money, observations, orders, records, runs
+from orchestrator.core import money, monitors, observations, orders, records, runs
 from orchestrator.core.ledger import Ledger, TimeClass
 from orchestrator.core.scheduling.fit import Node
 from orchestrator.core.scheduling.plan import ClusterFit
@@ -27,6 +27,8 @@ from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from trainers import layout
 
 COUNTERPARTS: dict[str, type[Any]] = {
+    "AliasMove": records.AliasMove,
+    "Ancestor": records.Ancestor,
     "AdmittedSeals": orders.AdmittedSeals,
     "Amount": money.Amount,
     "Attempt": runs.Attempt,
@@ -38,13 +40,16 @@ COUNTERPARTS: dict[str, type[Any]] = {
     "CheckpointSealed": observations.CheckpointSealed,
     "Cluster": views.ClusterView,
     "ClusterFit": ClusterFit,
+    "Comparison": views.Comparison,
     "EpochEnded": observations.EpochEnded,
     "Event": runs.Event,
     "Failure": runs.Failure,
+    "Figures": monitors.Figures,
     "FirstStep": observations.FirstStep,
     "Incarnation": runs.Incarnation,
     "IncarnationFailed": observations.IncarnationFailed,
     "IncarnationStarted": observations.IncarnationStarted,
+    "Judgement": monitors.Judgement,
     "Ledger": Ledger,
     "LogLine": records.LogLine,
     "Memory": memory.Memory,
@@ -54,6 +59,7 @@ COUNTERPARTS: dict[str, type[Any]] = {
     "NodeShare": runs.NodeShare,
     "Observation": observations.Observation,
     "Outlook": outlook.Outlook,
+    "Picture": monitors.Picture,
     "Placed": observations.Placed,
     "PlannedModel": plan.Model,
     "Problem": Problem,
@@ -72,10 +78,12 @@ COUNTERPARTS: dict[str, type[Any]] = {
     "RunUpdate": views.RunUpdate,
     "Unplaceable": observations.Unplaceable,
     "Waiting": observations.Waiting,
+    "Watched": monitors.Watched,
 }
 ENVELOPES = {"Ack", "AgentMessage", "Bundle", "BundleChunk", "Desired", "Hello", "Inventory", "LivingAttempt", "LogAck"}
 ENVELOPES |= {"LogBatch", "LogChunk", "ModelFacts", "ServerMessage", "Superseded", "Welcome"}
-BY_HAND = {"Sweep", "Trial"}  # of protocol.sweeps
+ENVELOPES |= {"AliasHistory", "ModelLineage", "ObserveReply"}
+BY_HAND = {"Sweep", "Trial", "RetrainingDecision"}  # of protocol.sweeps and protocol.decisions
 
 
 def full(hint: Any, numbers: Iterator[int]) -> Any:

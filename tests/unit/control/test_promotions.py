@@ -10,7 +10,6 @@ import pytest
 
 from orchestrator.control.ancestry import ancestry
 from orchestrator.control.promotions import Promotions, policy_of
-from orchestrator.core.probation import Answers, Standing
 from orchestrator.core.records import ModelVersion
 from orchestrator.errors import Conflict, NotFound, Refused
 from orchestrator.ports import Change
@@ -157,24 +156,6 @@ def test_a_version_that_was_taken_back_returns_by_hand_only(registry: Registry) 
         registry.promote(challenger)
     registry.promote(challenger, anyway=True, reason="its feed is mended")
     assert registry.champion == 2
-
-
-def test_a_promotion_that_does_not_keep_its_word_is_taken_back(registry: Registry) -> None:
-    registry.promote(registry.register())
-    assert registry.promotions.probation("default", "digits", Answers(900, 900)) is None
-    registry.promote(registry.register(proofs.better(champion=1)))
-
-    watched = registry.promotions.probation("default", "digits", Answers(40, 4))
-    assert watched is not None
-    assert (watched.standing, registry.champion) == (Standing.WATCHING, 2)
-    short = registry.promotions.probation("default", "digits", Answers(400, 160))
-
-    assert short is not None
-    assert (short.standing, registry.champion) == (Standing.ROLL_BACK, 1)
-    newest = registry.store.alias_history("default", "digits")[0]
-    assert newest.by == "probation"
-    assert "falls short in its probation: error rate 0.4 on 400 labelled rows" in newest.reason
-    assert registry.promotions.probation("default", "digits", Answers(400, 160)) is None
 
 
 class Racing(MemoryStore):

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from orchestrator.core.probation import Answers, Policy, Standing, evidence, held_to, judge
+from orchestrator.core.probation import Answers, Policy, Standing, evidence, judge
 
 BEFORE = Answers(1000, 100)
 USUAL = Policy()
@@ -66,12 +66,6 @@ def test_without_evidence_it_is_watched_until_its_probation_ends(
 
 def test_where_nothing_is_known_of_before_nothing_is_taken_back() -> None:
     assert judge(0.0, 1.0, Answers(0, 0), Answers(100, 100), Policy()).standing is Standing.WATCHING
-
-
-def test_a_version_is_held_to_the_answers_that_proved_it() -> None:
-    report = {"metric": "accuracy", "findings": [{"what": "gain", "rows": 400, "challenger": 0.95}]}
-    assert held_to(report) == Answers(400, 20)
-    assert held_to({**report, "metric": "loss"}) == held_to({}) == Answers(0, 0)
 
 
 def test_no_probation_takes_nothing_back() -> None:
