@@ -116,6 +116,7 @@ class _Trace:
         if torch.cuda.is_available():
             self._activities.append(ProfilerActivity.CUDA)
         self.profiler = profile(activities=self._activities)
+        self._range: record_function | None = None  # around the step that is being done
 
     @property
     def wants_no_more(self) -> bool:
@@ -128,7 +129,8 @@ class _Trace:
     def stepped(self, step: int) -> None:
         self._leave()
         self.last = step
-        self._enter()
+        if not self.wants_no_more:
+            self._enter()
 
     def pause(self) -> None:
         self._leave()
@@ -139,7 +141,7 @@ class _Trace:
         self._enter()
 
     def stop(self) -> None:
-        self._range.__exit__(None, None, None)
+        self._leave()
         self.profiler.stop()
 
     def events(self) -> Sequence[Any]:
@@ -154,8 +156,10 @@ class _Trace:
         self._range.__enter__()  # type: ignore[no-untyped-call]
 
     def _leave(self) -> None:
-        self._range.__exit__(None, None, None)
-        self.seconds += time.perf_counter() - self._began_s
+        if self._range is not None:
+            self._range.__exit__(None, None, None)
+            self._range = None
+            self.seconds += time.perf_counter() - self._began_s
 
 
 class _Writing(threading.Thread):

@@ -22,6 +22,7 @@ from sqlalchemy import Connection, create_engine, event, insert, text
 
 from orchestrator import store as stores
 from orchestrator.core.alerts import Alert, Firing, Outcome
+from orchestrator.core.monitors import Judgement, Monitor
 from orchestrator.core.records import Cluster, Role, RunFilter, Token
 from orchestrator.core.runs import STATE_NAMES
 from orchestrator.errors import Conflict, EvertrainError, Refused, StorageFailed, Unavailable
@@ -329,6 +330,7 @@ def test_a_file_that_is_no_database_is_unavailable_and_stays_as_it_is(tmp_path: 
 def every_call(store: Store) -> dict[str, Callable[[], Any]]:
     run = builders.queued_run()
     token = Token("t", "t", "p", Role.USER, "0" * 64, 1.0)
+    watched, judged = Monitor("p", "m", {}, "r", 1, 1.0), Judgement(0, 1.0, 0.0, 1.0, 9, "stable", 0, "stable")
     alert = Alert("p", "a", "f", 1.0, True, {})
     return {
         "submit": lambda: store.submit([submission(1)]),
@@ -346,6 +348,11 @@ def every_call(store: Store) -> dict[str, Callable[[], Any]]:
         "models": lambda: store.models("p"),
         "facts": lambda: store.facts("p", "m", 1),
         "put_fact": lambda: store.put_fact("p", "m", 1, "f", {}),
+        "monitor": lambda: store.monitor("p", "m"),
+        "monitors": lambda: store.monitors("p"),
+        "put_monitor": lambda: store.put_monitor(watched),
+        "record_judgements": lambda: store.record_judgements(watched, [judged]),
+        "judgements": lambda: store.judgements("p", "m"),
         "move_alias": lambda: store.move_alias("p", "m", "a", 1, at=1.0, by="b", reason="r"),
         "standing": lambda: store.standing("p", "a"),
         "alias_history": lambda: store.alias_history("p", "m"),

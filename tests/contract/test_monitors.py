@@ -77,7 +77,7 @@ def test_the_first_watched_version_becomes_champion_and_is_what_live_data_are_ju
 def test_a_champion_that_was_named_before_stays_and_is_the_reference(store: Store) -> None:
     one, two = submit(store, range(2))
     store.apply([Change(one, model=ModelVersion("default", "digits", 0, one.id, "/seal", {}, 5.0))])
-    store.move_alias("default", "digits", "champion", 1, at=1.0, by="ann", reason="")
+    store.move_alias("default", "digits", "champion", 1, at=2.0, by="ada", reason="named before")
     register(store, two)
 
     assert store.monitor("default", "digits").reference == 1

@@ -33,19 +33,17 @@ def until(stack: Stack, sweep: str, wanted: Callable[[Sweep], bool]) -> Sweep:
     return found
 
 
-def drivers() -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if "orchestrator.cluster.search_driver" in (process.info["cmdline"] or []):
-            found.append(process)
-    return found
+def drivers(stack: Stack) -> list[psutil.Process]:
+    """Of this stack: other ones on the machine may search, too."""
+    children = psutil.Process(stack.pid("agent")).children()
+    return [each for each in children if "orchestrator.cluster.search_driver" in each.cmdline()]
 
 
 def test_a_sweep_goes_on_after_the_death_of_its_driver_and_of_a_rank_and_repeats_no_trial(stack: Stack) -> None:
     run = stack.client.submit(sweep_file("searched"))
     assert run.kind == "sweep"
     before = until(stack, run.id, lambda sweep: any(not each.live for each in sweep.trials))
-    (driver,) = drivers()
+    (driver,) = drivers(stack)
     driver.kill()
     failed = stack.until(run.id, kind("rank_failed"))
     assert "its trials go on" in failed.message
@@ -85,7 +83,7 @@ def changed(sweep: Sweep) -> bool:
 def test_a_population_goes_on_from_its_best_also_after_the_death_of_its_driver(stack: Stack) -> None:
     run = stack.client.submit(population_file("population", 8))
     before = until(stack, run.id, changed)
-    (driver,) = drivers()
+    (driver,) = drivers(stack)
     driver.kill()
     ended = stack.client.wait(run.id)
     assert ended.state == "SUCCEEDED", ended.reason
@@ -116,7 +114,7 @@ def test_a_population_that_is_cancelled_while_a_trial_changes_leaves_nothing_ali
     assert stack.client.wait(run.id).state == "CANCELLED"
     for each in stack.client.list(sweep=run.id):
         assert stack.client.wait(each.id).state == "CANCELLED"
-    assert drivers() == []
+    assert drivers(stack) == []
 
 
 def test_a_metric_that_nobody_reports_ends_the_sweep_after_the_first_report(stack: Stack, tmp_path: Path) -> None:
@@ -160,4 +158,4 @@ def test_a_sweep_that_is_stopped_keeps_its_best_and_one_that_is_cancelled_leaves
     assert stack.client.wait(gone.id).state == "CANCELLED"
     for each in stack.client.list(sweep=gone.id):
         assert stack.client.wait(each.id).state == "CANCELLED"
-    assert drivers() == []
+    assert drivers(stack) == []

@@ -207,7 +207,7 @@ def test_when_another_version_serves_live_data_are_judged_against_that_one(fleet
     fleet.judge()
     assert fleet.statuses()[-1] == "drift"
     assert fleet.monitors.get("default", "digits").reference == 1
-    fleet.store.move_alias("default", "digits", "champion", 2, at=1.0, by="ann", reason="")
+    fleet.store.move_alias("default", "digits", "champion", 2, at=2.0, by="ada", reason="better")
     fleet.judge()
     fleet.say(200, version=1)
     fleet.say(version=2)

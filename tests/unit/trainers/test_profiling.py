@@ -102,7 +102,7 @@ def test_the_steps_that_are_asked_for_are_traced_and_nothing_else(rank: Rank, tm
     assert told.trace == str(expected)
     names = names_in(told.trace)
     assert {"step 4", "step 5", "step 6"} <= set(names)
-    assert "step 3" not in names
+    assert not {"step 3", "step 7"} & set(names)
     assert names.count("aten::matmul") == 3
     assert not any("inv" in each for each in names), "what is between two steps was traced"
     assert "aten::mm" in told.table
