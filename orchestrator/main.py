@@ -92,15 +92,7 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
         prices=settings.prices,
     )
     sweeps = Sweeps(fleet, commands)
-    loop = Loop(
-        records=records,
-        board=board,
-        clusters=clusters,
-        wakeups=wakeups,
-        clock=clock,
-        connected=fleet.connected,
-        end_orphans=sweeps.end_orphans,
-    )
+    loop = _loop(records, board, clusters, wakeups, fleet, sweeps)
     logs = DiskLogStore(settings.data_dir / "logs", settings.log_run_bytes)
     observations = DiskObservationStore(settings.data_dir / "observations", settings.observation_bytes)
     promotions = Promotions(store, clock)
@@ -155,6 +147,20 @@ def _fleet(
         progressed=metrics.progress,
         driver_token=driver_tokens.of,
         told_ranks=settings.metrics_ranks,
+    )
+
+
+def _loop(
+    records: RunRecords, board: Board, clusters: Clusters, wakeups: Wakeups, fleet: Fleet, sweeps: Sweeps
+) -> Loop:
+    return Loop(
+        records=records,
+        board=board,
+        clusters=clusters,
+        wakeups=wakeups,
+        clock=fleet.clock,
+        connected=fleet.connected,
+        end_orphans=sweeps.end_orphans,
     )
 
 

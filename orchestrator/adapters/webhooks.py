@@ -15,7 +15,7 @@ import hashlib
 import hmac
 import json
 import logging
-import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 
@@ -59,7 +59,8 @@ class HttpWebhooks:
             with self._opener.open(request, timeout=TIMEOUT_S) as answer:
                 answer.read(0)
         except (OSError, ValueError) as error:  # URLError and HTTPError are OSErrors
-            log.warning("webhook %s did not take %s, and is told again: %s", url, name, error)
+            host = urllib.parse.urlsplit(url).hostname  # the rest of it may be a secret
+            log.warning("the webhook at %s did not take %s, and is told again: %s", host, name, error)
             return False
         return True
 

@@ -46,6 +46,19 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         load_settings()
 
 
+def test_webhooks_are_urls_with_commas_between_and_signed_by_a_secret_of_the_servers_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EVERTRAIN_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("EVERTRAIN_WEBHOOKS", "https://ops.example/hook, http://127.0.0.1:9000/")
+    settings = load_settings()
+    assert settings.webhook_urls == ("https://ops.example/hook", "http://127.0.0.1:9000/")
+    assert settings.webhook_secret == tmp_path / "webhook.secret"
+    monkeypatch.setenv("EVERTRAIN_WEBHOOKS", "https://ops.example/hook,file:///etc/passwd")
+    with pytest.raises(Refused, match="'file:///etc/passwd' is none"):
+        load_settings()
+
+
 def test_the_url_of_the_store_may_come_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "url").write_text("postgresql://u:secret@db/evertrain\n")
     monkeypatch.setenv("EVERTRAIN_STORE_URL_FILE", str(tmp_path / "url"))
