@@ -72,28 +72,14 @@ class Server:
 
 def build(settings: Settings, store: Store, clock: Clock) -> Server:
     """Put the server together; nothing listens and nothing runs yet. Call it on the event loop that will serve."""
-    wakeups, metrics = LocalWakeups(), Metrics(settings)
-    board = Board(clock)
+    wakeups, metrics, board = LocalWakeups(), Metrics(settings), Board(clock)
     records = RunRecords(store, board, wakeups)
     fill_board(board, store, records, clock)
     clusters = Clusters(store, clock)
     authenticator = Authenticator(store, clock, settings.token_cache_s)
     driver_tokens = DriverTokens(store, clock, authenticator.forget)
     board.when_ended(driver_tokens.retire)
-    fleet = Fleet(
-        store=store,
-        records=records,
-        board=board,
-        clusters=clusters,
-        wakeups=wakeups,
-        clock=clock,
-        storage=settings.storage_root,
-        prices=settings.prices,
-        heard=metrics.observe,
-        progressed=metrics.progress,
-        driver_token=driver_tokens.of,
-        told_ranks=settings.metrics_ranks,
-    )
+    fleet = _fleet(settings, store, records, board, clusters, wakeups, clock, metrics, driver_tokens)
     bundles = DiskBundleStore(settings.data_dir / "bundles", settings.bundle_bytes)
     commands = Commands(
         store=store,
@@ -130,10 +116,38 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
         executor=ThreadPoolExecutor(settings.api_threads, thread_name_prefix="api"),
         server_id=f"server-{uuid.uuid4().hex[:8]}",
     )
-    housekeeping = _housekeeping(parts, logs, bundles, observations)
     announcer = Announcer(store, _webhooks(settings, clock), wakeups, clock)
     http = HttpServer(parts, metrics, Alerts(store, commands, clock, retraining.fired))
-    return Server(store, parts, loop, housekeeping, announcer, GrpcServer(parts), http)
+    return Server(
+        store, parts, loop, _housekeeping(parts, logs, bundles, observations), announcer, GrpcServer(parts), http
+    )
+
+
+def _fleet(
+    settings: Settings,
+    store: Store,
+    records: RunRecords,
+    board: Board,
+    clusters: Clusters,
+    wakeups: Wakeups,
+    clock: Clock,
+    metrics: Metrics,
+    driver_tokens: DriverTokens,
+) -> Fleet:
+    return Fleet(
+        store=store,
+        records=records,
+        board=board,
+        clusters=clusters,
+        wakeups=wakeups,
+        clock=clock,
+        storage=settings.storage_root,
+        prices=settings.prices,
+        heard=metrics.observe,
+        progressed=metrics.progress,
+        driver_token=driver_tokens.of,
+        told_ranks=settings.metrics_ranks,
+    )
 
 
 def _loop(

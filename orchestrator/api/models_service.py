@@ -68,9 +68,9 @@ class ModelsService(rpc.ModelsServicer):
         return await self._facts(found)
 
     async def Promote(self, request: pb.PromoteRequest, context: Any) -> pb.AliasMove:
-        alias = request.alias or CHAMPION
+        project, alias = caller().scope(request.project), request.alias or CHAMPION
         _insist_on_alias(alias)
-        version = await self._find(caller().scope(request.project), request.name, request.version)
+        version = await self._find(project, request.name, request.version)
         promote = partial(
             self._parts.promotions.promote,
             alias=alias,
@@ -81,6 +81,7 @@ class ModelsService(rpc.ModelsServicer):
         return convert.to_proto(await self._parts.blocking(promote, version), pb.AliasMove)
 
     async def Rollback(self, request: pb.RollbackRequest, context: Any) -> pb.AliasMove:
+        project = caller().scope(request.project)
         if not request.reason:
             raise bad_request("reason", "", "must say why: the history keeps it")
         roll_back = partial(
@@ -90,7 +91,7 @@ class ModelsService(rpc.ModelsServicer):
             reason=request.reason,
             expected=request.expected if request.HasField("expected") else None,
         )
-        version = await self._find(caller().scope(request.project), request.name, "")
+        version = await self._find(project, request.name, "")
         return convert.to_proto(await self._parts.blocking(roll_back, version.project, version.name), pb.AliasMove)
 
     async def History(self, request: pb.AliasHistoryRequest, context: Any) -> pb.AliasHistory:

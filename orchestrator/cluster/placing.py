@@ -42,6 +42,10 @@ class Unplaced(Exception):
         self.reason, self.final = reason, final
 
 
+class _CameBack(Exception):
+    """While Ray was asked for resources, a gang of the same shape that holds such was put into the pool."""
+
+
 class Placer:
     def __init__(
         self, cluster: RayCluster, pool: Pool, epoch: int, fetch: FetchBundle, *, stale_after_s: float = STALE_AFTER_S
@@ -59,10 +63,14 @@ class Placer:
         if gone:
             raise Unplaced(_stale(f"the cluster has no node {', '.join(sorted(gone))} any more"), False)
         bundle = await self._bundle(order)
-        gang = await self._pooled(shape)
-        pooled = gang is not None
-        if gang is None:
-            gang = await self._fresh(order, shape, stopped, waits)
+        while True:
+            gang = await self._pooled(shape)
+            pooled = gang is not None
+            try:
+                gang = gang or await self._fresh(order, shape, stopped, waits)
+                break
+            except _CameBack:
+                continue
         if gang is None:
             return None
         try:
@@ -119,7 +127,7 @@ class Placer:
         stopped: Callable[[], bool],
         waits: Callable[[Reason], None],
     ) -> bool:
-        """Wait for the placement group; False when the attempt was stopped before. Raises Unplaced."""
+        """Wait for the placement group; False when the attempt was stopped before. Raises Unplaced and _CameBack."""
         began_s = time.monotonic()
         look_s = FIRST_LOOK_S
         said = ""
@@ -127,6 +135,8 @@ class Placer:
             look_s = LOOK_EVERY_S
             if stopped():
                 return False
+            if self._pool.holds(shape):
+                raise _CameBack
             if await self._pool.reclaim(shape.nodes):
                 continue
             waited_s = time.monotonic() - began_s

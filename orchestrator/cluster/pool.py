@@ -52,6 +52,10 @@ class Pool:
                 return gang
         return self._take(shape)
 
+    def holds(self, shape: Shape) -> bool:
+        """Whether a gang of exactly this shape idles."""
+        return any(each.gang.shape == shape for each in self._idle)
+
     def _take(self, shape: Shape) -> Gang | None:
         for idle in reversed(self._idle):
             if idle.gang.shape == shape:

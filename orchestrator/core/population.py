@@ -9,10 +9,10 @@ loses none of it.
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestrator.core.chance import Chance
 from orchestrator.core.sweeps import Mode, Trial, TrialState, better
 
 SHARE = 0.25
@@ -28,7 +28,7 @@ class Selection:
 
 
 def select(
-    trials: Sequence[Trial], number: int, report: int, mode: Mode, draw: random.Random, last: int | None = None
+    trials: Sequence[Trial], number: int, report: int, mode: Mode, draw: Chance, last: int | None = None
 ) -> Selection:
     """Whether trial `number`, which has made `report` reports, goes on from another one. `draw` picks among the best.
 

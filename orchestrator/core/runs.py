@@ -251,13 +251,13 @@ class Run:
     sealed_since_failure: bool = True  # a checkpoint was sealed after `previous_failure`
     furthest_step: int = 0
     stop: StopOrder | None = None
-    paused: str = ""  # why nothing of it is placed until somebody resumes it; empty: it is not paused
     queued_ns: int = 0  # total time in QUEUED, or preparing data, of the spells that are over
     state_since_at: float = 0.0
     ended_at: float | None = None
     version: int = 0  # counts changes; compare-and-set key of the store
     kind: Literal["run", "sweep", "trial"] = "run"
     lineage: Lineage | None = None  # of a trial
+    paused: str = ""  # why nothing of it is placed until somebody resumes it; empty: it is not paused
     inspections: tuple[Inspection, ...] = ()  # of the current attempt
 
     @property

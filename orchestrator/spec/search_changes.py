@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Mapping
 
+from orchestrator.core.chance import Chance
 from orchestrator.spec.search import Parameter, Search, Value
 
 ANEW = 0.25  # of all changes forget where the rate was
@@ -18,7 +18,7 @@ def changeable(search: Search, point: Mapping[str, Value]) -> list[str]:
     return [path for path in search.rates if path in point and path not in parents]
 
 
-def perturbed(search: Search, point: Mapping[str, Value], draw: random.Random) -> dict[str, Value]:
+def perturbed(search: Search, point: Mapping[str, Value], draw: Chance) -> dict[str, Value]:
     """The point with each rate moved a step, or drawn anew (Jaderberg et al. 2017); the rest stays with the weights."""
     changed = dict(point)
     for path in changeable(search, point):
@@ -27,7 +27,7 @@ def perturbed(search: Search, point: Mapping[str, Value], draw: random.Random) -
     return changed
 
 
-def anew(parameter: Parameter, draw: random.Random) -> Value:
+def anew(parameter: Parameter, draw: Chance) -> Value:
     """Anywhere in its range, by orders of magnitude where it is one of those."""
     if parameter.log is not None:
         low, high = parameter.log
@@ -39,7 +39,7 @@ def anew(parameter: Parameter, draw: random.Random) -> Value:
     return draw.choice(parameter.values)
 
 
-def _moved(parameter: Parameter, value: Value, draw: random.Random) -> Value:
+def _moved(parameter: Parameter, value: Value, draw: Chance) -> Value:
     """By a fifth within its range; in a list, to a neighbour."""
     bounds = parameter.bounds
     if bounds is None:

@@ -22,8 +22,10 @@ from sqlalchemy import Connection, create_engine, event, insert, text
 
 from orchestrator import store as stores
 from orchestrator.core.alerts import Alert, Firing, Outcome
+from orchestrator.core.decisions import DecisionRecord, Standing
 from orchestrator.core.monitors import Judgement, Monitor
 from orchestrator.core.records import Cluster, Role, RunFilter, Token
+from orchestrator.core.retraining import Action, Because, Cause, Decision, Trigger
 from orchestrator.core.runs import STATE_NAMES
 from orchestrator.errors import Conflict, EvertrainError, Refused, StorageFailed, Unavailable
 from orchestrator.ports import Change, Store
@@ -331,6 +333,9 @@ def every_call(store: Store) -> dict[str, Callable[[], Any]]:
     run = builders.queued_run()
     token = Token("t", "t", "p", Role.USER, "0" * 64, 1.0)
     watched, judged = Monitor("p", "m", {}, "r", 1, 1.0), Judgement(0, 1.0, 0.0, 1.0, 9, "stable", 0, "stable")
+    trigger = Trigger(Cause.MANUAL, "k", 1.0, "asked for")
+    refused = Decision(trigger, Action.REFUSE, Because.IN_PROGRESS, "one is under way")
+    decided = DecisionRecord("p", "m", 0, 1.0, refused, Standing.CLOSED)
     alert = Alert("p", "a", "f", 1.0, True, {})
     return {
         "submit": lambda: store.submit([submission(1)]),
@@ -353,6 +358,11 @@ def every_call(store: Store) -> dict[str, Callable[[], Any]]:
         "put_monitor": lambda: store.put_monitor(watched),
         "record_judgements": lambda: store.record_judgements(watched, [judged]),
         "judgements": lambda: store.judgements("p", "m"),
+        "record_decision": lambda: store.record_decision(decided),
+        "change_decision": lambda: store.change_decision(decided),
+        "decisions": lambda: store.decisions("p", "m"),
+        "decision": lambda: store.decision("p", "m", 1),
+        "open_decisions": store.open_decisions,
         "move_alias": lambda: store.move_alias("p", "m", "a", 1, at=1.0, by="b", reason="r"),
         "standing": lambda: store.standing("p", "a"),
         "alias_history": lambda: store.alias_history("p", "m"),

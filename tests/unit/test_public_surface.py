@@ -16,7 +16,7 @@ PUBLIC = {
     "sweep": "(sweep, *, project)",
     "sweeps": "(*, project)",
     "stop_sweep": "(sweep, *, reason, project)",
-    "list": "(*, states, name_prefix, queue, kind, sweep, project, page_size)",
+    "list": "(*, states, name_prefix, queue, kind, sweep, without_trials, project, page_size)",
     "watch": "(run, *, after_event, project)",
     "wait": "(run, *, project)",
     "cancel": "(run, *, reason, project)",

@@ -314,7 +314,8 @@ def raiser(error: Exception) -> Callable[..., None]:
 def test_a_run_is_paused_with_a_reason_and_resumed(evertrain: Run, run_file: str) -> None:
     evertrain("submit", run_file, "--name", "held")
     assert "look at the data" in evertrain("pause", "held", "--reason", "look at the data").out
-    assert "resumed by" in evertrain("resume", "held").out
+    assert "is QUEUED: place" in evertrain("resume", "held").out
+    assert "resumed by" in evertrain("describe", "held").out
 
 
 def test_cancelling_ends_and_watching_then_says_cancelled(evertrain: Run, run_file: str) -> None:

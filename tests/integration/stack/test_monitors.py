@@ -35,7 +35,8 @@ def eventually(look: Callable[[], bool]) -> None:
 
 def test_live_rows_are_judged_against_what_the_model_was_trained_on(stack: Stack, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(FILE)
-    assert stack.evertrain("submit", str(tmp_path / "job.yaml"), "--watch").returncode == 0
+    done = stack.evertrain("submit", str(tmp_path / "job.yaml"), "--watch")
+    assert done.returncode == 0, done.stdout
     assert stack.client.monitor("tumours").reference == 1
     assert stack.client.model("tumours", "champion").version == 1
     data = load_breast_cancer()

@@ -49,6 +49,8 @@ COUNTERPARTS: dict[str, type[Any]] = {
     "Incarnation": runs.Incarnation,
     "IncarnationFailed": observations.IncarnationFailed,
     "IncarnationStarted": observations.IncarnationStarted,
+    "Inspected": observations.Inspected,
+    "Inspection": runs.Inspection,
     "Judgement": monitors.Judgement,
     "Ledger": Ledger,
     "LogLine": records.LogLine,

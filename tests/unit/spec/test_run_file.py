@@ -102,7 +102,7 @@ def test_what_the_server_adds_to_a_run_is_refused_of_users_and_read_of_the_store
 def test_a_dumped_run_file_has_the_sections_and_keys_that_ranks_read() -> None:
     config = spec.dump(spec.parse(EVERY_KEY))
     assert set(config) >= {"data", "model", "train", "parallelism", "deepspeed", "checkpoint"}
-    assert set(config["checkpoint"]) == {"every", "every_steps", "keep"}
+    assert set(config["checkpoint"]) == {"every", "every_epochs", "every_steps", "keep"}
     assert set(config["data"]) >= {"source", "split", "split_by", "columns", "checks", "clean", "steps", "prepared"}
     shape = {"type": "constant", "warmup_steps": 0, "final_ratio": 0.0}
     assert config["train"]["schedule"] == {**shape, "factor": 0.5, "patience": 2}
