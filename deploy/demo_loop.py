@@ -1,7 +1,8 @@
 """`make demo-loop`: a model is trained, serves, its world moves, and it is trained again, proven and promoted, by itself.
 
-Real digits are trained on and served; from one moment on half of them come from a second scanner, that writes white on
-black. Nobody does anything then but watch. Starts a stack of its own under .evertrain/demo-loop, and ends all of it.
+Real digits are trained on and served; from one moment on half of them come from a second scanner: white on black, blurred,
+and more of some digits than of others. Nobody does anything then but watch. Starts a stack of its own under
+.evertrain/demo-loop, and a Prometheus where one is installed; ends all that it started.
 Exits non-zero when anything it promises did not happen.
 """
 
@@ -66,15 +67,25 @@ class World:
 
     def batch(self) -> tuple[Pixels, Sequence[int]]:
         chosen = self._generator.integers(TRAINED_ON, len(self.labels), BATCH)
-        images = self.images[chosen]
-        if self.second_scanner:
-            other = self._generator.random(BATCH) < 0.5
-            images = np.where(other[:, None], 16 - images, images)
+        if not self.second_scanner:
+            return self.images[chosen], self.labels[chosen].tolist()
+        other = self._generator.random(BATCH) < 0.5
+        often = np.where(self.labels[TRAINED_ON:] < 3, 3.0, 1.0)
+        uneven = TRAINED_ON + self._generator.choice(len(often), BATCH, p=often / often.sum())
+        chosen = np.where(other, uneven, chosen)
+        images = np.where(other[:, None], 16 - blurred(self.images[chosen]), self.images[chosen])
         return images, self.labels[chosen].tolist()
 
 
 def columns(images: Pixels) -> dict[str, Pixels]:
     return {f"p{place // 8}{place % 8}": images[:, place] for place in range(64)}
+
+
+def blurred(images: Pixels) -> Pixels:
+    """Each pixel half itself, half the mean of its neighbours."""
+    padded = np.pad(images.reshape(-1, 8, 8), ((0, 0), (1, 1), (1, 1)))
+    around = [padded[:, 1 + down : 9 + down, 1 + right : 9 + right] for down in (-1, 0, 1) for right in (-1, 0, 1)]
+    return (images + np.mean(around, axis=0).reshape(-1, 64)) / 2
 
 
 class Service:
@@ -194,7 +205,10 @@ def story_of(client: Client) -> list[str]:
     print(drawn(world.batch()[0][:6]))
     world.second_scanner = True
     story.happened("second scanner")
-    print("\n>>> a second scanner is connected: half of the digits come white on black\n", flush=True)
+    print(
+        "\n>>> a second scanner is connected: half of the digits come white on black, blurred, and oftener 0, 1 and 2\n",
+        flush=True,
+    )
     print(drawn(world.batch()[0][:6]))
     found = watch_the_loop(client, service, story)
     print("\n>>> what Prometheus scrapes\n" + "\n".join(f"    {line}" for line in drift_series()), flush=True)
