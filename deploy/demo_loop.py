@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.request
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ import pyarrow.parquet as pq
 from sklearn.datasets import load_digits
 
 from deploy.demo_picture import Story, drawn
+from deploy.demo_prometheus import Prometheus, watching
 from deploy.demo_serving import Served
 from orchestrator import Client, Observer
 from orchestrator.cli.stack_state import load_state
@@ -176,21 +176,17 @@ def tell(told: set[str], key: str) -> bool:
     return news
 
 
-def drift_series() -> list[str]:
-    """What Prometheus scrapes of the monitor."""
-    state = load_state(HOME)
-    assert state is not None
-    with urllib.request.urlopen(f"http://127.0.0.1:{state.http_port}/metrics", timeout=10) as answer:
-        lines = answer.read().decode().splitlines()
-    told = ('status="drift"', "severity", "error_ratio", "drift_effect")
+def seen_in(prometheus: Prometheus | None) -> list[str]:
+    """What Prometheus knows of the drift: the monitor's word, and the features that differ most."""
+    if prometheus is None:
+        return []
+    drifts = prometheus.ask('evertrain_monitor_status{status="drift"} == 1')
     return [
-        line
-        for line in lines
-        if line.startswith(("evertrain_monitor", "evertrain_drift")) and any(each in line for each in told)
+        f"{name} {value:.3g}" for name, value in {**drifts, **prometheus.ask("topk(5, evertrain_drift_effect)")}.items()
     ]
 
 
-def story_of(client: Client) -> list[str]:
+def story_of(client: Client, prometheus: Prometheus | None) -> list[str]:
     """The story. Answers what was promised and did not happen."""
     world = World()
     HOME.mkdir(parents=True, exist_ok=True)
@@ -211,7 +207,8 @@ def story_of(client: Client) -> list[str]:
     )
     print(drawn(world.batch()[0][:6]))
     found = watch_the_loop(client, service, story)
-    print("\n>>> what Prometheus scrapes\n" + "\n".join(f"    {line}" for line in drift_series()), flush=True)
+    drift = seen_in(prometheus)
+    print("\n>>> Prometheus says\n" + "\n".join(f"    {line}" for line in drift or ["nothing: is it installed?"]))
     service.follow_champion()
     after = serve(service, AFTERWARDS, f"version {service.version} serves")
     service.close()
@@ -220,7 +217,10 @@ def story_of(client: Client) -> list[str]:
     evertrain("model", "list")
     PICTURE.write_text(story.page(MODEL))
     print(f"\nthe picture: {PICTURE}")
-    return broken(before, after, story, found["decision"], client)
+    unseen = (
+        ["Prometheus saw the drift"] if prometheus is not None and not any("status" in each for each in drift) else []
+    )
+    return unseen + broken(before, after, story, found["decision"], client)
 
 
 def broken(before: float, after: float, story: Story, decision: Any, client: Client) -> list[str]:
@@ -247,8 +247,10 @@ def main() -> int:
         shutil.rmtree(HOME)
     try:
         evertrain("up", "--port", "0", "--http-port", "0")
-        with Client() as client:
-            missing = story_of(client)
+        state = load_state(HOME)
+        assert state is not None
+        with Client() as client, watching(state.http_port, HOME) as prometheus:
+            missing = story_of(client, prometheus)
     finally:
         evertrain("down", check=False)
     for words in missing:
