@@ -119,6 +119,10 @@ class Inspector:
 async def _stacks(pid: int) -> tuple[str, str]:
     """The process's stacks, and how they were read. Raises CannotLook."""
     try:
-        return await read_stack(pid, native=True), ", with native frames"
+        return await read_stack(pid, "--native"), ", with native frames"
     except CannotLook as error:
-        return await read_stack(pid), f", Python's frames only ({error})"
+        less = f", Python's frames only ({error})"
+    try:
+        return await read_stack(pid), less
+    except CannotLook:
+        return await read_stack(pid, "--nonblocking"), less

@@ -28,16 +28,15 @@ async def dump_stack(pid: int) -> str:
     return "py-spy could not read the stack; the rank was told to print it: see its log"
 
 
-async def read_stack(pid: int, *, native: bool = False) -> str:
-    """Text for people; the process only pauses for a moment. `native`: with the frames that are not Python's.
-
-    Raises CannotLook.
+async def read_stack(pid: int, *options: str) -> str:
+    """Text for people; the process only pauses for a moment. `options` of py-spy: `--native` for the frames that are not
+    Python's, `--nonblocking` where it cannot be paused, as one that is stopped. Raises CannotLook.
     """
     spy = shutil.which("py-spy", path=os.pathsep.join((os.path.dirname(sys.executable), os.environ.get("PATH", ""))))
     if spy is None:
         raise CannotLook("py-spy is not installed where the rank's host runs: pip install py-spy")
-    options = ("--native",) if native else ()
-    return await _run(NATIVE_TIMEOUT_S if native else TIMEOUT_S, spy, "dump", "--pid", str(pid), *options)
+    within_s = NATIVE_TIMEOUT_S if "--native" in options else TIMEOUT_S
+    return await _run(within_s, spy, "dump", "--pid", str(pid), *options)
 
 
 async def _run(within_s: float, *command: str) -> str:
@@ -51,6 +50,6 @@ async def _run(within_s: float, *command: str) -> str:
         await process.wait()
         raise CannotLook(f"py-spy did not answer within {within_s:g} s") from None
     if process.returncode != 0:
-        said = " ".join(complaint.decode(errors="backslashreplace").split())
+        said = " ".join(complaint.decode(errors="backslashreplace").partition("Stack backtrace:")[0].split())
         raise CannotLook(f"py-spy could not read it: {said or f'exit code {process.returncode}'}")
     return output.decode(errors="backslashreplace")

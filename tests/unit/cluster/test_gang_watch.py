@@ -24,7 +24,7 @@ from orchestrator.cluster.gang_watch import (
 from orchestrator.cluster.outbox import Outbox
 from orchestrator.core.failure import RankExit
 from orchestrator.core.ledger import Ledger
-from orchestrator.core.observations import AttemptEnded, Placed
+from orchestrator.core.observations import AttemptEnded, Inspected, Placed
 from orchestrator.core.orders import AttemptOrder
 from orchestrator.core.runs import FailureKind, Inspection, NodeShare
 from trainers import contract
@@ -187,3 +187,25 @@ def test_an_error_of_the_coordinator_itself_ends_the_attempt_behind_the_fence(tm
     ended = asyncio.run(story())
     assert (ended.outcome, ended.fence_s) == ("lost", FENCE_S)
     assert "RuntimeError: of the test" in ended.reason.message
+
+
+def test_a_question_that_is_ordered_again_reaches_each_host_once_and_what_was_seen_becomes_an_observation(
+    tmp_path: Path,
+) -> None:
+    seen = Inspected("q-1", 0, True, "rank 0 on host-1: its stacks")
+    share = NodeShare("node-1", "host-1", "10.0.0.1", 2)
+    order = AttemptOrder("run-1", "default", "a", 1, (share,), {}, "/root")
+    asked = Inspection("q-1", "stacks", (0,), "ada", 1.0, 60.0)
+
+    async def story() -> tuple[list[str], list[object]]:
+        outbox = Outbox(tmp_path, "run-1", 1)
+        host = Told(seen, DONE, ended(0, code=0), ended(1, code=0))
+        coordinator = Coordinator(order, [host], GangStory(order, outbox), Placed((share,), 0.1, False))
+        coordinator.inspect([asked])
+        coordinator.inspect([asked])
+        await coordinator.run()
+        return host.inspected, [each.what for each in await outbox.wait_after(0, 0.0)]
+
+    inspected, happened = asyncio.run(story())
+    assert inspected == ["q-1"]
+    assert seen in happened

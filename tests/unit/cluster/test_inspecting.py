@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -113,6 +114,20 @@ def test_a_process_that_nobody_can_read_is_left_alone_and_the_reason_is_told(
     assert sleeper.poll() is None
 
 
+def test_a_process_that_somebody_has_stopped_is_read_and_stays_stopped(sleeper: subprocess.Popen[bytes]) -> None:
+    sleeper.send_signal(signal.SIGSTOP)
+
+    async def story(look: Look) -> None:
+        look.account.pid = sleeper.pid
+        look.inspector.begin(STACKS, look.account, 1, look.ask)
+        told = await look.answer()
+        assert told.ok, told.message
+        assert "waits_for_its_***" in told.text
+
+    run(story)
+    assert Path(f"/proc/{sleeper.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 def test_a_process_that_is_gone_is_told() -> None:
     with pytest.raises(CannotLook, match="py-spy could not read it"):
         asyncio.run(read_stack(NOBODY))
@@ -129,7 +144,7 @@ def test_a_rank_that_does_not_live_is_told_at_once() -> None:
 
 
 def test_a_long_text_is_cut_in_the_answer_and_whole_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def frames(pid: int, *, native: bool = False) -> str:
+    async def frames(pid: int, *options: str) -> str:
         return "\n".join(["frame"] * 50_000)
 
     monkeypatch.setattr(inspecting, "read_stack", frames)
