@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -21,16 +22,26 @@ def why_not() -> str:
     return ""
 
 
+_made = itertools.count()
+
+
 class NetworkHosts:
     """`count` namespaces with addresses of one private network; `gateway` is this machine's own address on it."""
 
     def __init__(self, count: int) -> None:
-        tag = os.getpid() % 10_000
-        self._bridge = f"etb{tag}"
+        tag, nth = os.getpid() % 10_000, next(_made)  # the kernel takes the cables of earlier ones away in its own time
+        self._bridge = f"etb{tag}n{nth}"
         network = f"10.{200 + tag % 50}.{tag // 50 % 250}"
         self.gateway = f"{network}.254"
-        self.names = [f"et{tag}h{number}" for number in range(count)]
+        self.names = [f"et{tag}n{nth}h{number}" for number in range(count)]
         self.addresses = [f"{network}.{number + 1}" for number in range(count)]
+        try:
+            self._connect()
+        except subprocess.CalledProcessError:
+            self.close()
+            raise
+
+    def _connect(self) -> None:
         _ip("link", "add", self._bridge, "type", "bridge")
         _ip("addr", "add", f"{self.gateway}/24", "dev", self._bridge)
         _ip("link", "set", self._bridge, "up")

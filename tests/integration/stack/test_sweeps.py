@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -39,18 +40,26 @@ def drivers(stack: Stack) -> list[psutil.Process]:
     return [each for each in children if "orchestrator.cluster.search_driver" in each.cmdline()]
 
 
+def kill_a_rank(stack: Stack, sweep: str) -> None:
+    """Of a trial that trains; a trial is short, and may be over before it is hit."""
+    while True:
+        seen = until(stack, sweep, lambda found: any(each.state is TrialState.RUNNING for each in found.trials))
+        living = next(each for each in seen.trials if each.state is TrialState.RUNNING)
+        started = stack.until(living.run_id, kind("ranks_started"))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(started.data["pids"][1]), signal.SIGKILL)
+            return
+
+
 def test_a_sweep_goes_on_after_the_death_of_its_driver_and_of_a_rank_and_repeats_no_trial(stack: Stack) -> None:
-    run = stack.client.submit(sweep_file("searched"))
+    run = stack.client.submit(sweep_file("searched", epochs=6))
     assert run.kind == "sweep"
     before = until(stack, run.id, lambda sweep: any(not each.live for each in sweep.trials))
     (driver,) = drivers(stack)
     driver.kill()
     failed = stack.until(run.id, kind("rank_failed"))
     assert "its trials go on" in failed.message
-    after = until(stack, run.id, lambda sweep: any(each.state is TrialState.RUNNING for each in sweep.trials))
-    living = next(each for each in after.trials if each.state is TrialState.RUNNING)
-    started = stack.until(living.run_id, kind("ranks_started"))
-    os.kill(int(started.data["pids"][1]), signal.SIGKILL)
+    kill_a_rank(stack, run.id)
     ended = stack.client.wait(run.id)
     assert ended.state == "SUCCEEDED", ended.reason
     sweep = stack.client.sweep(run.id)
