@@ -18,7 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from orchestrator.core.decisions import Order
 from orchestrator.core.words import counted
-from orchestrator.errors import Refused, StorageFailed
+from orchestrator.errors import EvertrainError, Refused, StorageFailed
 from orchestrator.ports import ObservationStore, Observed, Snapshot
 
 MOST_ROWS = 1_000_000
@@ -53,12 +53,14 @@ class ParquetSnapshots:
     def take(self, project: str, model: str, number: int, order: Order, *, label: str) -> Snapshot:
         url = f"{self._root}/snapshots/{project}/{model}/{number}"
         try:
-            files, path = url_to_fs(url)  # type: ignore[no-untyped-call]
+            files, path = _storage(url)
             lineage = _read_lineage(files, path)
             if lineage is None:
                 lineage = self._write(files, path, project, model, order, label)
-        except (OSError, ValueError) as error:
-            raise StorageFailed(f"{url}: the snapshot cannot be written: {error}") from error
+        except EvertrainError:
+            raise
+        except Exception as error:  # object stores raise whatever their client library has
+            raise StorageFailed(f"{url}: the snapshot cannot be written: {error or type(error).__name__}") from error
         return Snapshot(url, int(lineage["rows"]), tuple(lineage["columns"]), lineage)
 
     def _write(self, files: Any, path: str, project: str, model: str, order: Order, label: str) -> Mapping[str, Any]:
@@ -149,6 +151,19 @@ def _grouped(tables: Iterator[Any]) -> Iterator[Any]:
             some = []
     if some:
         yield pa.concat_tables(some)
+
+
+def _storage(url: str) -> tuple[Any, str]:
+    """File system and path of a URL. Raises Refused where this installation lacks what reaches it, ValueError."""
+    try:
+        files, path = url_to_fs(url)  # type: ignore[no-untyped-call]
+    except ImportError as error:
+        raise Refused(
+            f"{url}: the server's installation lacks the package for such a storage: {error}. Install it where the server "
+            "runs (for s3:// `pip install 'evertrain[s3]'`, of the image the build argument EVERTRAIN_EXTRAS), start the "
+            "server again and ask for the retraining again"
+        ) from error
+    return files, path
 
 
 def _read_lineage(files: Any, path: str) -> Mapping[str, Any] | None:

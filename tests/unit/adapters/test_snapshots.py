@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +134,13 @@ def test_a_storage_that_cannot_be_written_is_told(journal: Journal) -> None:
     (journal.root / "snapshots").write_text("in the way")
     with pytest.raises(StorageFailed, match="snapshot cannot be written"):
         journal.take()
+
+
+def test_a_storage_for_which_the_server_lacks_the_package_is_refused_with_its_name(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)  # as in a server's image without the extra `s3`
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)  # another test may have used it
+    there = ParquetSnapshots(journal.observations, "s3://bucket/runs")
+    with pytest.raises(Refused, match=r"s3://bucket/runs/snapshots/.*: Install s3fs to access S3.*evertrain\[s3\]"):
+        there.take("default", "digits", 1, Order("run-base", 1, 0, 0), label="digit")
