@@ -59,7 +59,8 @@ class Board:
         # All monotonic, so that a wall clock that is moved shortens no wait and ends no run.
         self._queued_ns: dict[str, int] = {}
         self._ready_ns: dict[str, int] = {}
-        self._began_ns: dict[str, int] = {}  # when the first attempt was placed
+        self._began_ns: dict[str, int] = {}  # when the first attempt was placed, moved on by the pauses since
+        self._paused_ns: dict[str, int] = {}  # since when those are paused that were placed before and hold nothing
         self._attempt_ns: dict[str, tuple[int, int]] = {}  # the current attempt's number, and when it was placed
         self._order: dict[str, list[Rank]] = {}  # by project
         self._holdings: dict[str, Holding] = {}
@@ -128,6 +129,7 @@ class Board:
 
     def passed_s(self, run_id: str) -> tuple[float, float]:
         """Seconds since an unfinished run's first attempt was placed, and since its current one was; 0 where there is none.
+        Pauses that are over do not count.
 
         Only what passed before this server started is taken from the wall clock.
         """
@@ -216,11 +218,18 @@ class Board:
         if run.terminal:
             self._began_ns.pop(run.id, None)
         elif run.attempts:
-            self._began_ns.setdefault(run.id, self._monotonic(run.attempts[0].started_at))
+            self._began_ns.setdefault(run.id, self._monotonic(run.attempts[0].started_at) + run.paused_ns)
+        self._note_pause(run)
         if run.attempt is None:
             self._attempt_ns.pop(run.id, None)
         elif self._attempt_ns.get(run.id, (0, 0))[0] != run.attempt.number:
             self._attempt_ns[run.id] = run.attempt.number, self._monotonic(run.attempt.started_at)
+
+    def _note_pause(self, run: Run) -> None:
+        if run.paused and run.attempts and isinstance(run.state, Queued):
+            self._paused_ns.setdefault(run.id, self._monotonic(run.state_since_at))
+        elif (since_ns := self._paused_ns.pop(run.id, None)) is not None and run.id in self._began_ns:
+            self._began_ns[run.id] += self._clock.monotonic_ns() - since_ns
 
     def _note_inspections(self, run: Run) -> None:
         _, known = self._inspections.pop(run.id, ("", {}))
