@@ -42,11 +42,19 @@ class Holding:
 
 @dataclass(frozen=True)
 class QueueView:
-    """The queue at a glance. `overdue`: those that have waited so long that nothing may pass them any more."""
+    """The queue at a glance. `overdue`: those that have waited so long that nothing may pass them any more.
+
+    Trials that wait for another one of their sweep are in `reasons` alone: they wait for no place.
+    """
 
     reasons: Mapping[ReasonCode, int]
     overdue: int
     longest_s: float
+
+    @property
+    def depth(self) -> int:
+        """How many wait for a place."""
+        return sum(number for code, number in self.reasons.items() if code is not ReasonCode.WAITING_SLOT)
 
 
 class Board:
@@ -186,12 +194,20 @@ class Board:
     def queue_view(self) -> QueueView:
         with self._lock:
             now_ns = self._clock.monotonic_ns()
-            codes = (self._reasons[run_id].code if run_id in self._reasons else None for run_id in self._entries)
-            reasons = Counter(code or ReasonCode.WAITING_BEHIND for code in codes)
+            codes = {run_id: self._waits_for(entry) for run_id, entry in self._entries.items()}
+            reasons = Counter(codes.values())
             ready = [run_id for run_id in self._entries if self._ready_ns[run_id] <= now_ns]
-            waited_s = [(now_ns - self._queued_ns[run_id]) / 1e9 for run_id in ready]
+            waiting = [run_id for run_id in ready if codes[run_id] is not ReasonCode.WAITING_SLOT]
+            waited_s = [(now_ns - self._queued_ns[run_id]) / 1e9 for run_id in waiting]
         overdue = sum(each >= BLOCK_AFTER_S for each in waited_s)
         return QueueView(reasons, overdue, max(waited_s, default=0.0))
+
+    def _waits_for(self, entry: Entry) -> ReasonCode:
+        """By the last pass. What that did not look at waits behind others, or for a slot if its record says so."""
+        if (judged := self._reasons.get(entry.run_id)) is not None:
+            return judged.code
+        slot = entry.waits_for is ReasonCode.WAITING_SLOT
+        return ReasonCode.WAITING_SLOT if slot else ReasonCode.WAITING_BEHIND
 
     def _queue(self, run: Run, state: Queued, shape: GangShape) -> None:
         entry = Entry(
