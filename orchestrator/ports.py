@@ -264,6 +264,10 @@ class Store(Protocol):
         """Insert each, or replace the one of its key; all or none."""
         ...
 
+    def alerts_told_at(self) -> float | None:
+        """When the newest of the kept firings was last told; None where none is kept."""
+        ...
+
     def forget_firings(self, before_at: float) -> int:
         """Delete those last told before that time. How many."""
         ...

@@ -401,6 +401,10 @@ class MemoryStore:
         with self._lock:
             self._firings.update({each.alert.key: each for each in firings})
 
+    def alerts_told_at(self) -> float | None:
+        with self._lock:
+            return max((each.told_at for each in self._firings.values()), default=None)
+
     def forget_firings(self, before_at: float) -> int:
         with self._lock:
             old = [key for key, each in self._firings.items() if each.told_at < before_at]

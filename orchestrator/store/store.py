@@ -384,6 +384,11 @@ class SqlStore:
         replaced = ("told_at", "record")
         self._writer.write(lambda connection: [_upsert(connection, alerts, row, replaced) for row in rows] and None)
 
+    def alerts_told_at(self) -> float | None:
+        newest = select(func.max(alerts.c.told_at))
+        told_at: float | None = self._read(lambda connection: connection.scalar(newest))
+        return told_at
+
     def forget_firings(self, before_at: float) -> int:
         gone = delete(alerts).where(alerts.c.told_at < before_at)
         return self._writer.write(lambda connection: connection.execute(gone).rowcount)
