@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ from orchestrator.ports import ObservationStore, Observed
 
 if TYPE_CHECKING:
     from orchestrator.drift.joining import Joined, Joining
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -33,6 +36,13 @@ class LiveAnswers:
         from orchestrator.drift.joining import Joining
 
         count = self._counts.setdefault((project, model, version), _Count(since, Joining()))
+        if (last := self.observations.last(project, model)) < count.cursor:
+            log.warning(
+                "%s/%s: the journal of observations ends with batch %d, and version %d was followed up to %d: it was lost, "
+                "or an older copy was restored; its answers are counted from there on",
+                *(project, model, last, version, count.cursor),
+            )
+            count.cursor = last
         while batches := self.observations.read(project, model, after=count.cursor):
             for batch in batches:
                 _take(batch, version, count)

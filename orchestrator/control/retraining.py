@@ -258,7 +258,9 @@ class Retraining:
         self, monitor: Monitor, known: list[DecisionRecord], now: float, trigger: Trigger | None = None
     ) -> Situation:
         """New are rows that no retraining has learned from; of a world that has changed, those that came since then."""
-        learned = max((each.order.upto for each in known if each.order is not None), default=0)
+        learned = next((each.order.upto for each in known if each.order is not None), 0)
+        if learned > self._observations.last(monitor.project, monitor.model):
+            learned = 0  # of a journal that was lost since: all that there is came later, or from an older copy
         if trigger is not None:
             learned = max(learned, self._begins_after(monitor, trigger))
         costs = [each.cost for each in known if each.cost > 0]

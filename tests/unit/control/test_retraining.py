@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from orchestrator.adapters.memory_observations import MemoryObservationStore
 from orchestrator.core.decisions import Standing
 from orchestrator.core.money import Prices
 from orchestrator.core.records import RunFilter
@@ -191,6 +192,23 @@ async def test_the_schedule_and_the_amount_of_data_ask_by_themselves(tmp_path: P
     assert len(watching.store.decisions("default", "flights")) == 2
 
 
+async def test_rows_after_a_journal_that_was_lost_are_new(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"triggers": [{"rows": 12}], "cooldown": "1m"})
+    for seq in range(1, 6):
+        watching.serve(seq)
+    watching.passes()
+    (first,) = watching.store.decisions("default", "flights")
+    await watching.train(watching.run_of(first))
+    watching.passes()
+    watching.clock.forward(DAY)
+    empty = Watching(tmp_path, watching.store, MemoryObservationStore(), watching.clock)
+    for seq in range(6, 8):
+        empty.serve(seq)
+    empty.passes()
+    assert empty.store.decisions("default", "flights")[0].decision.words == "retrains: 16 new rows, 12 were asked for"
+
+
 async def test_a_retraining_that_fails_is_told_and_cools_down_before_what_still_drifts_is_tried_again(
     watching: Watching,
 ) -> None:
@@ -326,6 +344,15 @@ async def test_late_labels_and_another_versions_answers_count_as_they_should_in_
     over = watching.now(record)
     assert over.standing is Standing.PROMOTED
     assert "error rate 0 on 200 labelled rows" in over.told[-1]
+
+
+async def test_a_champion_is_still_watched_where_the_journal_was_lost(watching: Watching) -> None:
+    record = await trained(watching, proof=proof(challenger=0.9, champion=0.6))
+    empty = Watching(watching.root, watching.store, MemoryObservationStore(), watching.clock)
+    empty.passes(1)
+    empty.serve(2, 400, version=2, **{"(prediction)": ["0"] * 400})
+    empty.passes(1)
+    assert empty.now(record).standing is Standing.ROLLED_BACK
 
 
 async def test_a_promotion_that_somebody_takes_back_by_hand_ends_its_probation(watching: Watching) -> None:
