@@ -83,8 +83,9 @@ class Challengers:
 
     def _superseded(self, record: DecisionRecord) -> DecisionRecord:
         """Its version serves no longer: taken back here, before that could be noted, or moved by somebody else."""
-        newest = self._store.alias_history(record.project, record.model, CHAMPION)[0]
-        if newest.by == BY and newest.before == record.version and newest.version != record.version:
+        newest, *earlier = self._store.alias_history(record.project, record.model, CHAMPION)
+        # Forwards, it is the next retraining that has moved it.
+        if newest.by == BY and newest.before == record.version and newest.version == stood_before(earlier):
             return self._taken_back(record, newest)
         self._live.forget(record.project, record.model, record.version)
         words = f"its probation ends: {newest.by} made version {newest.version} champion ({newest.reason})"

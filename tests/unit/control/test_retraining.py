@@ -346,6 +346,23 @@ async def test_late_labels_and_another_versions_answers_count_as_they_should_in_
     assert "error rate 0 on 200 labelled rows" in over.told[-1]
 
 
+async def test_a_champion_that_the_next_retraining_supersedes_was_not_taken_back(watching: Watching) -> None:
+    first = await trained(watching, proof=proof(challenger=0.9, champion=0.6))
+    await watching.train(watching.plane.submit("flights", recipe="tabular"))
+    watching.store.move_alias("default", "flights", "champion", 3, at=2.0, by="retraining", reason="decision 2")
+    watching.passes(1)
+    superseded = watching.now(first)
+    assert superseded.standing is Standing.PROMOTED
+    assert superseded.told[-1] == "its probation ends: retraining made version 3 champion (decision 2)"
+
+
+async def test_a_champion_that_was_taken_back_before_that_could_be_noted_is_told_so(watching: Watching) -> None:
+    first = await trained(watching, proof=proof(challenger=0.9, champion=0.6))
+    watching.promotions.roll_back("default", "flights", by="retraining", reason="falls short")
+    watching.passes(1)
+    assert watching.now(first).standing is Standing.ROLLED_BACK
+
+
 async def test_a_champion_is_still_watched_where_the_journal_was_lost(watching: Watching) -> None:
     record = await trained(watching, proof=proof(challenger=0.9, champion=0.6))
     empty = Watching(watching.root, watching.store, MemoryObservationStore(), watching.clock)
