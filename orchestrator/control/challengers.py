@@ -119,12 +119,14 @@ class Challengers:
             move = self._promotions.promote(version, by=BY, reason=f"decision {record.number}")
         except (Refused, Conflict) as error:
             return became(record, Standing.KEPT, str(error), **ended)
+        proven = _proven(judgement)
+        unwatched = "" if proven.rows else f"; {probation.UNWATCHED}"
         return became(
             record,
             Standing.PROBATION,
-            f"version {version.version} is champion: {move.reason}",
+            f"version {version.version} is champion: {move.reason}{unwatched}",
             promoted_at=move.at,
-            proven=_proven(judgement),
+            proven=proven,
             served_from=self._observations.last(record.project, record.model),
             **ended,
         )
@@ -143,7 +145,9 @@ class Challengers:
 
 
 def _proven(judgement: Judgement) -> Answers:
-    """The challenger's own answers in its proof: what its live ones are held to."""
+    """The challenger's own answers in its proof: what its live ones are held to. None where it was judged by another metric
+    than accuracy: labels that come live say only whether it was right.
+    """
     gain = next((each for each in judgement.findings if each.what == "gain"), None)
     if judgement.metric != "accuracy" or gain is None or gain.challenger is None:
         return Answers(0, 0)

@@ -372,6 +372,29 @@ async def test_a_champion_is_still_watched_where_the_journal_was_lost(watching: 
     assert empty.now(record).standing is Standing.ROLLED_BACK
 
 
+async def test_labels_with_their_answers_beside_them_count_for_the_version_that_gave_them(watching: Watching) -> None:
+    record = await trained(watching, proof=proof(challenger=0.9, champion=0.6))
+    requests = [f"r{each}" for each in range(100)]
+    for seq, version, answer in ((2, 2, 1234567.0), (3, 1, 7.0)):
+        joined = {"(request)": requests, "(prediction)": [answer] * 100, "(label)": ["1234567"] * 100}
+        watching.keep(seq, "labels", 100, version, **joined)
+    watching.clock.forward(DAY)
+    watching.passes(1)
+    assert "error rate 0 on 100 labelled rows" in watching.now(record).told[-1]
+
+
+async def test_a_challenger_that_was_proven_by_another_metric_says_that_it_is_not_watched(watching: Watching) -> None:
+    error = {"champion": right(500, 0.6, 7), "challenger": right(500, 0.3, 8)}
+    found = part(error["champion"], error["challenger"])
+    found["values"] = {"error": found["values"]["accuracy"]}
+    record = await trained(watching, proof=fact(found, found, modes={"error": "min"}, champion=1))
+    assert record.standing is Standing.PROBATION, record.told
+    assert "its live performance is not watched" in record.told[-1]
+    watching.clock.forward(DAY)
+    watching.passes(1)
+    assert "its live performance is not watched" in watching.now(record).told[-1]
+
+
 async def test_a_promotion_that_somebody_takes_back_by_hand_ends_its_probation(watching: Watching) -> None:
     record = await trained(watching, proof=proof(challenger=0.9, champion=0.6))
     watching.promotions.roll_back("default", "flights", by="ada", reason="complaints")
