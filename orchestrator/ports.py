@@ -338,8 +338,8 @@ class ObservationStore(Protocol):
         ...
 
     def read(self, project: str, model: str, *, after: int, limit_rows: int = 50_000) -> list[Observed]:
-        """In order of number, those above `after`: as many as have `limit_rows` rows together, and one at least where there
-        is any. Numbers that are missing in the answer have gone, and will not come.
+        """In order of number, those above `after`: as many as have `limit_rows` rows together, fewer where they are large,
+        and one at least where there is any. Numbers that are missing in the answer have gone, and will not come.
         """
         ...
 
