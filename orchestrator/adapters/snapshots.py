@@ -51,19 +51,24 @@ class ParquetSnapshots:
     def __init__(self, observations: ObservationStore, root: str) -> None:
         self._observations, self._root = observations, root.rstrip("/")
 
-    def take(self, project: str, model: str, number: int, order: Order, *, label: str) -> Snapshot:
+    def take(
+        self, project: str, model: str, number: int, order: Order, *, label: str, number_label: bool = False
+    ) -> Snapshot:
         url = f"{self._root}/snapshots/{project}/{model}/{number}"
         try:
             files, path = url_to_fs(url)  # type: ignore[no-untyped-call]
             lineage = _read_lineage(files, path)
             if lineage is None:
-                lineage = self._write(files, path, project, model, order, label)
+                lineage = self._write(files, path, project, model, order, label, number_label)
         except (OSError, ValueError) as error:
             raise StorageFailed(f"{url}: the snapshot cannot be written: {error}") from error
         return Snapshot(url, int(lineage["rows"]), tuple(lineage["columns"]), lineage)
 
-    def _write(self, files: Any, path: str, project: str, model: str, order: Order, label: str) -> Mapping[str, Any]:
+    def _write(
+        self, files: Any, path: str, project: str, model: str, order: Order, label: str, number_label: bool
+    ) -> Mapping[str, Any]:
         survey = self._survey(project, model, order)
+        survey.labels |= {float} if number_label else set()
         schema = _schema(survey, label)
         files.makedirs(path, exist_ok=True)
         rows = self._write_rows(files, f"{path}/rows.parquet", project, model, order.upto, survey, schema)

@@ -25,7 +25,7 @@ from orchestrator.core.retraining import Action, Cause, Decision, Situation, Tri
 from orchestrator.core.words import counted
 from orchestrator.errors import Conflict, EvertrainError, InvalidSpec, NotFound, Refused
 from orchestrator.ports import Clock, ObservationStore, SnapshotStore, Store, Wakeups
-from orchestrator.spec.retraining import alerts_of, label_of, policy_of, retraining_document
+from orchestrator.spec.retraining import alerts_of, estimates_number, label_of, policy_of, retraining_document
 from orchestrator.spec.search import put
 
 log = logging.getLogger(__name__)
@@ -231,8 +231,11 @@ class Retraining:
         """The run file, a function of the record alone, and the lineage of its data."""
         base = self._store.run(record.project, order.base).spec
         facts = self._store.facts(record.project, record.model, order.champion) if order.champion else {}
-        label = label_of(base, facts.get("profile") or {})
-        snapshot = self._snapshots.take(record.project, record.model, record.number, order, label=label)
+        profile = facts.get("profile") or {}
+        label, number = label_of(base, profile), estimates_number(profile)
+        snapshot = self._snapshots.take(
+            record.project, record.model, record.number, order, label=label, number_label=number
+        )
         if base.get("search"):
             base = put(base, (facts.get("sweep") or {}).get("point") or {})
         document = retraining_document(

@@ -192,6 +192,18 @@ async def test_the_schedule_and_the_amount_of_data_ask_by_themselves(tmp_path: P
     assert len(watching.store.decisions("default", "flights")) == 2
 
 
+@pytest.mark.parametrize(("profile", "kind"), [({"label": {"deviation": 2.0}}, "double"), ({}, "int64")])
+async def test_whole_numbers_are_classes_only_of_a_model_that_tells_classes_apart(
+    watching: Watching, profile: dict[str, Any], kind: str
+) -> None:
+    watching.store.put_fact("default", "flights", 1, "profile", profile)
+    watching.serve(2, **{"(label)": [1.0, 2.0] * 4})
+    record = watching.drift()
+    watching.passes()
+    rows = pq.read_table(Path(watching.run_of(record).spec["data"]["source"], "rows.parquet"))
+    assert str(rows.schema.field("late").type) == kind
+
+
 async def test_rows_after_a_journal_that_was_lost_are_new(tmp_path: Path) -> None:
     watching = Watching(tmp_path)
     await watching.begin({"triggers": [{"rows": 12}], "cooldown": "1m"})
