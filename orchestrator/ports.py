@@ -342,8 +342,8 @@ class ObservationStore(Protocol):
         ...
 
     def read(self, project: str, model: str, *, after: int, limit_rows: int = 50_000) -> list[Observed]:
-        """In order of number, those above `after`: as many as have `limit_rows` rows together, and one at least where there
-        is any. Numbers that are missing in the answer have gone, and will not come.
+        """In order of number, those above `after`: as many as have `limit_rows` rows together, fewer where they are large,
+        and one at least where there is any. Numbers that are missing in the answer have gone, and will not come.
         """
         ...
 
@@ -369,10 +369,13 @@ class Snapshot:
 class SnapshotStore(Protocol):
     """Training data made of live traffic. Calls block."""
 
-    def take(self, project: str, model: str, number: int, order: Order, *, label: str) -> Snapshot:
+    def take(
+        self, project: str, model: str, number: int, order: Order, *, label: str, number_label: bool = False
+    ) -> Snapshot:
         """The labelled rows among the batches up to `order.upto`, features by their names and the label as `label`; taken
-        once for each (project, model, number), and answered as it was afterwards. Raises Refused where no row has a label,
-        StorageFailed.
+        once for each (project, model, number), and answered as it was afterwards. `number_label`: it is a number of floating
+        point also where all of them are whole, not a class. Raises Refused where no row has a label, or values of one column
+        cannot be, StorageFailed.
         """
         ...
 

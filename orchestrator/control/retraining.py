@@ -25,7 +25,7 @@ from orchestrator.core.retraining import Action, Cause, Decision, Situation, Tri
 from orchestrator.core.words import counted
 from orchestrator.errors import Conflict, EvertrainError, InvalidSpec, NotFound, Refused
 from orchestrator.ports import Clock, ObservationStore, SnapshotStore, Store, Wakeups
-from orchestrator.spec.retraining import alerts_of, label_of, policy_of, retraining_document
+from orchestrator.spec.retraining import alerts_of, estimates_number, label_of, policy_of, retraining_document
 from orchestrator.spec.search import put
 
 log = logging.getLogger(__name__)
@@ -231,8 +231,11 @@ class Retraining:
         """The run file, a function of the record alone, and the lineage of its data."""
         base = self._store.run(record.project, order.base).spec
         facts = self._store.facts(record.project, record.model, order.champion) if order.champion else {}
-        label = label_of(base, facts.get("profile") or {})
-        snapshot = self._snapshots.take(record.project, record.model, record.number, order, label=label)
+        profile = facts.get("profile") or {}
+        label, number = label_of(base, profile), estimates_number(profile)
+        snapshot = self._snapshots.take(
+            record.project, record.model, record.number, order, label=label, number_label=number
+        )
         if base.get("search"):
             base = put(base, (facts.get("sweep") or {}).get("point") or {})
         document = retraining_document(
@@ -258,7 +261,9 @@ class Retraining:
         self, monitor: Monitor, known: list[DecisionRecord], now: float, trigger: Trigger | None = None
     ) -> Situation:
         """New are rows that no retraining has learned from; of a world that has changed, those that came since then."""
-        learned = max((each.order.upto for each in known if each.order is not None), default=0)
+        learned = next((each.order.upto for each in known if each.order is not None), 0)
+        if learned > self._observations.last(monitor.project, monitor.model):
+            learned = 0  # of a journal that was lost since: all that there is came later, or from an older copy
         if trigger is not None:
             learned = max(learned, self._begins_after(monitor, trigger))
         costs = [each.cost for each in known if each.cost > 0]

@@ -56,6 +56,11 @@ def label_of(document: Mapping[str, Any], profile: Mapping[str, Any]) -> str:
     return str(named or "label")
 
 
+def estimates_number(profile: Mapping[str, Any]) -> bool:
+    """Whether the model's label is a number, not a class, by what its profile says of either."""
+    return "deviation" in (profile.get("label") or {}) and not profile.get("predictions")
+
+
 def retraining_document(
     document: Mapping[str, Any], settings: Mapping[str, Any], *, source: str, label: str, champion: str
 ) -> dict[str, Any]:

@@ -75,6 +75,42 @@ def test_labels_are_whole_numbers_where_all_of_them_are(journal: Journal, labels
     assert table(journal.take()).schema.field("digit").type == kind
 
 
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ([[3.0, 4.0], [5]], [3, 4, 5]),
+        ([[3.0, 4.0], ["cat"]], ["3", "4", "cat"]),
+        ([["007", "12"], ["-3"]], ["007", "12", "-3"]),
+        ([[True, False]], [True, False]),
+        ([[True, False], ["maybe"]], ["true", "false", "maybe"]),
+        ([["12345678901234567890"]], ["12345678901234567890"]),
+    ],
+)
+def test_labels_keep_their_spelling(journal: Journal, sent: list[list[Any]], kept: list[Any]) -> None:
+    for labels in sent:
+        journal.rows(len(labels), height=[1.0] * len(labels), **{"(label)": labels})
+    assert table(journal.take()).column("digit").to_pylist() == kept
+
+
+def test_a_column_of_numbers_here_and_texts_of_any_kind_there_is_one_of_texts(journal: Journal) -> None:
+    large = pa.array(["red"], pa.large_string())
+    for colour in ([1], pa.array(["blue"]), large.dictionary_encode()):
+        journal.rows(1, colour=colour, **{"(label)": [1]})
+    plain = pa.record_batch([large, pa.array([1])], names=["colour", "(label)"])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, plain.schema) as stream:
+        stream.write_batch(plain)
+    batch = Observed(0, 200.0, "by hand", 1, "rows", 1, 1, bytes(sink.getvalue()))
+    journal.observations.append("default", "digits", [batch])
+    assert table(journal.take()).column("colour").to_pylist() == ["1", "blue", "red", "red"]
+
+
+def test_values_that_no_column_holds_are_refused_by_its_name(journal: Journal) -> None:
+    journal.rows(1, height=[1.0], **{"(label)": pa.array([2**63], pa.uint64())})
+    with pytest.raises(Refused, match="column digit is int64 in the snapshot, and batch 1 of replica"):
+        journal.take()
+
+
 def test_columns_that_came_and_went_are_missing_where_they_were_not(journal: Journal) -> None:
     journal.rows(1, height=[1], **{"(label)": [1]})
     journal.rows(1, height=[2.5], width=[3.0], **{"(label)": [2]})

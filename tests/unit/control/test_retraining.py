@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from orchestrator.adapters.memory_observations import MemoryObservationStore
 from orchestrator.core.decisions import Standing
 from orchestrator.core.money import Prices
 from orchestrator.core.records import RunFilter
@@ -191,6 +192,35 @@ async def test_the_schedule_and_the_amount_of_data_ask_by_themselves(tmp_path: P
     assert len(watching.store.decisions("default", "flights")) == 2
 
 
+@pytest.mark.parametrize(("profile", "kind"), [({"label": {"deviation": 2.0}}, "double"), ({}, "int64")])
+async def test_whole_numbers_are_classes_only_of_a_model_that_tells_classes_apart(
+    watching: Watching, profile: dict[str, Any], kind: str
+) -> None:
+    watching.store.put_fact("default", "flights", 1, "profile", profile)
+    watching.serve(2, **{"(label)": [1.0, 2.0] * 4})
+    record = watching.drift()
+    watching.passes()
+    rows = pq.read_table(Path(watching.run_of(record).spec["data"]["source"], "rows.parquet"))
+    assert str(rows.schema.field("late").type) == kind
+
+
+async def test_rows_after_a_journal_that_was_lost_are_new(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"triggers": [{"rows": 12}], "cooldown": "1m"})
+    for seq in range(1, 6):
+        watching.serve(seq)
+    watching.passes()
+    (first,) = watching.store.decisions("default", "flights")
+    await watching.train(watching.run_of(first))
+    watching.passes()
+    watching.clock.forward(DAY)
+    empty = Watching(tmp_path, watching.store, MemoryObservationStore(), watching.clock)
+    for seq in range(6, 8):
+        empty.serve(seq)
+    empty.passes()
+    assert empty.store.decisions("default", "flights")[0].decision.words == "retrains: 16 new rows, 12 were asked for"
+
+
 async def test_a_retraining_that_fails_is_told_and_cools_down_before_what_still_drifts_is_tried_again(
     watching: Watching,
 ) -> None:
@@ -326,6 +356,55 @@ async def test_late_labels_and_another_versions_answers_count_as_they_should_in_
     over = watching.now(record)
     assert over.standing is Standing.PROMOTED
     assert "error rate 0 on 200 labelled rows" in over.told[-1]
+
+
+async def test_a_champion_that_the_next_retraining_supersedes_was_not_taken_back(watching: Watching) -> None:
+    first = await trained(watching, proof=proof(challenger=0.9, champion=0.6))
+    await watching.train(watching.plane.submit("flights", recipe="tabular"))
+    watching.store.move_alias("default", "flights", "champion", 3, at=2.0, by="retraining", reason="decision 2")
+    watching.passes(1)
+    superseded = watching.now(first)
+    assert superseded.standing is Standing.PROMOTED
+    assert superseded.told[-1] == "its probation ends: retraining made version 3 champion (decision 2)"
+
+
+async def test_a_champion_that_was_taken_back_before_that_could_be_noted_is_told_so(watching: Watching) -> None:
+    first = await trained(watching, proof=proof(challenger=0.9, champion=0.6))
+    watching.promotions.roll_back("default", "flights", by="retraining", reason="falls short")
+    watching.passes(1)
+    assert watching.now(first).standing is Standing.ROLLED_BACK
+
+
+async def test_a_champion_is_still_watched_where_the_journal_was_lost(watching: Watching) -> None:
+    record = await trained(watching, proof=proof(challenger=0.9, champion=0.6))
+    empty = Watching(watching.root, watching.store, MemoryObservationStore(), watching.clock)
+    empty.passes(1)
+    empty.serve(2, 400, version=2, **{"(prediction)": ["0"] * 400})
+    empty.passes(1)
+    assert empty.now(record).standing is Standing.ROLLED_BACK
+
+
+async def test_labels_with_their_answers_beside_them_count_for_the_version_that_gave_them(watching: Watching) -> None:
+    record = await trained(watching, proof=proof(challenger=0.9, champion=0.6))
+    requests = [f"r{each}" for each in range(100)]
+    for seq, version, answer in ((2, 2, 1234567.0), (3, 1, 7.0)):
+        joined = {"(request)": requests, "(prediction)": [answer] * 100, "(label)": ["1234567"] * 100}
+        watching.keep(seq, "labels", 100, version, **joined)
+    watching.clock.forward(DAY)
+    watching.passes(1)
+    assert "error rate 0 on 100 labelled rows" in watching.now(record).told[-1]
+
+
+async def test_a_challenger_that_was_proven_by_another_metric_says_that_it_is_not_watched(watching: Watching) -> None:
+    error = {"champion": right(500, 0.6, 7), "challenger": right(500, 0.3, 8)}
+    found = part(error["champion"], error["challenger"])
+    found["values"] = {"error": found["values"]["accuracy"]}
+    record = await trained(watching, proof=fact(found, found, modes={"error": "min"}, champion=1))
+    assert record.standing is Standing.PROBATION, record.told
+    assert "its live performance is not watched" in record.told[-1]
+    watching.clock.forward(DAY)
+    watching.passes(1)
+    assert "its live performance is not watched" in watching.now(record).told[-1]
 
 
 async def test_a_promotion_that_somebody_takes_back_by_hand_ends_its_probation(watching: Watching) -> None:
