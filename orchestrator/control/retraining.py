@@ -64,16 +64,18 @@ class Retraining:
     def triggered(self, monitor: Monitor, trigger: Trigger, by: str = "") -> DecisionRecord:
         """Decide, and keep the decision. The same trigger told again is the same decision."""
         with self._lock:
+            recent = self._store.decisions(monitor.project, monitor.model, limit=LOOK_BACK)
             known = self._store.decisions(monitor.project, monitor.model, accepted=True, limit=LOOK_BACK)
             trigger = occasion(trigger, known, self._seen_at(monitor, trigger))
-            if (told := _of(trigger, known)) is not None:
+            if (told := _of(trigger, known) or _of(trigger, _waiting(recent))) is not None:
                 return told
             now = self._clock.now()
             decision = decide(trigger, policy_of(monitor.settings), self._situation(monitor, known, now, trigger))
             order = self._order(monitor, trigger) if decision.action is Action.RETRAIN else None
             record = self._store.record_decision(draft(monitor.project, monitor.model, decision, order, by, now))
-        log.info("model %s, %s: %s", record.model, record.decision.because, record.decision.words)
-        self._wakeups.notify(TOPIC)
+        if record not in recent:  # what wakes a pass must be new: a pass asks again for all that is due
+            log.info("model %s, %s: %s", record.model, record.decision.because, record.decision.words)
+            self._wakeups.notify(TOPIC)
         return record
 
     def heard(self, monitor: Monitor, trigger: Trigger) -> None:
@@ -297,6 +299,11 @@ class Retraining:
 def _of(trigger: Trigger, known: list[DecisionRecord]) -> DecisionRecord | None:
     """The retraining that the trigger has started, or asks for."""
     return next((each for each in known if each.trigger.key == trigger.key), None)
+
+
+def _waiting(records: list[DecisionRecord]) -> list[DecisionRecord]:
+    """Each is asked again when its time has come, whoever tells its trigger again meanwhile."""
+    return [each for each in records if each.standing is Standing.WAITING]
 
 
 def _still_waiting(record: DecisionRecord, decision: Decision) -> DecisionRecord | None:

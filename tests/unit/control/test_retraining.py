@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from orchestrator.control.wakeups import LocalWakeups
 from orchestrator.core.decisions import Standing
 from orchestrator.core.money import Prices
 from orchestrator.core.records import RunFilter
@@ -189,6 +190,29 @@ async def test_the_schedule_and_the_amount_of_data_ask_by_themselves(tmp_path: P
     assert newest.standing is Standing.TRAINING
     watching.passes()
     assert len(watching.store.decisions("default", "flights")) == 2
+
+
+class Heard(LocalWakeups):
+    def __init__(self) -> None:
+        super().__init__()
+        self.topics: list[str] = []
+
+    def notify(self, topic: str) -> None:
+        self.topics.append(topic)
+
+
+@pytest.mark.parametrize("retrain", [{"minimum_rows": 100}, {"mode": "dry-run"}, {"quiet_hours": ["00:00-00:00"]}])
+async def test_what_is_due_and_cannot_be_done_wakes_nobody_again(tmp_path: Path, retrain: dict[str, Any]) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"triggers": [{"cron": "0 3 * * *"}, {"rows": 8}], **retrain})
+    watching.serve(1)
+    watching.clock.forward(DAY)
+    heard = watching.retraining._wakeups = Heard()
+    watching.passes()
+    told, decided = len(heard.topics), watching.store.decisions("default", "flights")
+    assert len(decided) == 2
+    watching.passes()
+    assert (len(heard.topics), watching.store.decisions("default", "flights")) == (told, decided)
 
 
 async def test_a_retraining_that_fails_is_told_and_cools_down_before_what_still_drifts_is_tried_again(
