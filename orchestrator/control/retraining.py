@@ -178,9 +178,12 @@ class Retraining:
         if policy.schedule is None and policy.volume_rows is None:
             return
         known = self._store.decisions(monitor.project, monitor.model, accepted=True, limit=LOOK_BACK)
-        situation = self._situation(monitor, known, self._clock.now())
-        for trigger in due(policy, situation, monitor.created_at):
-            self.triggered(monitor, trigger)
+        recent = self._store.decisions(monitor.project, monitor.model, limit=LOOK_BACK)
+        scheduled = max((each.trigger.at for each in recent if each.trigger.cause is Cause.SCHEDULE), default=0.0)
+        waiting = {each.trigger.cause for each in _waiting(recent)}
+        for trigger in due(policy, self._situation(monitor, known, self._clock.now()), monitor.created_at, scheduled):
+            if trigger.cause not in waiting:  # one that waits asks for all that came due since
+                self.triggered(monitor, trigger)
 
     def _advance(self, record: DecisionRecord) -> None:
         match record.standing:

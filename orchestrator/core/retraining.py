@@ -141,14 +141,16 @@ def decide(trigger: Trigger, policy: Policy, situation: Situation) -> Decision:
     return _accept(trigger, policy)
 
 
-def due(policy: Policy, situation: Situation, since: float) -> list[Trigger]:
-    """The triggers that time and data alone bring. `since`: when the monitor began. Their keys are those of the occasion, so
-    that asking often, or again after a crash, starts nothing twice.
+def due(policy: Policy, situation: Situation, since: float, scheduled_at: float = 0.0) -> list[Trigger]:
+    """The triggers that time and data alone bring. `since`: when the monitor began. `scheduled_at`: the last time of the
+    schedule that was decided on, whatever came of that: one that was rejected, or told in a dry run, is no retraining, and the
+    next one is due all the same. Their keys are those of the occasion, so that asking often, or again after a crash, starts
+    nothing twice.
     """
     triggers = []
     last = max((each.at for each in situation.past), default=since)
     if policy.schedule is not None:
-        at = next_after(policy.schedule, last, policy.utc_offset_s)
+        at = next_after(policy.schedule, max(last, scheduled_at), policy.utc_offset_s)
         if at is not None and at <= situation.now:
             triggers.append(Trigger(Cause.SCHEDULE, f"schedule/{at:.0f}", at, f"scheduled for {_time(at)}"))
     if policy.volume_rows is not None and situation.new_rows >= policy.volume_rows:

@@ -192,6 +192,23 @@ async def test_the_schedule_and_the_amount_of_data_ask_by_themselves(tmp_path: P
     assert len(watching.store.decisions("default", "flights")) == 2
 
 
+@pytest.mark.parametrize(("mode", "standing"), [("approve", Standing.REJECTED), ("dry-run", Standing.CLOSED)])
+async def test_a_scheduled_retraining_that_was_rejected_or_only_told_does_not_end_the_schedule(
+    tmp_path: Path, mode: str, standing: Standing
+) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"triggers": [{"cron": "0 3 * * *"}], "mode": mode})
+    watching.serve(1)
+    for day in (1, 2, 3):
+        watching.clock.forward(DAY)
+        watching.passes()
+        newest = watching.store.decisions("default", "flights")[0]
+        if newest.standing is Standing.ASKED:
+            watching.retraining.reject("default", "flights", newest.number, by="ada", reason="not today")
+            watching.passes()
+        assert (newest.number, watching.now(newest).standing) == (day, standing)
+
+
 class Heard(LocalWakeups):
     def __init__(self) -> None:
         super().__init__()
