@@ -23,7 +23,7 @@ from orchestrator.core.decisions import UNDER_WAY, DecisionRecord, Order, Standi
 from orchestrator.core.monitors import Monitor
 from orchestrator.core.retraining import Action, Cause, Decision, Situation, Trigger, decide, due
 from orchestrator.core.words import counted
-from orchestrator.errors import Conflict, EvertrainError, InvalidSpec, NotFound, Refused
+from orchestrator.errors import Conflict, EvertrainError, InvalidSpec, NotFound, Refused, Unavailable
 from orchestrator.ports import Clock, ObservationStore, SnapshotStore, Store, Wakeups
 from orchestrator.spec.retraining import alerts_of, label_of, policy_of, retraining_document
 from orchestrator.spec.search import put
@@ -58,6 +58,7 @@ class Retraining:
         self._snapshots, self._challengers = snapshots, challengers
         self._wakeups, self._clock = wakeups, clock
         self._lock = threading.Lock()  # one decision at a time: each must know what the last one accepted
+        self._silent: dict[tuple[str, str], str] = {}  # why a monitor asks for nothing
 
     # ---- what asks ---------------------------------------------------------------------------------------------------
 
@@ -92,12 +93,19 @@ class Retraining:
         """
         answers = []
         for monitor in self._store.monitors(labels.get("project") or "*"):
-            if labels.get("model", monitor.model) != monitor.model or name not in alerts_of(monitor.settings):
+            if labels.get("model", monitor.model) != monitor.model or not self._retrains_for(name, monitor):
                 continue
             words = labels.get("summary") or f"alert {name} fires"
             trigger = Trigger(Cause.ALERT, f"alert/{name}/{at // _ALERT_S:.0f}", at, words)
             answers.append(self.triggered(monitor, trigger, by="alert"))
         return answers
+
+    def _retrains_for(self, name: str, monitor: Monitor) -> bool:
+        try:
+            return name in alerts_of(monitor.settings)
+        except InvalidSpec as error:
+            self._cannot_ask(monitor, error)
+            return False
 
     def retrain(self, project: str, model: str, *, by: str, reason: str, key: str) -> DecisionRecord:
         """A person asks; the same `key` is the same retraining. Raises NotFound for a model without a monitor."""
@@ -157,7 +165,7 @@ class Retraining:
         """What time and data alone ask for, and each open decision one step further. Blocks. Raises Unavailable."""
         for monitor in self._store.monitors("*"):
             if not monitor.paused:
-                self._ask_whether_due(monitor)
+                self._ask_whether_due_guarded(monitor)
         for record in self._store.open_decisions():
             self._guarded(record)
 
@@ -172,6 +180,24 @@ class Retraining:
             if record.standing in UNDER_WAY:
                 words = f"stopped by an error of the server's own: {error!r}"
                 self._store.change_decision(became(record, Standing.FAILED, words, ended_at=self._clock.now()))
+
+    def _ask_whether_due_guarded(self, monitor: Monitor) -> None:
+        """One monitor whose settings or journal cannot be read keeps nobody else from being retrained."""
+        try:
+            self._ask_whether_due(monitor)
+        except Unavailable:
+            raise
+        except EvertrainError as error:
+            self._cannot_ask(monitor, error)
+        else:
+            self._silent.pop((monitor.project, monitor.model), None)
+
+    def _cannot_ask(self, monitor: Monitor, error: EvertrainError) -> None:
+        """Said once for as long as it is so: passes are many."""
+        key, words = (monitor.project, monitor.model), str(error)
+        if self._silent.get(key) != words:
+            self._silent[key] = words
+            log.error("model %s of project %s is not retrained by itself: %s", monitor.model, monitor.project, words)
 
     def _ask_whether_due(self, monitor: Monitor) -> None:
         policy = policy_of(monitor.settings)

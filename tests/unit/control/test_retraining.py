@@ -6,6 +6,7 @@ import datetime
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from orchestrator.core.money import Prices
 from orchestrator.core.records import RunFilter
 from orchestrator.core.retraining import Action, Because
 from orchestrator.core.runs import Failure, FailureKind
-from orchestrator.errors import NotFound, Refused
+from orchestrator.errors import NotFound, Refused, StorageFailed
 from tests.unit.control.retraining_victim import MOMENTS, restarted
 from tests.unit.control.watched import Watching
 from tests.unit.drift.test_proving import fact, part, right
@@ -207,6 +208,36 @@ async def test_a_scheduled_retraining_that_was_rejected_or_only_told_does_not_en
             watching.retraining.reject("default", "flights", newest.number, by="ada", reason="not today")
             watching.passes()
         assert (newest.number, watching.now(newest).standing) == (day, standing)
+
+
+async def test_a_monitor_that_cannot_be_read_keeps_no_other_from_its_retraining(
+    watching: Watching, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = watching.drift()
+    later = {"retrain": {"mode": "of later days"}}
+    watching.store.put_monitor(replace(watching.monitor, model="aaa", settings=later, revision=0))
+    watching.passes()
+    assert watching.now(record).standing is Standing.TRAINING
+    assert watching.retraining.alert("ModelErrorHigh", {}, 1000.0) == []
+    (said,) = [each.getMessage() for each in caplog.records if "aaa" in each.getMessage()]
+    assert "monitor.retrain.mode" in said
+
+
+async def test_a_journal_that_cannot_be_read_keeps_no_other_from_its_retraining(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"triggers": [{"drift": "minor"}, {"rows": 100}]})
+    watching.serve(1)
+    record = watching.drift()
+
+    def unreadable(*args: Any, **kwargs: Any) -> int:
+        raise StorageFailed("the journal of flights cannot be read")
+
+    monkeypatch.setattr(watching.observations, "rows", unreadable)
+    watching.passes()
+    assert watching.now(record).standing is Standing.TRAINING
+    assert caplog.text.count("the journal of flights cannot be read") == 1
 
 
 class Heard(LocalWakeups):
