@@ -230,7 +230,7 @@ class Store(Protocol):
 
     def record_decision(self, draft: DecisionRecord) -> DecisionRecord:
         """Keep it under the model's next number, and answer it as stored. Idempotent by (project, model, `draft.key`): a
-        decision that is there is answered as it stands now.
+        decision that was first kept under it is answered as it stands now, whatever it was decided to be since.
         """
         ...
 

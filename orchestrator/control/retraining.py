@@ -19,7 +19,7 @@ from orchestrator.control.challengers import Challengers
 from orchestrator.control.commands import Commands, SubmitCommand
 from orchestrator.control.journal import last_before
 from orchestrator.control.model_versions import champion_of
-from orchestrator.core.decisions import UNDER_WAY, DecisionRecord, Order, Standing, became, draft, occasion, past
+from orchestrator.core.decisions import UNDER_WAY, DecisionRecord, Order, Standing, became, decided_again, draft, occasion, past
 from orchestrator.core.monitors import Monitor
 from orchestrator.core.retraining import Action, Cause, Decision, Situation, Trigger, decide, due
 from orchestrator.core.words import counted
@@ -35,6 +35,7 @@ PASS_EVERY_S = 2.0
 LOOK_BACK = 1000  # retrainings of a model that a decision knows of: a month of them, and more
 ATTEMPTS = 20
 _SEEN_LIVE = (Cause.DRIFT, Cause.PERFORMANCE)
+_CLOSES = (Action.REFUSE, Action.TELL)
 _ALERT_S = 3600.0  # firings of one alert within the same hour are one occasion, however many series fire
 
 _Think = Callable[[DecisionRecord], DecisionRecord | None]  # None: it is right as it is
@@ -72,12 +73,19 @@ class Retraining:
                 return told
             now = self._clock.now()
             decision = decide(trigger, policy_of(monitor.settings), self._situation(monitor, known, now, trigger))
-            order = self._order(monitor, trigger) if decision.action is Action.RETRAIN else None
-            record = self._store.record_decision(draft(monitor.project, monitor.model, decision, order, by, now))
+            record = self._kept(monitor, decision, by, now)
         if record not in recent:  # what wakes a pass must be new: a pass asks again for all that is due
             log.info("model %s, %s: %s", record.model, record.decision.because, record.decision.words)
             self._wakeups.notify(TOPIC)
         return record
+
+    def _kept(self, monitor: Monitor, decision: Decision, by: str, now: float) -> DecisionRecord:
+        """Under the first record of this trigger and reason, where that was closed and something is to be done now."""
+        order = self._order(monitor, decision.trigger) if decision.action is Action.RETRAIN else None
+        record = self._store.record_decision(draft(monitor.project, monitor.model, decision, order, by, now))
+        if record.standing is not Standing.CLOSED or decision.action in _CLOSES:
+            return record
+        return self._store.change_decision(decided_again(record, decision, order, now)) or record
 
     def heard(self, monitor: Monitor, trigger: Trigger) -> None:
         """What the judging loop tells."""
@@ -214,37 +222,41 @@ class Retraining:
     def _advance(self, record: DecisionRecord) -> None:
         match record.standing:
             case Standing.WAITING:
-                changed = self._ask_again(record)
+                with self._lock:  # until it is written: the next decision must know of what this one accepts
+                    changed = self._changed(self._ask_again(record))
             case Standing.ACCEPTED:
-                changed = self._submit(record)
+                changed = self._changed(self._submit(record))
             case Standing.TRAINING:
-                changed = self._challengers.follow(record)
+                changed = self._changed(self._challengers.follow(record))
             case Standing.PROBATION:
-                changed = self._challengers.watch(record)
+                changed = self._changed(self._challengers.watch(record))
             case _:
                 return
-        if changed is not None and self._store.change_decision(changed) is not None:
+        if changed is not None:
             log.info("decision %s is %s: %s", changed.name, changed.standing, changed.told[-1])
             self._wakeups.notify(TOPIC)
 
+    def _changed(self, record: DecisionRecord | None) -> DecisionRecord | None:
+        """None: it is right as it is, or another change came first."""
+        return self._store.change_decision(record) if record is not None else None
+
     def _ask_again(self, record: DecisionRecord) -> DecisionRecord | None:
-        now, waiting = self._clock.now(), record.decision
+        now, waiting, trigger = self._clock.now(), record.decision, record.trigger
         if waiting.again_at is not None and now < waiting.again_at:
             return None
         monitor = self._store.monitor(record.project, record.model)
-        with self._lock:
-            if self._store.decision(record.project, record.model, record.number) != record:
-                return None  # a person has rejected it in this moment
-            known = self._store.decisions(record.project, record.model, accepted=True, limit=LOOK_BACK)
-            if (started := _of(record.trigger, known)) is not None:
-                return became(record, Standing.CLOSED, f"decided again as #{started.number}: {started.decision.words}")
-            situation = self._situation(monitor, known, now, record.trigger)
-            decision = decide(record.trigger, policy_of(monitor.settings), situation)
-            if decision.because is waiting.because:
-                return _still_waiting(record, decision)
-            order = self._order(monitor, record.trigger) if decision.action is Action.RETRAIN else None
-            new = self._store.record_decision(draft(record.project, record.model, decision, order, record.by, now))
-        return became(record, Standing.CLOSED, f"decided again as #{new.number}: {decision.words}")
+        champion = champion_of(self._store.models(record.project, record.model))
+        if trigger.version and champion is not None and champion.version != trigger.version:
+            words = f"it was seen of version {trigger.version}, and version {champion.version} serves by now"
+            return became(record, Standing.CLOSED, words)
+        known = self._store.decisions(record.project, record.model, accepted=True, limit=LOOK_BACK)
+        if (started := _of(trigger, known)) is not None:
+            return became(record, Standing.CLOSED, f"the same as {started.name}: {started.decision.words}")
+        decision = decide(trigger, policy_of(monitor.settings), self._situation(monitor, known, now, trigger))
+        if decision.because is waiting.because:
+            return _still_waiting(record, decision)
+        order = self._order(monitor, trigger) if decision.action is Action.RETRAIN else None
+        return decided_again(record, decision, order, now)
 
     def _submit(self, record: DecisionRecord) -> DecisionRecord:
         """Freeze the data and submit the run; done again after a crash, both are answered as they are."""

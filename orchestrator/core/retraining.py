@@ -56,7 +56,9 @@ class Because(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Trigger:
-    """`severity`: 1 minor, 2 moderate, 3 major; 0 where it has none. `broken_data`: the data look faulty, not changed."""
+    """`severity`: 1 minor, 2 moderate, 3 major; 0 where it has none. `broken_data`: the data look faulty, not changed.
+    `version`: whose traffic it was seen in; 0: it is about no version.
+    """
 
     cause: Cause
     key: str
@@ -64,6 +66,7 @@ class Trigger:
     words: str
     severity: int = 0
     broken_data: bool = False
+    version: int = 0
 
 
 @dataclass(frozen=True)

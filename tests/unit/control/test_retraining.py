@@ -17,7 +17,7 @@ from orchestrator.control.wakeups import LocalWakeups
 from orchestrator.core.decisions import Standing
 from orchestrator.core.money import Prices
 from orchestrator.core.records import RunFilter
-from orchestrator.core.retraining import Action, Because
+from orchestrator.core.retraining import Action, Because, Cause, Trigger
 from orchestrator.core.runs import Failure, FailureKind
 from orchestrator.errors import NotFound, Refused, StorageFailed
 from tests.unit.control.retraining_victim import MOMENTS, restarted
@@ -84,9 +84,55 @@ async def test_too_little_data_waits_until_there_is_enough(tmp_path: Path) -> No
     assert watching.now(waiting) == waiting, "nothing is new, and nothing is written"
     watching.serve(2)
     watching.passes()
-    accepted, closed = watching.store.decisions("default", "flights")
-    assert (closed.standing, accepted.standing) == (Standing.CLOSED, Standing.TRAINING)
-    assert "decided again as #2" in closed.told[-1]
+    (record,) = watching.store.decisions("default", "flights")
+    assert (record.number, record.standing) == (waiting.number, Standing.TRAINING)
+    assert record.told[:2] == (waiting.decision.words, "retrains: drift (major): distance")
+
+
+async def test_what_waits_goes_on_in_its_record_whatever_it_waits_for_in_turn(watching: Watching) -> None:
+    first = await trained(watching)
+    watching.clock.forward(60)
+    watching.serve(2)
+    waiting = watching.drift("drift/v1/950")
+    assert waiting.decision.because is Because.COOLDOWN
+    asked = watching.retraining.retrain("default", "flights", by="ada", reason="", key="k")
+    watching.clock.forward(3600)
+    watching.passes()
+    over = watching.now(waiting)
+    assert (over.standing, over.decision.because) == (Standing.CLOSED, Because.IN_PROGRESS)
+    await watching.train(watching.run_of(asked))
+    watching.passes()
+    again = watching.drift("drift/v1/950")
+    assert (again.number, again.standing, again.decision.because) == (over.number, Standing.WAITING, Because.COOLDOWN)
+    watching.clock.forward(3600)
+    watching.serve(3)
+    watching.passes()
+    assert watching.now(again).standing is Standing.TRAINING
+    assert first.standing is Standing.KEPT
+
+
+async def test_what_was_told_in_a_dry_run_is_done_once_the_mode_allows_it(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"mode": "dry-run"})
+    watching.serve(1)
+    told = watching.drift()
+    settings = {**watching.monitor.settings, "retrain": {**watching.monitor.settings["retrain"], "mode": "auto"}}
+    watching.store.put_monitor(replace(watching.monitor, settings=settings))
+    done = watching.drift()
+    assert (done.number, done.standing) == (told.number, Standing.ACCEPTED)
+
+
+async def test_what_waits_of_a_version_that_serves_no_longer_is_closed(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"minimum_rows": 10})
+    watching.serve(1)
+    trigger = Trigger(Cause.DRIFT, "drift/v1/900", watching.clock.now(), "drift (major): distance", 3, version=1)
+    waiting = watching.retraining.triggered(watching.monitor, trigger)
+    await watching.train(watching.plane.submit("flights", recipe="tabular"))
+    watching.store.move_alias("default", "flights", "champion", 2, at=1.0, by="ada", reason="by hand")
+    watching.passes()
+    assert watching.now(waiting).standing is Standing.CLOSED
+    assert watching.now(waiting).told[-1] == "it was seen of version 1, and version 2 serves by now"
 
 
 async def test_what_has_changed_is_learned_from_what_came_since_and_needs_enough_of_that(tmp_path: Path) -> None:
