@@ -21,9 +21,9 @@ from orchestrator.control.journal import last_before
 from orchestrator.control.model_versions import champion_of
 from orchestrator.core.decisions import UNDER_WAY, DecisionRecord, Order, Standing, became, decided_again, draft, occasion, past
 from orchestrator.core.monitors import Monitor
-from orchestrator.core.retraining import Action, Cause, Decision, Situation, Trigger, decide, due
+from orchestrator.core.retraining import Action, Cause, Decision, Situation, Trigger, decide, due, unlabelled
 from orchestrator.core.words import counted
-from orchestrator.errors import Conflict, EvertrainError, InvalidSpec, NotFound, Refused, Unavailable
+from orchestrator.errors import Conflict, EvertrainError, InvalidSpec, NotFound, Refused, TooFewLabels, Unavailable
 from orchestrator.ports import Clock, ObservationStore, SnapshotStore, Store, Wakeups
 from orchestrator.spec.retraining import alerts_of, label_of, policy_of, retraining_document
 from orchestrator.spec.search import put
@@ -259,23 +259,34 @@ class Retraining:
         return decided_again(record, decision, order, now)
 
     def _submit(self, record: DecisionRecord) -> DecisionRecord:
-        """Freeze the data and submit the run; done again after a crash, both are answered as they are."""
+        """Freeze the data and submit the run; done again after a crash, both are answered as they are. Where too few rows
+        have a label as yet, it waits for them: what a person asked for fails instead, and only where none has.
+        """
         assert record.order is not None  # of what was accepted
-        now = self._clock.now()
+        now, machine = self._clock.now(), record.trigger.cause is not Cause.MANUAL
         try:
-            document, snapshot = self._document(record, record.order)
+            policy = policy_of(self._store.monitor(record.project, record.model).settings)
+            document, snapshot = self._document(record, record.order, policy.least_new_rows if machine else 1)
             run = self._commands.submit([self._command(record, document)])[0].run
+        except TooFewLabels as error:
+            if machine:
+                return decided_again(record, unlabelled(record.trigger, str(error), now), None, now)
+            return became(record, Standing.FAILED, str(error), ended_at=now)
         except (InvalidSpec, Refused, NotFound, Conflict) as error:
             return became(record, Standing.FAILED, f"no run could be submitted: {error}", ended_at=now)
         words = f"run {run.id} trains on {counted(snapshot['rows'], 'labelled row')}"
         return became(record, Standing.TRAINING, words, run=run.id, data=snapshot)
 
-    def _document(self, record: DecisionRecord, order: Order) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    def _document(
+        self, record: DecisionRecord, order: Order, least_rows: int
+    ) -> tuple[dict[str, Any], Mapping[str, Any]]:
         """The run file, a function of the record alone, and the lineage of its data."""
         base = self._store.run(record.project, order.base).spec
         facts = self._store.facts(record.project, record.model, order.champion) if order.champion else {}
         label = label_of(base, facts.get("profile") or {})
-        snapshot = self._snapshots.take(record.project, record.model, record.number, order, label=label)
+        snapshot = self._snapshots.take(
+            record.project, record.model, record.number, order, label=label, least_rows=least_rows
+        )
         if base.get("search"):
             base = put(base, (facts.get("sweep") or {}).get("point") or {})
         document = retraining_document(
@@ -300,8 +311,10 @@ class Retraining:
     def _situation(
         self, monitor: Monitor, known: list[DecisionRecord], now: float, trigger: Trigger | None = None
     ) -> Situation:
-        """New are rows that no retraining has learned from; of a world that has changed, those that came since then."""
-        learned = max((each.order.upto for each in known if each.order is not None), default=0)
+        """New are rows that no retraining has learned from; of a world that has changed, those that came since then. One that
+        failed has learned nothing."""
+        learning = [each.order for each in known if each.order is not None and each.standing is not Standing.FAILED]
+        learned = max((each.upto for each in learning), default=0)
         if trigger is not None:
             learned = max(learned, self._begins_after(monitor, trigger))
         costs = [each.cost for each in known if each.cost > 0]

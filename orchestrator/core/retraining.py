@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from orchestrator.core.cron import Cron, next_after
 
 
+_LABELS_SOONEST_S, _LABELS_LATEST_S = 600.0, 86_400.0
+
+
 class Cause(enum.StrEnum):
     DRIFT = "drift"
     PERFORMANCE = "performance"
@@ -160,6 +163,15 @@ def due(policy: Policy, situation: Situation, since: float, scheduled_at: float 
         words = f"{situation.new_rows:,} new rows, {policy.volume_rows:,} were asked for"
         triggers.append(Trigger(Cause.DATA_VOLUME, f"data_volume/{last:.0f}", situation.now, words))
     return triggers
+
+
+def unlabelled(trigger: Trigger, words: str, now: float) -> Decision:
+    """The answer where the rows sufficed and their labels, in those words, do not. Labels come late: it is asked again after
+    as long as has passed since the trigger, at least ten minutes and at most a day.
+    """
+    again_at = now + min(max(now - trigger.at, _LABELS_SOONEST_S), _LABELS_LATEST_S)
+    words = f"{words}; looked at again at {_time(again_at)}"
+    return Decision(trigger, Action.WAIT, Because.TOO_LITTLE_DATA, words, again_at)
 
 
 def _enabled(trigger: Trigger, policy: Policy, situation: Situation) -> Decision | None:

@@ -15,7 +15,7 @@ from orchestrator.adapters.memory_observations import MemoryObservationStore
 from orchestrator.adapters.snapshots import ParquetSnapshots
 from orchestrator.core.decisions import Order
 from orchestrator.drift.batches import write_batch
-from orchestrator.errors import Refused, StorageFailed
+from orchestrator.errors import Refused, StorageFailed, TooFewLabels
 from orchestrator.ports import Observed, Snapshot
 
 
@@ -133,3 +133,17 @@ def test_a_storage_that_cannot_be_written_is_told(journal: Journal) -> None:
     (journal.root / "snapshots").write_text("in the way")
     with pytest.raises(StorageFailed, match="snapshot cannot be written"):
         journal.take()
+
+
+def test_fewer_labelled_rows_than_asked_for_are_refused_and_taken_once_there_are_enough(journal: Journal) -> None:
+    journal.rows(3, height=[1.0, 2.0, 3.0], **{"(label)": [1, None, None], "(request)": ["a", "b", "c"]})
+
+    def take() -> Snapshot:
+        last = journal.observations.last("default", "digits")
+        order = Order("run-base", 1, 0, last)
+        return journal.snapshots.take("default", "digits", 1, order, label="digit", least_rows=2)
+
+    with pytest.raises(TooFewLabels, match="only 1 of 3 observed rows of model digits are labelled, at least 2 are needed"):
+        take()
+    journal.labels(["b"], [7])
+    assert take().rows == 2

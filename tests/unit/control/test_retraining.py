@@ -333,10 +333,44 @@ async def test_rows_without_a_label_are_nothing_to_learn_from(tmp_path: Path) ->
     watching = Watching(tmp_path)
     await watching.begin()
     watching.keep(1, "rows", 8, 1, distance=[1.0] * 8)
-    record = watching.drift()
+    record = watching.retraining.retrain("default", "flights", by="ada", reason="", key="k")
     watching.passes()
     assert watching.now(record).standing is Standing.FAILED
     assert "none of 8 observed rows of model flights has a label" in watching.now(record).told[-1]
+
+
+async def test_the_least_number_of_rows_is_of_those_with_a_label_and_late_ones_are_waited_for(
+    watching: Watching,
+) -> None:
+    requests = [f"r{each}" for each in range(8)]
+    watching.clock.forward(60)
+    record = watching.drift()  # since then only rows without a label came
+    watching.clock.forward(1)
+    watching.keep(2, "rows", 8, 1, **{"distance": [1.0] * 8, "(request)": requests})
+    watching.passes()
+    waiting = watching.now(record)
+    assert (waiting.standing, waiting.decision.because) == (Standing.WAITING, Because.TOO_LITTLE_DATA)
+    watching.passes()
+    assert watching.now(record) == waiting, "not before its time"
+    watching.keep(3, "labels", 4, 0, **{"(request)": requests[:4], "(label)": [0, 1, 0, 1]})
+    watching.clock.forward(600)
+    watching.passes()
+    done = watching.now(record)
+    assert (done.number, done.standing, done.data["rows"]) == (record.number, Standing.TRAINING, 4)
+    assert "none of 8 observed rows of model flights has a label, at least 4 are needed" in done.told[-3]
+
+
+async def test_rows_of_a_retraining_that_failed_were_not_learned(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"cooldown": None, "minimum_rows": 8})
+    watching.serve(1)
+    record = watching.retraining.retrain("default", "flights", by="ada", reason="", key="k")
+    watching.passes()
+    await watching.train(watching.run_of(record), "failed", failure=Failure(FailureKind.APPLICATION, "a bad disk"))
+    watching.passes()
+    assert watching.now(record).standing is Standing.FAILED
+    trigger = Trigger(Cause.PERFORMANCE, "performance/v1/1", 0.0, "worse: accuracy")
+    assert watching.retraining.triggered(watching.monitor, trigger).standing is Standing.ACCEPTED
 
 
 async def test_what_nobody_foresaw_ends_one_retraining_in_words(
