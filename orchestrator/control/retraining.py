@@ -68,7 +68,8 @@ class Retraining:
         with self._lock:
             recent = self._store.decisions(monitor.project, monitor.model, limit=LOOK_BACK)
             known = self._store.decisions(monitor.project, monitor.model, accepted=True, limit=LOOK_BACK)
-            trigger = occasion(trigger, known, self._seen_at(monitor, trigger))
+            if trigger.cause in _SEEN_LIVE:  # the others' keys are each of one occasion
+                trigger = occasion(trigger, known, self._seen_at(monitor, trigger))
             if (told := _of(trigger, known) or _of(trigger, _waiting(recent))) is not None:
                 return told
             now = self._clock.now()
@@ -344,8 +345,6 @@ class Retraining:
 
     def _seen_at(self, monitor: Monitor, trigger: Trigger) -> float:
         """When it was last seen: what the judging loop tells is `at` its beginning, and seen with the newest judgement."""
-        if trigger.cause not in _SEEN_LIVE:
-            return trigger.at
         newest = self._store.judgements(monitor.project, monitor.model, limit=1)
         return newest[0].at if newest else trigger.at
 

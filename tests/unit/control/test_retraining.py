@@ -198,6 +198,12 @@ async def test_a_person_may_ask_at_any_time_and_once_for_each_key(watching: Watc
     asked = watching.retraining.retrain("default", "flights", by="ada", reason="new sensors", key="k")
     assert asked.trigger.words == "ada asked for it: new sensors"
     assert watching.retraining.retrain("default", "flights", by="ada", reason="new sensors", key="k") == asked
+    watching.passes()
+    await watching.train(watching.run_of(asked))
+    watching.passes()
+    watching.clock.forward(60)
+    again = watching.retraining.retrain("default", "flights", by="ada", reason="new sensors", key="k")
+    assert (again.number, again.standing) == (asked.number, Standing.KEPT), "also once it is over"
     with pytest.raises(NotFound):
         watching.retraining.retrain("default", "nobody", by="ada", reason="", key="k")
 
