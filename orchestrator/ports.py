@@ -365,9 +365,7 @@ class Snapshot:
 class SnapshotStore(Protocol):
     """Training data made of live traffic. Calls block."""
 
-    def take(
-        self, project: str, model: str, number: int, order: Order, *, label: str, least_rows: int = 1
-    ) -> Snapshot:
+    def take(self, project: str, model: str, number: int, order: Order, *, label: str, least_rows: int = 1) -> Snapshot:
         """The labelled rows among the batches up to `order.upto`, features by their names and the label as `label`; taken
         once for each (project, model, number), and answered as it was afterwards. Raises TooFewLabels where fewer than
         `least_rows` rows have a label, and nothing was taken then; StorageFailed.

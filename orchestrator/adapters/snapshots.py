@@ -50,9 +50,7 @@ class ParquetSnapshots:
     def __init__(self, observations: ObservationStore, root: str) -> None:
         self._observations, self._root = observations, root.rstrip("/")
 
-    def take(
-        self, project: str, model: str, number: int, order: Order, *, label: str, least_rows: int = 1
-    ) -> Snapshot:
+    def take(self, project: str, model: str, number: int, order: Order, *, label: str, least_rows: int = 1) -> Snapshot:
         url = f"{self._root}/snapshots/{project}/{model}/{number}"
         try:
             files, path = url_to_fs(url)  # type: ignore[no-untyped-call]

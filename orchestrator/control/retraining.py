@@ -19,7 +19,17 @@ from orchestrator.control.challengers import Challengers
 from orchestrator.control.commands import Commands, SubmitCommand
 from orchestrator.control.journal import last_before
 from orchestrator.control.model_versions import champion_of
-from orchestrator.core.decisions import UNDER_WAY, DecisionRecord, Order, Standing, became, decided_again, draft, occasion, past
+from orchestrator.core.decisions import (
+    UNDER_WAY,
+    DecisionRecord,
+    Order,
+    Standing,
+    became,
+    decided_again,
+    draft,
+    occasion,
+    past,
+)
 from orchestrator.core.monitors import Monitor
 from orchestrator.core.retraining import Action, Cause, Decision, Situation, Trigger, decide, due, unlabelled
 from orchestrator.core.words import counted

@@ -101,7 +101,7 @@ class DecisionRecord:
 
     @property
     def key(self) -> tuple[str, Because]:
-        """The same trigger answered for the same reason is the same decision: as first kept it is unique in (project, model)."""
+        """The same trigger answered for the same reason is the same decision: unique in (project, model), as first kept."""
         return self.trigger.key, self.decision.because
 
     @property

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from orchestrator.core.cron import Cron, next_after
 
-
 _LABELS_SOONEST_S, _LABELS_LATEST_S = 600.0, 86_400.0
 
 
@@ -149,9 +148,9 @@ def decide(trigger: Trigger, policy: Policy, situation: Situation) -> Decision:
 
 def due(policy: Policy, situation: Situation, since: float, scheduled_at: float = 0.0) -> list[Trigger]:
     """The triggers that time and data alone bring. `since`: when the monitor began. `scheduled_at`: the last time of the
-    schedule that was decided on, whatever came of that: one that was rejected, or told in a dry run, is no retraining, and the
-    next one is due all the same. Their keys are those of the occasion, so that asking often, or again after a crash, starts
-    nothing twice.
+    schedule that was decided on, whatever came of that: one that was rejected, or told in a dry run, is no retraining, and
+    the next one is due all the same. Their keys are those of the occasion, so that asking often, or again after a crash,
+    starts nothing twice.
     """
     triggers = []
     last = max((each.at for each in situation.past), default=since)

@@ -143,7 +143,9 @@ def test_fewer_labelled_rows_than_asked_for_are_refused_and_taken_once_there_are
         order = Order("run-base", 1, 0, last)
         return journal.snapshots.take("default", "digits", 1, order, label="digit", least_rows=2)
 
-    with pytest.raises(TooFewLabels, match="only 1 of 3 observed rows of model digits are labelled, at least 2 are needed"):
+    with pytest.raises(
+        TooFewLabels, match="only 1 of 3 observed rows of model digits are labelled, at least 2 are needed"
+    ):
         take()
     journal.labels(["b"], [7])
     assert take().rows == 2
