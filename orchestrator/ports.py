@@ -230,7 +230,7 @@ class Store(Protocol):
 
     def record_decision(self, draft: DecisionRecord) -> DecisionRecord:
         """Keep it under the model's next number, and answer it as stored. Idempotent by (project, model, `draft.key`): a
-        decision that is there is answered as it stands now.
+        decision that was first kept under it is answered as it stands now, whatever it was decided to be since.
         """
         ...
 
@@ -370,12 +370,20 @@ class SnapshotStore(Protocol):
     """Training data made of live traffic. Calls block."""
 
     def take(
-        self, project: str, model: str, number: int, order: Order, *, label: str, number_label: bool = False
+        self,
+        project: str,
+        model: str,
+        number: int,
+        order: Order,
+        *,
+        label: str,
+        number_label: bool = False,
+        least_rows: int = 1,
     ) -> Snapshot:
         """The labelled rows among the batches up to `order.upto`, features by their names and the label as `label`; taken
         once for each (project, model, number), and answered as it was afterwards. `number_label`: it is a number of floating
-        point also where all of them are whole, not a class. Raises Refused where no row has a label, or values of one column
-        cannot be, StorageFailed.
+        point also where all of them are whole, not a class. Raises TooFewLabels where fewer than `least_rows` rows have a
+        label, and nothing was taken then; Refused where values of one column cannot be of one type; StorageFailed.
         """
         ...
 

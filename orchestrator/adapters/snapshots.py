@@ -18,7 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from orchestrator.core.decisions import Order
 from orchestrator.core.words import counted
-from orchestrator.errors import EvertrainError, Refused, StorageFailed
+from orchestrator.errors import EvertrainError, Refused, StorageFailed, TooFewLabels
 from orchestrator.ports import ObservationStore, Observed, Snapshot
 
 MOST_ROWS = 1_000_000
@@ -52,14 +52,22 @@ class ParquetSnapshots:
         self._observations, self._root = observations, root.rstrip("/")
 
     def take(
-        self, project: str, model: str, number: int, order: Order, *, label: str, number_label: bool = False
+        self,
+        project: str,
+        model: str,
+        number: int,
+        order: Order,
+        *,
+        label: str,
+        number_label: bool = False,
+        least_rows: int = 1,
     ) -> Snapshot:
         url = f"{self._root}/snapshots/{project}/{model}/{number}"
         try:
             files, path = _storage(url)
             lineage = _read_lineage(files, path)
             if lineage is None:
-                lineage = self._write(files, path, project, model, order, label, number_label)
+                lineage = self._write(files, path, project, model, order, label, number_label, least_rows)
         except EvertrainError:
             raise
         except Exception as error:  # object stores raise whatever their client library has
@@ -67,18 +75,26 @@ class ParquetSnapshots:
         return Snapshot(url, int(lineage["rows"]), tuple(lineage["columns"]), lineage)
 
     def _write(
-        self, files: Any, path: str, project: str, model: str, order: Order, label: str, number_label: bool
+        self,
+        files: Any,
+        path: str,
+        project: str,
+        model: str,
+        order: Order,
+        label: str,
+        number_label: bool,
+        least_rows: int,
     ) -> Mapping[str, Any]:
         survey = self._survey(project, model, order)
         survey.labels |= {float} if number_label else set()
         schema = _schema(survey, label)
         files.makedirs(path, exist_ok=True)
         rows = self._write_rows(files, f"{path}/rows.parquet", project, model, order.upto, survey, schema)
-        if not rows:
-            raise Refused(
-                f"none of {counted(survey.rows, 'observed row')} of model {model} has a label: send labels with the rows, or "
-                "later by their request ids"
-            )
+        if rows < max(1, least_rows):
+            observed = f"{counted(survey.rows, 'observed row')} of model {model}"
+            has = f"none of {observed} has a label" if not rows else f"only {rows} of {observed} are labelled"
+            wanted = f", at least {least_rows} are needed" if least_rows > 1 else ""
+            raise TooFewLabels(f"{has}{wanted}: send labels with the rows, or later by their request ids")
         lineage = {
             "batches": [survey.first, survey.last],
             "observed_rows": survey.rows,

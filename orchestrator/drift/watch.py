@@ -338,7 +338,8 @@ class Watch:
 
     def _trigger(self, cause: Cause, since: float, severity: Severity, words: str) -> Trigger:
         since = self.episodes.setdefault(cause.value, since)
-        return Trigger(cause, f"{cause}/v{self.reference.version}/{since:.0f}", since, words, int(severity))
+        version = self.reference.version
+        return Trigger(cause, f"{cause}/v{version}/{since:.0f}", since, words, int(severity), version=version)
 
     def _close_episodes(
         self, verdict: Verdict, moved: Sequence[Finding], worse: Sequence[Finding], labelled: int

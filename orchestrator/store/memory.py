@@ -50,6 +50,7 @@ class MemoryStore:
         self._secrets: dict[tuple[str, str], str] = {}
         self._clusters: dict[str, Cluster] = {}
         self._decisions: dict[tuple[str, str], list[DecisionRecord]] = {}  # by project and model, in order of number
+        self._first_decided: dict[tuple[str, str, str, str], int] = {}  # place there, by project, model, key and reason
         self._firings: dict[tuple[str, str, float], Firing] = {}
 
     def close(self) -> None:
@@ -357,9 +358,9 @@ class MemoryStore:
     def record_decision(self, draft: DecisionRecord) -> DecisionRecord:
         with self._lock:
             mine = self._decisions.setdefault((draft.project, draft.model), [])
-            for each in mine:
-                if each.key == draft.key:
-                    return each
+            first = (draft.project, draft.model, *draft.key)
+            if (known := self._first_decided.setdefault(first, len(mine))) < len(mine):
+                return mine[known]
             mine.append(_decision_as_stored(replace(draft, number=len(mine) + 1)))
             return mine[-1]
 

@@ -631,13 +631,18 @@ def _record_decision(connection: Connection, draft: DecisionRecord) -> DecisionR
     last = connection.scalar(select(func.max(decisions.c.number)).where(*mine)) or 0
     made = replace(draft, number=last + 1)
     row = {"project": made.project, "model": made.model, "number": made.number, "key": key, "because": because}
-    connection.execute(insert(decisions), {**row, "accepted": made.accepted, **_decision_columns(made)})
+    connection.execute(insert(decisions), {**row, **_decision_columns(made)})
     return made
 
 
 def _decision_columns(record: DecisionRecord) -> dict[str, Any]:
     """Those that change with it."""
-    return {"pending": record.pending, "revision": record.revision, "record": codec.decision_record(record)}
+    return {
+        "accepted": record.accepted,
+        "pending": record.pending,
+        "revision": record.revision,
+        "record": codec.decision_record(record),
+    }
 
 
 def _this_decision(record: DecisionRecord) -> Any:

@@ -16,7 +16,7 @@ from orchestrator.adapters.memory_observations import MemoryObservationStore
 from orchestrator.adapters.snapshots import ParquetSnapshots
 from orchestrator.core.decisions import Order
 from orchestrator.drift.batches import write_batch
-from orchestrator.errors import Refused, StorageFailed
+from orchestrator.errors import Refused, StorageFailed, TooFewLabels
 from orchestrator.ports import Observed, Snapshot
 
 
@@ -180,3 +180,19 @@ def test_a_storage_for_which_the_server_lacks_the_package_is_refused_with_its_na
     there = ParquetSnapshots(journal.observations, "s3://bucket/runs")
     with pytest.raises(Refused, match=r"s3://bucket/runs/snapshots/.*: Install s3fs to access S3.*evertrain\[s3\]"):
         there.take("default", "digits", 1, Order("run-base", 1, 0, 0), label="digit")
+
+
+def test_fewer_labelled_rows_than_asked_for_are_refused_and_taken_once_there_are_enough(journal: Journal) -> None:
+    journal.rows(3, height=[1.0, 2.0, 3.0], **{"(label)": [1, None, None], "(request)": ["a", "b", "c"]})
+
+    def take() -> Snapshot:
+        last = journal.observations.last("default", "digits")
+        order = Order("run-base", 1, 0, last)
+        return journal.snapshots.take("default", "digits", 1, order, label="digit", least_rows=2)
+
+    with pytest.raises(
+        TooFewLabels, match="only 1 of 3 observed rows of model digits are labelled, at least 2 are needed"
+    ):
+        take()
+    journal.labels(["b"], [7])
+    assert take().rows == 2
