@@ -7,7 +7,6 @@ EvertrainError
 ├── Denied               the token may not do this
 │   └── Unauthenticated  no token, or one that is not known
 ├── Refused              understood, allowed, and still impossible in the present state
-│   └── TooFewLabels     of live rows: a model cannot be trained on them yet
 ├── TooLarge             over a limit of size or rate
 ├── Unavailable          the server, store or cluster cannot be reached now; trying again is right
 └── StorageFailed        files could not be written or read
@@ -58,10 +57,6 @@ class Unauthenticated(Denied):
 
 
 class Refused(EvertrainError):
-    pass
-
-
-class TooFewLabels(Refused):
     pass
 
 

@@ -22,6 +22,7 @@ from orchestrator.core.records import (
     Token,
 )
 from orchestrator.core.runs import Event, Run
+from orchestrator.errors import Refused
 
 
 class Clock(Protocol):
@@ -364,6 +365,10 @@ class Snapshot:
     rows: int
     columns: tuple[str, ...]  # features and label
     lineage: Mapping[str, Any]
+
+
+class TooFewLabels(Refused):
+    """Of live rows: a model cannot be trained on them, or not yet."""
 
 
 class SnapshotStore(Protocol):

@@ -18,8 +18,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from orchestrator.core.decisions import Order
 from orchestrator.core.words import counted
-from orchestrator.errors import EvertrainError, Refused, StorageFailed, TooFewLabels
-from orchestrator.ports import ObservationStore, Observed, Snapshot
+from orchestrator.errors import EvertrainError, Refused, StorageFailed
+from orchestrator.ports import ObservationStore, Observed, Snapshot, TooFewLabels
 
 MOST_ROWS = 1_000_000
 """The newest: what was served long ago is in the data of earlier versions."""

@@ -33,8 +33,8 @@ from orchestrator.core.decisions import (
 from orchestrator.core.monitors import Monitor
 from orchestrator.core.retraining import Action, Cause, Decision, Situation, Trigger, decide, due, unlabelled
 from orchestrator.core.words import counted
-from orchestrator.errors import Conflict, EvertrainError, InvalidSpec, NotFound, Refused, TooFewLabels, Unavailable
-from orchestrator.ports import Clock, ObservationStore, SnapshotStore, Store, Wakeups
+from orchestrator.errors import Conflict, EvertrainError, InvalidSpec, NotFound, Refused, Unavailable
+from orchestrator.ports import Clock, ObservationStore, SnapshotStore, Store, TooFewLabels, Wakeups
 from orchestrator.spec.retraining import alerts_of, estimates_number, label_of, policy_of, retraining_document
 from orchestrator.spec.search import put
 
@@ -271,18 +271,19 @@ class Retraining:
 
     def _submit(self, record: DecisionRecord) -> DecisionRecord:
         """Freeze the data and submit the run; done again after a crash, both are answered as they are. Where too few rows
-        have a label as yet, it waits for them: what a person asked for fails instead, and only where none has.
+        have a label as yet, it waits for them. What a person let begin fails instead, so that the person hears of it; what a
+        person asked for only where no row has one.
         """
         assert record.order is not None  # of what was accepted
-        now, machine = self._clock.now(), record.trigger.cause is not Cause.MANUAL
+        now, asked_for = self._clock.now(), record.trigger.cause is Cause.MANUAL
         try:
             policy = policy_of(self._store.monitor(record.project, record.model).settings)
-            document, snapshot = self._document(record, record.order, policy.least_new_rows if machine else 1)
+            document, snapshot = self._document(record, record.order, 1 if asked_for else policy.least_new_rows)
             run = self._commands.submit([self._command(record, document)])[0].run
         except TooFewLabels as error:
-            if machine:
-                return decided_again(record, unlabelled(record.trigger, str(error), now), None, now)
-            return became(record, Standing.FAILED, str(error), ended_at=now)
+            if asked_for or record.decision.action is Action.ASK:
+                return became(record, Standing.FAILED, str(error), ended_at=now)
+            return decided_again(record, unlabelled(record.trigger, str(error), now), None, now)
         except (InvalidSpec, Refused, NotFound, Conflict) as error:
             return became(record, Standing.FAILED, f"no run could be submitted: {error}", ended_at=now)
         words = f"run {run.id} trains on {counted(snapshot['rows'], 'labelled row')}"

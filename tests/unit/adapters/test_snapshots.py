@@ -16,8 +16,8 @@ from orchestrator.adapters.memory_observations import MemoryObservationStore
 from orchestrator.adapters.snapshots import ParquetSnapshots
 from orchestrator.core.decisions import Order
 from orchestrator.drift.batches import write_batch
-from orchestrator.errors import Refused, StorageFailed, TooFewLabels
-from orchestrator.ports import Observed, Snapshot
+from orchestrator.errors import Refused, StorageFailed
+from orchestrator.ports import Observed, Snapshot, TooFewLabels
 
 
 class Journal:

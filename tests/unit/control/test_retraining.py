@@ -396,6 +396,17 @@ async def test_the_least_number_of_rows_is_of_those_with_a_label_and_late_ones_a
     assert "none of 8 observed rows of model flights has a label, at least 4 are needed" in done.told[-3]
 
 
+async def test_what_a_person_let_begin_without_enough_labels_fails_in_words(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"mode": "approve"})
+    watching.serve(1, 5, **{"(label)": [0, 1, None, None, None]})
+    asked = watching.drift()
+    watching.retraining.approve("default", "flights", asked.number, by="ada")
+    watching.passes()
+    assert watching.now(asked).standing is Standing.FAILED
+    assert "only 2 of 5 observed rows of model flights are labelled, at least 4" in watching.now(asked).told[-1]
+
+
 async def test_rows_of_a_retraining_that_failed_were_not_learned(tmp_path: Path) -> None:
     watching = Watching(tmp_path)
     await watching.begin({"cooldown": None, "minimum_rows": 8})
