@@ -263,6 +263,7 @@ async def test_rows_after_a_journal_that_was_lost_are_new(tmp_path: Path) -> Non
     await watching.begin({"triggers": [{"rows": 12}], "cooldown": "1m"})
     for seq in range(1, 6):
         watching.serve(seq)
+    watching.clock.forward(DAY)
     watching.passes()
     (first,) = watching.store.decisions("default", "flights")
     await watching.train(watching.run_of(first))
