@@ -218,11 +218,16 @@ def _webhooks(settings: Settings, clock: Clock) -> HttpWebhooks:
 async def serve(server: Server, stop: asyncio.Event) -> None:
     """Listen and schedule until `stop` is set. Raises Refused when a port is taken."""
     settings = server.parts.settings
-    scheduling = asyncio.create_task(server.loop.run())
-    tidying = asyncio.create_task(server.housekeeping.run())
-    judging = asyncio.create_task(server.parts.monitors.run())
-    retraining = asyncio.create_task(server.parts.retraining.run())
-    announcing = asyncio.create_task(server.announcer.run())
+    loops = [
+        asyncio.create_task(each.run())
+        for each in (
+            server.loop,
+            server.housekeeping,
+            server.parts.monitors,
+            server.parts.retraining,
+            server.announcer,
+        )
+    ]
     stopping = asyncio.create_task(stop.wait())
     try:
         await server.grpc.start()
@@ -235,15 +240,15 @@ async def serve(server: Server, stop: asyncio.Event) -> None:
             server.http.port,
             settings.data_dir,
         )
-        # A loop that ended by itself is a bug: better no server than one that schedules, judges or retrains nothing.
-        await asyncio.wait({scheduling, judging, retraining, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        # A loop that ended by itself is a bug: better no server than one that schedules, judges, retrains or tells nothing.
+        await asyncio.wait({*loops, stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for each in (stopping, scheduling, tidying, judging, retraining, announcing):
+        for each in (stopping, *loops):
             each.cancel()
         await server.grpc.stop(STOP_GRACE_S)
         await server.http.stop()
     if not stop.is_set():
-        for ended in (each for each in (scheduling, judging, retraining) if each.done() and not each.cancelled()):
+        for ended in (each for each in loops if each.done() and not each.cancelled()):
             ended.result()
 
 

@@ -22,6 +22,7 @@ from orchestrator.core.records import (
     Token,
 )
 from orchestrator.core.runs import Event, Run
+from orchestrator.errors import Refused
 
 
 class Clock(Protocol):
@@ -230,7 +231,7 @@ class Store(Protocol):
 
     def record_decision(self, draft: DecisionRecord) -> DecisionRecord:
         """Keep it under the model's next number, and answer it as stored. Idempotent by (project, model, `draft.key`): a
-        decision that is there is answered as it stands now.
+        decision that was first kept under it is answered as it stands now, whatever it was decided to be since.
         """
         ...
 
@@ -262,6 +263,10 @@ class Store(Protocol):
 
     def keep_firings(self, firings: Sequence[Firing]) -> None:
         """Insert each, or replace the one of its key; all or none."""
+        ...
+
+    def alerts_told_at(self) -> float | None:
+        """When the newest of the kept firings was last told; None where none is kept."""
         ...
 
     def forget_firings(self, before_at: float) -> int:
@@ -338,8 +343,8 @@ class ObservationStore(Protocol):
         ...
 
     def read(self, project: str, model: str, *, after: int, limit_rows: int = 50_000) -> list[Observed]:
-        """In order of number, those above `after`: as many as have `limit_rows` rows together, and one at least where there
-        is any. Numbers that are missing in the answer have gone, and will not come.
+        """In order of number, those above `after`: as many as have `limit_rows` rows together, fewer where they are large,
+        and one at least where there is any. Numbers that are missing in the answer have gone, and will not come.
         """
         ...
 
@@ -362,13 +367,28 @@ class Snapshot:
     lineage: Mapping[str, Any]
 
 
+class TooFewLabels(Refused):
+    """Of live rows: a model cannot be trained on them, or not yet."""
+
+
 class SnapshotStore(Protocol):
     """Training data made of live traffic. Calls block."""
 
-    def take(self, project: str, model: str, number: int, order: Order, *, label: str) -> Snapshot:
+    def take(
+        self,
+        project: str,
+        model: str,
+        number: int,
+        order: Order,
+        *,
+        label: str,
+        number_label: bool = False,
+        least_rows: int = 1,
+    ) -> Snapshot:
         """The labelled rows among the batches up to `order.upto`, features by their names and the label as `label`; taken
-        once for each (project, model, number), and answered as it was afterwards. Raises Refused where no row has a label,
-        StorageFailed.
+        once for each (project, model, number), and answered as it was afterwards. `number_label`: it is a number of floating
+        point also where all of them are whole, not a class. Raises TooFewLabels where fewer than `least_rows` rows have a
+        label, and nothing was taken then; Refused where values of one column cannot be of one type; StorageFailed.
         """
         ...
 

@@ -70,7 +70,8 @@ class Settings(BaseSettings):
     )
     http_port: _Port = Field(default=DEFAULT_HTTP_PORT, description="Port of the HTTP side; 0 takes any free one.")
     tls_cert: Path | None = Field(
-        default=None, description="PEM file of the certificate chain; with tls_key it turns TLS on."
+        default=None,
+        description="PEM file of the certificate chain; with tls_key it turns TLS on. Both are read again once replaced.",
     )
     tls_key: Path | None = Field(default=None, description="PEM file of the certificate's private key.")
     metrics_without_token: bool | None = Field(

@@ -116,20 +116,32 @@ def compared(
         alive()
         mine = _asked(pair, slice(rank, None, world_size), loader, alive)
     except Exception as error:  # whatever the champion's old data or code raise: the run has its result already
-        _log.warning("no comparison with version %d: %s", asked.champion, error, exc_info=True)
-        mine = {"problem": str(error) or repr(error)}
+        mine = {"problem": _problem(asked, error)}
     everywhere = exchange.all(mine)
     if rank != 0:
         return None
     problem = next((each["problem"] for each in everywhere if "problem" in each), None)
-    if problem is not None or pair is None:
-        return {"format": FORMAT, "champion": asked.champion, "problem": f"not compared: {problem}"}
+    if problem is None and pair is not None:
+        try:
+            return {"format": FORMAT, "champion": asked.champion, **_comparison(pair, everywhere, loader)}
+        except Exception as error:  # the same
+            problem = _problem(asked, error)
+    return {"format": FORMAT, "champion": asked.champion, "problem": f"not compared: {problem}"}
+
+
+def _problem(asked: Proof, error: Exception) -> str:
+    _log.warning("no comparison with version %d: %s", asked.champion, error, exc_info=error)
+    return str(error) or repr(error)
+
+
+def _comparison(
+    pair: tuple[Contender, Contender], everywhere: Sequence[Mapping[str, Any]], loader: Loader
+) -> dict[str, Any]:
+    """Of what all ranks found; latencies are measured here, while the others are done."""
     champion, challenger = pair
     return {
-        "format": FORMAT,
-        "champion": asked.champion,
         "modes": _modes(challenger),
-        "parts": {name: _whole([each[name] for each in everywhere]) for name in mine},
+        "parts": {name: _whole([each[name] for each in everywhere]) for name in everywhere[0]},
         "latency": _latency(champion, challenger, loader),
         "parameters": {each.name: sum(weight.numel() for weight in each.model.parameters()) for each in pair},
     }
@@ -304,7 +316,11 @@ def _packed(values: npt.NDArray[Any]) -> str:
 
 
 def _latency(champion: Contender, challenger: Contender, loader: Loader) -> dict[str, Any]:
-    """Seconds of a forward pass: the fewest of many taken in turn, for what else the machine does can only add to them."""
+    """Seconds of a forward pass: the fewest of many taken in turn, for what else the machine does can only add to them.
+    {} where one of both has no rows held out to be asked about.
+    """
+    if not (len(champion.held_out[1]) and len(challenger.held_out[1])):
+        return {}
     sizes = sorted({1, loader.plan.micro_batch})
     return {str(size): _timed(champion, challenger, size, loader) for size in sizes}
 

@@ -2,7 +2,8 @@
 # Install one target of deploy/Dockerfile into a virtual environment: install.sh server|ray-cpu|ray-cuda PREFIX
 # The image's build runs this, and so does tests/integration/deploy, in a directory of its own.
 # PYTHON is the interpreter, PIP the pip to install with; they default to python3 and its own.
-# EVERTRAIN_EXTRAS replaces what the target installs beside the base: `postgres,monitors` lets the server watch models at work.
+# EVERTRAIN_EXTRAS replaces what the target installs beside the base: `postgres,monitors` lets the server watch models at work,
+# `s3` lets it write what retrainings learn from into a bucket.
 set -eu
 target=${1:?server, ray-cpu or ray-cuda}
 prefix=${2:?where to install}

@@ -18,6 +18,8 @@ from orchestrator.errors import StorageFailed
 from orchestrator.ports import Observed
 
 MONITOR_BYTES = 2**30
+READ_BYTES = 64 * 2**20
+"""Of one answer to a reader: rows of many columns are large."""
 _SEGMENTS = 64  # a journal goes in pieces of this share of its limit
 _LARGEST_SEGMENT = 16 * 2**20
 
@@ -200,13 +202,14 @@ def _refuse_failed(journal: _Journal) -> None:
 
 def _read(seen: list[tuple[Segment, Mark]], after: int, limit_rows: int) -> list[Observed]:
     found: list[Observed] = []
-    rows = 0
+    rows = size = 0
     for segment, mark in seen:
         for _, batch in segments.records(segment, mark):
             if batch.number <= after:
                 continue
             rows += batch.rows
-            if found and rows > limit_rows:
+            size += len(batch.data)
+            if found and (rows > limit_rows or size > READ_BYTES):
                 return found
             found.append(batch)
     return found

@@ -18,13 +18,15 @@ from fsspec.implementations.local import LocalFileSystem
 
 from orchestrator.core.decisions import Order
 from orchestrator.core.words import counted
-from orchestrator.errors import Refused, StorageFailed
-from orchestrator.ports import ObservationStore, Observed, Snapshot
+from orchestrator.errors import EvertrainError, Refused, StorageFailed
+from orchestrator.ports import ObservationStore, Observed, Snapshot, TooFewLabels
 
 MOST_ROWS = 1_000_000
 """The newest: what was served long ago is in the data of earlier versions."""
 GROUP_ROWS = 100_000
 _REQUEST, _LABEL = "(request)", "(label)"
+_EXACT = 2**53  # up to here every whole number is one of floating point
+_DIGITS = 18  # fit an integer of 64 bits
 
 
 @dataclass
@@ -40,8 +42,7 @@ class _Survey:
     sources: set[str] = field(default_factory=set)
     late: dict[str | None, Any] = field(default_factory=dict)  # labels that came later, by request
     features: dict[str, Any] = field(default_factory=dict)  # Arrow types by name
-    fractions: bool = False  # some label is a number of floating point
-    words: bool = False  # some label is no whole number
+    labels: set[type] = field(default_factory=set)  # bool, int, float, str
 
 
 class ParquetSnapshots:
@@ -50,27 +51,50 @@ class ParquetSnapshots:
     def __init__(self, observations: ObservationStore, root: str) -> None:
         self._observations, self._root = observations, root.rstrip("/")
 
-    def take(self, project: str, model: str, number: int, order: Order, *, label: str) -> Snapshot:
+    def take(
+        self,
+        project: str,
+        model: str,
+        number: int,
+        order: Order,
+        *,
+        label: str,
+        number_label: bool = False,
+        least_rows: int = 1,
+    ) -> Snapshot:
         url = f"{self._root}/snapshots/{project}/{model}/{number}"
         try:
-            files, path = url_to_fs(url)  # type: ignore[no-untyped-call]
+            files, path = _storage(url)
             lineage = _read_lineage(files, path)
             if lineage is None:
-                lineage = self._write(files, path, project, model, order, label)
-        except (OSError, ValueError) as error:
-            raise StorageFailed(f"{url}: the snapshot cannot be written: {error}") from error
+                lineage = self._write(files, path, project, model, order, label, number_label, least_rows)
+        except EvertrainError:
+            raise
+        except Exception as error:  # object stores raise whatever their client library has
+            raise StorageFailed(f"{url}: the snapshot cannot be written: {error or type(error).__name__}") from error
         return Snapshot(url, int(lineage["rows"]), tuple(lineage["columns"]), lineage)
 
-    def _write(self, files: Any, path: str, project: str, model: str, order: Order, label: str) -> Mapping[str, Any]:
+    def _write(
+        self,
+        files: Any,
+        path: str,
+        project: str,
+        model: str,
+        order: Order,
+        label: str,
+        number_label: bool,
+        least_rows: int,
+    ) -> Mapping[str, Any]:
         survey = self._survey(project, model, order)
+        survey.labels |= {float} if number_label else set()
         schema = _schema(survey, label)
         files.makedirs(path, exist_ok=True)
         rows = self._write_rows(files, f"{path}/rows.parquet", project, model, order.upto, survey, schema)
-        if not rows:
-            raise Refused(
-                f"none of {counted(survey.rows, 'observed row')} of model {model} has a label: send labels with the rows, or "
-                "later by their request ids"
-            )
+        if rows < max(1, least_rows):
+            observed = f"{counted(survey.rows, 'observed row')} of model {model}"
+            has = f"none of {observed} has a label" if not rows else f"only {rows} of {observed} are labelled"
+            wanted = f", at least {least_rows} are needed" if least_rows > 1 else ""
+            raise TooFewLabels(f"{has}{wanted}: send labels with the rows, or later by their request ids")
         lineage = {
             "batches": [survey.first, survey.last],
             "observed_rows": survey.rows,
@@ -151,6 +175,19 @@ def _grouped(tables: Iterator[Any]) -> Iterator[Any]:
         yield pa.concat_tables(some)
 
 
+def _storage(url: str) -> tuple[Any, str]:
+    """File system and path of a URL. Raises Refused where this installation lacks what reaches it, ValueError."""
+    try:
+        files, path = url_to_fs(url)  # type: ignore[no-untyped-call]
+    except ImportError as error:
+        raise Refused(
+            f"{url}: the server's installation lacks the package for such a storage: {error}. Install it where the server "
+            "runs (for s3:// `pip install 'evertrain[s3]'`, of the image the build argument EVERTRAIN_EXTRAS), start the "
+            "server again and ask for the retraining again"
+        ) from error
+    return files, path
+
+
 def _read_lineage(files: Any, path: str) -> Mapping[str, Any] | None:
     try:
         found: Mapping[str, Any] = json.loads(files.cat(f"{path}/_lineage.json"))
@@ -168,8 +205,8 @@ def _table(batch: Observed) -> Any:
 
 def _take_labels(batch: Observed, survey: _Survey) -> None:
     table = _table(batch)
-    requests, labels = _texts(table.column(_REQUEST)), table.column(_LABEL).to_pylist()
-    _look_at(labels, survey)
+    requests, labels = _texts(table.column(_REQUEST)), _labels(table.column(_LABEL))
+    survey.labels |= {type(each) for each in labels if each is not None}
     for request, label in zip(requests, labels, strict=True):
         if request is not None and label is not None:
             survey.late[request] = label
@@ -180,27 +217,48 @@ def _take_rows(batch: Observed, survey: _Survey) -> None:
 
     table = _table(batch)
     for each in table.schema:
-        kind = each.type.value_type if pa.types.is_dictionary(each.type) else each.type
+        kind = _plain(each.type)
         if each.name.startswith("(") or pa.types.is_null(kind):
             continue
         known = survey.features.setdefault(each.name, kind)
         if known != kind:
             survey.features[each.name] = pa.string() if pa.string() in (known, kind) else pa.float64()
     if _LABEL in table.column_names:
-        _look_at(table.column(_LABEL).to_pylist(), survey)
+        survey.labels |= {type(each) for each in _labels(table.column(_LABEL)) if each is not None}
 
 
-def _look_at(labels: list[Any], survey: _Survey) -> None:
-    for each in labels:
-        survey.fractions = survey.fractions or isinstance(each, float)
-        survey.words = survey.words or (isinstance(each, str) and not each.removeprefix("-").isdecimal())
+def _plain(kind: Any) -> Any:
+    """The Arrow type of values that are written one by one: replicas send texts as any of three."""
+    import pyarrow as pa
+
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.string() if pa.types.is_large_string(value) else value
+
+
+def _labels(column: Any) -> list[Any]:
+    """As they were before they travelled: a fraction or a text that spells a whole number is one."""
+    return [_meant(each) for each in column.to_pylist()]
+
+
+def _meant(label: Any) -> Any:
+    if isinstance(label, float):
+        if label != label:
+            return None
+        return int(label) if label.is_integer() and abs(label) < _EXACT else label
+    if isinstance(label, str) and len(label) <= _DIGITS and label.removeprefix("-").isdecimal():
+        return int(label) if str(int(label)) == label else label  # 007 is a name
+    return label
 
 
 def _schema(survey: _Survey, label: str) -> Any:
     """Features by name, then the label: whole numbers where all of them are, so that classes are those of before."""
     import pyarrow as pa
 
-    kind = pa.string() if survey.words else pa.float64() if survey.fractions else pa.int64()
+    kind = pa.bool_() if survey.labels == {bool} else pa.int64()
+    if float in survey.labels:
+        kind = pa.float64()
+    if str in survey.labels:
+        kind = pa.string()
     return pa.schema([*sorted(survey.features.items()), (label, kind)])
 
 
@@ -209,18 +267,25 @@ def _labelled(batch: Observed, survey: _Survey, schema: Any) -> Any:
     import pyarrow as pa
 
     table = _table(batch)
-    labels = table.column(_LABEL).to_pylist() if _LABEL in table.column_names else [None] * table.num_rows
+    labels = _labels(table.column(_LABEL)) if _LABEL in table.column_names else [None] * table.num_rows
     requests = _texts(table.column(_REQUEST)) if _REQUEST in table.column_names else [None] * table.num_rows
     both = zip(requests, labels, strict=True)
     joined = [label if request is None else survey.late.get(request, label) for request, label in both]
     columns = []
     for each in schema:
-        if each.name == schema.names[-1]:
-            columns.append(_column(joined, each.type))
-        elif each.name in table.column_names:
-            columns.append(table.column(each.name).cast(each.type, safe=False))
-        else:
-            columns.append(pa.nulls(table.num_rows, each.type))
+        try:
+            if each.name == schema.names[-1]:
+                columns.append(_column(joined, each.type))
+            elif each.name in table.column_names:
+                column = table.column(each.name)
+                columns.append(column.cast(_plain(column.type)).cast(each.type, safe=False))
+            else:
+                columns.append(pa.nulls(table.num_rows, each.type))
+        except (pa.ArrowException, OverflowError) as error:
+            raise Refused(
+                f"column {each.name} is {each.type} in the snapshot, and batch {batch.number} of {batch.source} has values "
+                f"in it that are not: {error}"
+            ) from error
     made = pa.table(columns, schema=schema)
     return made.filter(pa.array([each is not None for each in joined], pa.bool_()))
 
@@ -228,8 +293,14 @@ def _labelled(batch: Observed, survey: _Survey, schema: Any) -> Any:
 def _column(labels: list[Any], kind: Any) -> Any:
     import pyarrow as pa
 
-    as_kind = str if pa.types.is_string(kind) else float if pa.types.is_floating(kind) else int
+    as_kind = _text if pa.types.is_string(kind) else float if pa.types.is_floating(kind) else int
+    if pa.types.is_boolean(kind):
+        as_kind = bool
     return pa.array([None if each is None else as_kind(each) for each in labels], kind)
+
+
+def _text(label: Any) -> str:
+    return str(label).lower() if isinstance(label, bool) else str(label)  # as Arrow, and so the judging loop, has it
 
 
 def _texts(column: Any) -> list[str | None]:

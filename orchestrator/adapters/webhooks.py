@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import http.client
 import json
 import logging
 import urllib.parse
@@ -58,9 +59,9 @@ class HttpWebhooks:
         try:
             with self._opener.open(request, timeout=TIMEOUT_S) as answer:
                 answer.read(0)
-        except (OSError, ValueError) as error:  # URLError and HTTPError are OSErrors
+        except (OSError, ValueError, http.client.HTTPException) as error:  # URLError and HTTPError are OSErrors
             host = urllib.parse.urlsplit(url).hostname  # the rest of it may be a secret
-            log.warning("the webhook at %s did not take %s, and is told again: %s", host, name, error)
+            log.warning("the webhook at %s did not take %s, and is told again: %s", host, name, error or repr(error))
             return False
         return True
 

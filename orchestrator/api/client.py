@@ -321,7 +321,7 @@ class Client:
         return from_proto(self._calls.unary(self._models.Get, request), ModelVersion)
 
     def set_alias(self, name: str, version: int, alias: str, *, project: str = "") -> ModelVersion:
-        """Move `alias` to that version."""
+        """Move `alias` to that version. Refused for the champion's where it stands on another: `promote` moves it."""
         request = pb.SetAliasRequest(project=project, name=name, version=version, alias=alias)
         return from_proto(self._calls.unary(self._models.SetAlias, request), ModelVersion)
 

@@ -21,6 +21,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from orchestrator.api.alert_intake import AlertIntake
+from orchestrator.api.certificate import Certificate, certificate_of, tls_context
 from orchestrator.api.parts import Parts
 from orchestrator.api.scraping import Scraper
 from orchestrator.api.server import port_taken
@@ -36,9 +37,9 @@ READY_WITHIN_S = 2.0
 class HttpSide:
     """The routes."""
 
-    def __init__(self, parts: Parts, metrics: Metrics, alerts: Alerts) -> None:
+    def __init__(self, parts: Parts, metrics: Metrics, alerts: Alerts, certificate: Certificate | None) -> None:
         self._parts = parts
-        self._scraper = Scraper(parts, metrics, alerts)
+        self._scraper = Scraper(parts, metrics, alerts, certificate)
         self._intake = AlertIntake(parts, alerts)
 
     def app(self) -> Starlette:
@@ -90,16 +91,13 @@ class HttpServer:
     """Start it, then `port` says where it listens."""
 
     def __init__(self, parts: Parts, metrics: Metrics, alerts: Alerts) -> None:
-        settings = parts.settings
-        self._settings = settings
-        config = uvicorn.Config(
-            HttpSide(parts, metrics, alerts).app(),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            ssl_certfile=settings.tls_cert,
-            ssl_keyfile=settings.tls_key,
-        )
+        """Raises Refused for a certificate that cannot be served with."""
+        self._settings = parts.settings
+        certificate = certificate_of(parts.settings)
+        app = HttpSide(parts, metrics, alerts, certificate).app()
+        config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off")
+        config.load()
+        config.ssl = None if certificate is None else tls_context(certificate)
         self._server = _Uvicorn(config)
         self._task: asyncio.Task[None] | None = None
         self.port = 0

@@ -14,6 +14,7 @@ from orchestrator.control.ancestry import ancestry
 from orchestrator.control.model_versions import find_version
 from orchestrator.core.aliases import CHAMPION
 from orchestrator.core.records import ModelVersion
+from orchestrator.errors import Refused
 from orchestrator.protocol import convert
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
@@ -43,8 +44,14 @@ class ModelsService(rpc.ModelsServicer):
         parts = self._parts
         _insist_on_alias(request.alias)
         version = await self._find(caller().scope(request.project), request.name, str(request.version))
-        move = partial(parts.store.move_alias, at=parts.clock.now(), by=caller().name, reason="set by hand")
-        await parts.blocking(move, version.project, request.name, request.alias, version.version)
+        expected = 0 if request.alias == CHAMPION else None  # one that stands moves by its proof, or by a reason
+        move = partial(parts.store.move_alias, expected=expected, at=parts.clock.now(), by=caller().name)
+        moved = partial(move, version.project, request.name, request.alias, version.version, reason="set by hand")
+        if await parts.blocking(moved) is None:
+            raise Refused(
+                f"{request.name} has a champion, which a challenger is proven against: `evertrain model promote "
+                f"{request.name}@{version.version}`, where the proof does not hold with --anyway and a --reason"
+            )
         changed = await self._find(version.project, request.name, str(version.version))
         return convert.to_proto(changed, pb.ModelVersion)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-from pathlib import Path
 
 from orchestrator.api.auth import EVERY_PROJECT, allows, bearer
+from orchestrator.api.certificate import Certificate
 from orchestrator.api.parts import Parts
 from orchestrator.control.alerts import Alerts
 from orchestrator.control.capacity import views
@@ -24,9 +24,9 @@ READ_ONE_BY_ONE = 50
 class Scraper:
     """Blocks."""
 
-    def __init__(self, parts: Parts, metrics: Metrics, alerts: Alerts) -> None:
+    def __init__(self, parts: Parts, metrics: Metrics, alerts: Alerts, certificate: Certificate | None) -> None:
         self._parts, self._metrics, self._alerts = parts, metrics, alerts
-        self._certificate = _Certificate(parts.settings.tls_cert)
+        self._certificate = certificate
 
     def scrape(self, authorization: str | None, accept: str) -> tuple[bytes, str]:
         """The text and its content type. Raises Unauthenticated, Denied, Unavailable."""
@@ -72,32 +72,5 @@ class Scraper:
     def _server(self) -> ServerView:
         disk = shutil.disk_usage(self._parts.settings.data_dir)
         counts = {outcome.value: number for outcome, number in self._alerts.counts().items()}
-        return ServerView(disk.total, disk.free, self._certificate.expires_at(), counts, self._alerts.heard_at)
-
-
-class _Certificate:
-    """The file is read again once it was replaced: what the server serves with is then older, and should be restarted."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._read: tuple[int, float | None] = 0, None
-
-    def expires_at(self) -> float | None:
-        """Seconds since the epoch, of the first in the chain to expire; None without TLS, or where the file is none."""
-        if self._path is None:
-            return None
-        try:
-            changed_ns = self._path.stat().st_mtime_ns
-            if changed_ns != self._read[0]:
-                self._read = changed_ns, _first_expiry(self._path.read_bytes())
-        except (OSError, ValueError) as error:
-            log.warning("when the certificate %s expires cannot be read: %s", self._path, error)
-            return None
-        return self._read[1]
-
-
-def _first_expiry(pem: bytes) -> float:
-    """Raises ValueError."""
-    from cryptography import x509
-
-    return min(each.not_valid_after_utc.timestamp() for each in x509.load_pem_x509_certificates(pem))
+        expires_at = None if self._certificate is None else self._certificate.current().expires_at
+        return ServerView(disk.total, disk.free, expires_at, counts, self._alerts.heard_at)

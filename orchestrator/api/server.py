@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
-from pathlib import Path
 from typing import Any
 
-import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH
@@ -15,6 +13,7 @@ from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]  #
 from grpc_reflection.v1alpha import reflection
 
 from orchestrator.api.access_services import SecretsService, TokensService
+from orchestrator.api.certificate import certificate_of, grpc_credentials
 from orchestrator.api.clusters_service import ClustersService
 from orchestrator.api.guard import Guard
 from orchestrator.api.models_service import ModelsService
@@ -62,14 +61,14 @@ class GrpcServer:
     def _bind(self) -> int:
         settings = self._settings
         address = f"{_bracketed(settings.grpc_host)}:{settings.grpc_port}"
-        credentials = _credentials(settings)
-        if credentials is None and settings.grpc_host not in LOOPBACK_HOSTS:
+        certificate = certificate_of(settings)
+        if certificate is None and settings.grpc_host not in LOOPBACK_HOSTS:
             log.warning("the gRPC API on %s is not encrypted: set EVERTRAIN_TLS_CERT and EVERTRAIN_TLS_KEY", address)
         try:
             _probe(settings.grpc_host, settings.grpc_port)
-            if credentials is None:
+            if certificate is None:
                 return self._server.add_insecure_port(address)
-            return self._server.add_secure_port(address, credentials)
+            return self._server.add_secure_port(address, grpc_credentials(certificate))
         except (RuntimeError, OSError) as error:
             raise port_taken("gRPC API", settings.grpc_host, settings.grpc_port, "EVERTRAIN_GRPC_PORT") from error
 
@@ -115,21 +114,6 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.http2.max_ping_strikes", 0),
     ]
-
-
-def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    if settings.tls_cert is None and settings.tls_key is None:
-        return None
-    if settings.tls_cert is None or settings.tls_key is None:
-        raise Refused("TLS needs both EVERTRAIN_TLS_CERT and EVERTRAIN_TLS_KEY, and only one is set")
-    return grpc.ssl_server_credentials([(_read(settings.tls_key), _read(settings.tls_cert))])
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Refused(f"TLS: {path} cannot be read: {error.strerror}") from error
 
 
 def _bracketed(host: str) -> str:

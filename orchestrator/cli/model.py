@@ -75,7 +75,7 @@ def alias(
     alias: Annotated[str, typer.Argument(help="Such as champion.")],
     output: Output = None,
 ) -> None:
-    """Move an alias to a version."""
+    """Move an alias to a version; champion only where no version is, for `model promote` moves it."""
     from orchestrator.cli import render
 
     with connected() as client:

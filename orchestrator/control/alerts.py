@@ -32,7 +32,9 @@ class Alerts:
         self._store, self._commands, self._clock, self._fired = store, commands, clock, fired
         self._lock = threading.Lock()
         self._counts: Counter[Outcome] = Counter()
-        self._heard_at: float | None = None
+        self._heard_at = (
+            store.alerts_told_at()
+        )  # a server that starts while Alertmanager is down knows that it was there
 
     def take(self, alerts: Sequence[Alert], *, by: str) -> list[tuple[Outcome, str]]:
         """What was done about each, and why. A firing is kept only once it was acted on, and each act may be repeated: what a
@@ -63,7 +65,7 @@ class Alerts:
 
     @property
     def heard_at(self) -> float | None:
-        """When anything was last told; None: never since the start."""
+        """When anything was last told, also before the start; None: never."""
         return self._heard_at
 
     def refused(self, number: int) -> None:

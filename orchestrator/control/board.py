@@ -42,11 +42,19 @@ class Holding:
 
 @dataclass(frozen=True)
 class QueueView:
-    """The queue at a glance. `overdue`: those that have waited so long that nothing may pass them any more."""
+    """The queue at a glance. `overdue`: those that have waited so long that nothing may pass them any more.
+
+    Trials that wait for another one of their sweep are in `reasons` alone: they wait for no place.
+    """
 
     reasons: Mapping[ReasonCode, int]
     overdue: int
     longest_s: float
+
+    @property
+    def depth(self) -> int:
+        """How many wait for a place."""
+        return sum(number for code, number in self.reasons.items() if code is not ReasonCode.WAITING_SLOT)
 
 
 class Board:
@@ -59,7 +67,8 @@ class Board:
         # All monotonic, so that a wall clock that is moved shortens no wait and ends no run.
         self._queued_ns: dict[str, int] = {}
         self._ready_ns: dict[str, int] = {}
-        self._began_ns: dict[str, int] = {}  # when the first attempt was placed
+        self._began_ns: dict[str, int] = {}  # when the first attempt was placed, moved on by the pauses since
+        self._paused_ns: dict[str, int] = {}  # since when those are paused that were placed before and hold nothing
         self._attempt_ns: dict[str, tuple[int, int]] = {}  # the current attempt's number, and when it was placed
         self._order: dict[str, list[Rank]] = {}  # by project
         self._holdings: dict[str, Holding] = {}
@@ -128,6 +137,7 @@ class Board:
 
     def passed_s(self, run_id: str) -> tuple[float, float]:
         """Seconds since an unfinished run's first attempt was placed, and since its current one was; 0 where there is none.
+        Pauses that are over do not count.
 
         Only what passed before this server started is taken from the wall clock.
         """
@@ -184,12 +194,20 @@ class Board:
     def queue_view(self) -> QueueView:
         with self._lock:
             now_ns = self._clock.monotonic_ns()
-            codes = (self._reasons[run_id].code if run_id in self._reasons else None for run_id in self._entries)
-            reasons = Counter(code or ReasonCode.WAITING_BEHIND for code in codes)
+            codes = {run_id: self._waits_for(entry) for run_id, entry in self._entries.items()}
+            reasons = Counter(codes.values())
             ready = [run_id for run_id in self._entries if self._ready_ns[run_id] <= now_ns]
-            waited_s = [(now_ns - self._queued_ns[run_id]) / 1e9 for run_id in ready]
+            waiting = [run_id for run_id in ready if codes[run_id] is not ReasonCode.WAITING_SLOT]
+            waited_s = [(now_ns - self._queued_ns[run_id]) / 1e9 for run_id in waiting]
         overdue = sum(each >= BLOCK_AFTER_S for each in waited_s)
         return QueueView(reasons, overdue, max(waited_s, default=0.0))
+
+    def _waits_for(self, entry: Entry) -> ReasonCode:
+        """By the last pass. What that did not look at waits behind others, or for a slot if its record says so."""
+        if (judged := self._reasons.get(entry.run_id)) is not None:
+            return judged.code
+        slot = entry.waits_for is ReasonCode.WAITING_SLOT
+        return ReasonCode.WAITING_SLOT if slot else ReasonCode.WAITING_BEHIND
 
     def _queue(self, run: Run, state: Queued, shape: GangShape) -> None:
         entry = Entry(
@@ -216,11 +234,18 @@ class Board:
         if run.terminal:
             self._began_ns.pop(run.id, None)
         elif run.attempts:
-            self._began_ns.setdefault(run.id, self._monotonic(run.attempts[0].started_at))
+            self._began_ns.setdefault(run.id, self._monotonic(run.attempts[0].started_at) + run.paused_ns)
+        self._note_pause(run)
         if run.attempt is None:
             self._attempt_ns.pop(run.id, None)
         elif self._attempt_ns.get(run.id, (0, 0))[0] != run.attempt.number:
             self._attempt_ns[run.id] = run.attempt.number, self._monotonic(run.attempt.started_at)
+
+    def _note_pause(self, run: Run) -> None:
+        if run.paused and run.attempts and isinstance(run.state, Queued):
+            self._paused_ns.setdefault(run.id, self._monotonic(run.state_since_at))
+        elif (since_ns := self._paused_ns.pop(run.id, None)) is not None and run.id in self._began_ns:
+            self._began_ns[run.id] += self._clock.monotonic_ns() - since_ns
 
     def _note_inspections(self, run: Run) -> None:
         _, known = self._inspections.pop(run.id, ("", {}))

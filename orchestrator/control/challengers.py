@@ -83,8 +83,9 @@ class Challengers:
 
     def _superseded(self, record: DecisionRecord) -> DecisionRecord:
         """Its version serves no longer: taken back here, before that could be noted, or moved by somebody else."""
-        newest = self._store.alias_history(record.project, record.model, CHAMPION)[0]
-        if newest.by == BY and newest.before == record.version and newest.version != record.version:
+        newest, *earlier = self._store.alias_history(record.project, record.model, CHAMPION)
+        # Forwards, it is the next retraining that has moved it.
+        if newest.by == BY and newest.before == record.version and newest.version == stood_before(earlier):
             return self._taken_back(record, newest)
         self._live.forget(record.project, record.model, record.version)
         words = f"its probation ends: {newest.by} made version {newest.version} champion ({newest.reason})"
@@ -118,12 +119,14 @@ class Challengers:
             move = self._promotions.promote(version, by=BY, reason=f"decision {record.number}")
         except (Refused, Conflict) as error:
             return became(record, Standing.KEPT, str(error), **ended)
+        proven = _proven(judgement)
+        unwatched = "" if proven.rows else f"; {probation.UNWATCHED}"
         return became(
             record,
             Standing.PROBATION,
-            f"version {version.version} is champion: {move.reason}",
+            f"version {version.version} is champion: {move.reason}{unwatched}",
             promoted_at=move.at,
-            proven=_proven(judgement),
+            proven=proven,
             served_from=self._observations.last(record.project, record.model),
             **ended,
         )
@@ -142,7 +145,9 @@ class Challengers:
 
 
 def _proven(judgement: Judgement) -> Answers:
-    """The challenger's own answers in its proof: what its live ones are held to."""
+    """The challenger's own answers in its proof: what its live ones are held to. None where it was judged by another metric
+    than accuracy: labels that come live say only whether it was right.
+    """
     gain = next((each for each in judgement.findings if each.what == "gain"), None)
     if judgement.metric != "accuracy" or gain is None or gain.challenger is None:
         return Answers(0, 0)

@@ -191,7 +191,8 @@ class Commands:
         reviewed = reviews[key]
         try:
             self._check_cost(parsed)
-            self._check_fits(spec.gang_shape(parsed), command.project, clusters)
+            if not _fitted_before(command):
+                self._check_fits(spec.gang_shape(parsed), command.project, clusters)
             self._check_secrets(command.project, parsed.secrets)
             self._check_bundle(command.project, parsed.bundle)
             if reviewed.problems:
@@ -315,6 +316,14 @@ class Commands:
 
     def _clusters(self) -> list[ClusterView]:
         return views(self._known.all(), self._board, self._connected)
+
+
+def _fitted_before(command: SubmitCommand) -> bool:
+    """A trial asks for what its sweep was let in with, unless its point asks for something else: where that does not fit now,
+    a node is away, and the trial waits for it.
+    """
+    lineage = command.lineage
+    return lineage is not None and not any(path.split(".")[0] == "resources" for path in lineage.point)
 
 
 def _found_here(document: Mapping[str, Any]) -> Facts:

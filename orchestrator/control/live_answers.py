@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ from orchestrator.ports import ObservationStore, Observed
 
 if TYPE_CHECKING:
     from orchestrator.drift.joining import Joined, Joining
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -33,6 +36,13 @@ class LiveAnswers:
         from orchestrator.drift.joining import Joining
 
         count = self._counts.setdefault((project, model, version), _Count(since, Joining()))
+        if (last := self.observations.last(project, model)) < count.cursor:
+            log.warning(
+                "%s/%s: the journal of observations ends with batch %d, and version %d was followed up to %d: it was lost, "
+                "or an older copy was restored; its answers are counted from there on",
+                *(project, model, last, version, count.cursor),
+            )
+            count.cursor = last
         while batches := self.observations.read(project, model, after=count.cursor):
             for batch in batches:
                 _take(batch, version, count)
@@ -54,17 +64,17 @@ def _take(batch: Observed, version: int, count: _Count) -> None:
     except BatchError:  # the judging loop has counted it
         return
     labels = _words(read.labels) if read.labels is not None else [None] * read.rows
-    if batch.kind == "labels":
-        if PREDICTION not in read.columns:
+    if PREDICTION not in read.columns:
+        if batch.kind == "labels":
             _count(count, list(count.joining.labelled(read.requests or [], labels)))
         return
-    if PREDICTION not in read.columns:
+    if batch.version != version:
         return
     answers = _words(read.columns[PREDICTION])
     beside = [(answer, label) for answer, label in zip(answers, labels, strict=True) if answer and label]
     count.rows += len(beside)
     count.errors += sum(answer != label for answer, label in beside)
-    if read.requests is not None:
+    if read.requests is not None and batch.kind == "rows":  # beside labels that came later the answer is all there is
         waiting = [request if label is None else None for request, label in zip(read.requests, labels, strict=True)]
         _count(count, list(count.joining.answered(waiting, answers, [None] * read.rows)))
 
@@ -75,15 +85,10 @@ def _count(count: _Count, joined: list[Joined]) -> None:
 
 
 def _words(column: Any) -> list[str | None]:
-    """Classes as texts: 3.0 and 3 are one."""
+    """Classes as the judging loop compares them."""
+    from orchestrator.drift.joining import word
     from orchestrator.drift.sketches import Coded
 
     if isinstance(column, Coded):
         return [column.words[code] if code >= 0 else None for code in column.codes.tolist()]
-    return [_word(each) for each in (column.tolist() if hasattr(column, "tolist") else column)]
-
-
-def _word(value: Any) -> str | None:
-    if value is None or value != value:
-        return None
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return [word(each) for each in (column.tolist() if hasattr(column, "tolist") else column)]

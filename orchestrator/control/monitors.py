@@ -206,6 +206,7 @@ class Monitors:
         if kept is None or kept.monitor.revision != listed.revision:
             kept = self._kept[key] = self._load(self._store.monitor(*key), now)
         judged, begun = self._follow_champion(kept, now)
+        judged += self._rewound(kept, now)
         if kept.watch is not None:
             kept.watch.expect(self._observations.rows(*key, since=kept.cursor))
         batches = self._observations.read(*key, after=kept.cursor, limit_rows=BATCH_ROWS)
@@ -233,6 +234,21 @@ class Monitors:
             rules = _rules(monitor.settings)
             kept.watch = restored(state["watch"], self._reference(monitor, rules), rules)
         return kept
+
+    def _rewound(self, kept: _Kept, now: float) -> list[Judged]:
+        """Where the journal ends before the cursor, its disk was lost or an older copy restored: what comes has numbers that
+        were judged already, and is judged from the journal's end on.
+        """
+        last = self._observations.last(kept.monitor.project, kept.monitor.model)
+        if last >= kept.cursor:
+            return []
+        words = (
+            f"blind: the journal of observations ends with batch {last}, and {kept.cursor} were judged: it was lost, or an "
+            f"older copy was restored; judging goes on with batch {last + 1}"
+        )
+        log.warning("monitor of %s/%s: %s", kept.monitor.project, kept.monitor.model, words)
+        kept.cursor = last
+        return [_blind(words, now)]
 
     def _follow_champion(self, kept: _Kept, now: float) -> tuple[list[Judged], bool]:
         """Where another version serves now, or nothing was watched yet, the watch begins anew. Whether it did."""

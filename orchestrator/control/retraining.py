@@ -19,13 +19,23 @@ from orchestrator.control.challengers import Challengers
 from orchestrator.control.commands import Commands, SubmitCommand
 from orchestrator.control.journal import last_before
 from orchestrator.control.model_versions import champion_of
-from orchestrator.core.decisions import UNDER_WAY, DecisionRecord, Order, Standing, became, draft, occasion, past
+from orchestrator.core.decisions import (
+    UNDER_WAY,
+    DecisionRecord,
+    Order,
+    Standing,
+    became,
+    decided_again,
+    draft,
+    occasion,
+    past,
+)
 from orchestrator.core.monitors import Monitor
-from orchestrator.core.retraining import Action, Cause, Decision, Situation, Trigger, decide, due
+from orchestrator.core.retraining import Action, Cause, Decision, Situation, Trigger, decide, due, unlabelled
 from orchestrator.core.words import counted
-from orchestrator.errors import Conflict, EvertrainError, InvalidSpec, NotFound, Refused
-from orchestrator.ports import Clock, ObservationStore, SnapshotStore, Store, Wakeups
-from orchestrator.spec.retraining import alerts_of, label_of, policy_of, retraining_document
+from orchestrator.errors import Conflict, EvertrainError, InvalidSpec, NotFound, Refused, Unavailable
+from orchestrator.ports import Clock, ObservationStore, SnapshotStore, Store, TooFewLabels, Wakeups
+from orchestrator.spec.retraining import alerts_of, estimates_number, label_of, policy_of, retraining_document
 from orchestrator.spec.search import put
 
 log = logging.getLogger(__name__)
@@ -35,6 +45,7 @@ PASS_EVERY_S = 2.0
 LOOK_BACK = 1000  # retrainings of a model that a decision knows of: a month of them, and more
 ATTEMPTS = 20
 _SEEN_LIVE = (Cause.DRIFT, Cause.PERFORMANCE)
+_CLOSES = (Action.REFUSE, Action.TELL)
 _ALERT_S = 3600.0  # firings of one alert within the same hour are one occasion, however many series fire
 
 _Think = Callable[[DecisionRecord], DecisionRecord | None]  # None: it is right as it is
@@ -58,23 +69,34 @@ class Retraining:
         self._snapshots, self._challengers = snapshots, challengers
         self._wakeups, self._clock = wakeups, clock
         self._lock = threading.Lock()  # one decision at a time: each must know what the last one accepted
+        self._silent: dict[tuple[str, str], str] = {}  # why a monitor asks for nothing
 
     # ---- what asks ---------------------------------------------------------------------------------------------------
 
     def triggered(self, monitor: Monitor, trigger: Trigger, by: str = "") -> DecisionRecord:
         """Decide, and keep the decision. The same trigger told again is the same decision."""
         with self._lock:
+            recent = self._store.decisions(monitor.project, monitor.model, limit=LOOK_BACK)
             known = self._store.decisions(monitor.project, monitor.model, accepted=True, limit=LOOK_BACK)
-            trigger = occasion(trigger, known, self._seen_at(monitor, trigger))
-            if (told := _of(trigger, known)) is not None:
+            if trigger.cause in _SEEN_LIVE:  # the others' keys are each of one occasion
+                trigger = occasion(trigger, known, self._seen_at(monitor, trigger))
+            if (told := _of(trigger, known) or _of(trigger, _waiting(recent))) is not None:
                 return told
             now = self._clock.now()
             decision = decide(trigger, policy_of(monitor.settings), self._situation(monitor, known, now, trigger))
-            order = self._order(monitor, trigger) if decision.action is Action.RETRAIN else None
-            record = self._store.record_decision(draft(monitor.project, monitor.model, decision, order, by, now))
-        log.info("model %s, %s: %s", record.model, record.decision.because, record.decision.words)
-        self._wakeups.notify(TOPIC)
+            record = self._kept(monitor, decision, by, now)
+        if record not in recent:  # what wakes a pass must be new: a pass asks again for all that is due
+            log.info("model %s, %s: %s", record.model, record.decision.because, record.decision.words)
+            self._wakeups.notify(TOPIC)
         return record
+
+    def _kept(self, monitor: Monitor, decision: Decision, by: str, now: float) -> DecisionRecord:
+        """Under the first record of this trigger and reason, where that was closed and something is to be done now."""
+        order = self._order(monitor, decision.trigger) if decision.action is Action.RETRAIN else None
+        record = self._store.record_decision(draft(monitor.project, monitor.model, decision, order, by, now))
+        if record.standing is not Standing.CLOSED or decision.action in _CLOSES:
+            return record
+        return self._store.change_decision(decided_again(record, decision, order, now)) or record
 
     def heard(self, monitor: Monitor, trigger: Trigger) -> None:
         """What the judging loop tells."""
@@ -90,12 +112,19 @@ class Retraining:
         """
         answers = []
         for monitor in self._store.monitors(labels.get("project") or "*"):
-            if labels.get("model", monitor.model) != monitor.model or name not in alerts_of(monitor.settings):
+            if labels.get("model", monitor.model) != monitor.model or not self._retrains_for(name, monitor):
                 continue
             words = labels.get("summary") or f"alert {name} fires"
             trigger = Trigger(Cause.ALERT, f"alert/{name}/{at // _ALERT_S:.0f}", at, words)
             answers.append(self.triggered(monitor, trigger, by="alert"))
         return answers
+
+    def _retrains_for(self, name: str, monitor: Monitor) -> bool:
+        try:
+            return name in alerts_of(monitor.settings)
+        except InvalidSpec as error:
+            self._cannot_ask(monitor, error)
+            return False
 
     def retrain(self, project: str, model: str, *, by: str, reason: str, key: str) -> DecisionRecord:
         """A person asks; the same `key` is the same retraining. Raises NotFound for a model without a monitor."""
@@ -155,7 +184,7 @@ class Retraining:
         """What time and data alone ask for, and each open decision one step further. Blocks. Raises Unavailable."""
         for monitor in self._store.monitors("*"):
             if not monitor.paused:
-                self._ask_whether_due(monitor)
+                self._ask_whether_due_guarded(monitor)
         for record in self._store.open_decisions():
             self._guarded(record)
 
@@ -171,68 +200,112 @@ class Retraining:
                 words = f"stopped by an error of the server's own: {error!r}"
                 self._store.change_decision(became(record, Standing.FAILED, words, ended_at=self._clock.now()))
 
+    def _ask_whether_due_guarded(self, monitor: Monitor) -> None:
+        """One monitor whose settings or journal cannot be read keeps nobody else from being retrained."""
+        try:
+            self._ask_whether_due(monitor)
+        except Unavailable:
+            raise
+        except EvertrainError as error:
+            self._cannot_ask(monitor, error)
+        else:
+            self._silent.pop((monitor.project, monitor.model), None)
+
+    def _cannot_ask(self, monitor: Monitor, error: EvertrainError) -> None:
+        """Said once for as long as it is so: passes are many."""
+        key, words = (monitor.project, monitor.model), str(error)
+        if self._silent.get(key) != words:
+            self._silent[key] = words
+            log.error("model %s of project %s is not retrained by itself: %s", monitor.model, monitor.project, words)
+
     def _ask_whether_due(self, monitor: Monitor) -> None:
         policy = policy_of(monitor.settings)
         if policy.schedule is None and policy.volume_rows is None:
             return
         known = self._store.decisions(monitor.project, monitor.model, accepted=True, limit=LOOK_BACK)
-        situation = self._situation(monitor, known, self._clock.now())
-        for trigger in due(policy, situation, monitor.created_at):
-            self.triggered(monitor, trigger)
+        recent = self._store.decisions(monitor.project, monitor.model, limit=LOOK_BACK)
+        scheduled = max((each.trigger.at for each in recent if each.trigger.cause is Cause.SCHEDULE), default=0.0)
+        waiting = {each.trigger.cause for each in _waiting(recent)}
+        for trigger in due(policy, self._situation(monitor, known, self._clock.now()), monitor.created_at, scheduled):
+            if trigger.cause not in waiting:  # one that waits asks for all that came due since
+                self.triggered(monitor, trigger)
 
     def _advance(self, record: DecisionRecord) -> None:
         match record.standing:
             case Standing.WAITING:
-                changed = self._ask_again(record)
+                with self._lock:  # until it is written: the next decision must know of what this one accepts
+                    changed = self._changed(self._ask_again(record))
             case Standing.ACCEPTED:
-                changed = self._submit(record)
+                changed = self._changed(self._submit(record))
             case Standing.TRAINING:
-                changed = self._challengers.follow(record)
+                changed = self._changed(self._challengers.follow(record))
             case Standing.PROBATION:
-                changed = self._challengers.watch(record)
+                changed = self._changed(self._challengers.watch(record))
             case _:
                 return
-        if changed is not None and self._store.change_decision(changed) is not None:
+        if changed is not None:
             log.info("decision %s is %s: %s", changed.name, changed.standing, changed.told[-1])
             self._wakeups.notify(TOPIC)
 
+    def _changed(self, record: DecisionRecord | None) -> DecisionRecord | None:
+        """None: it is right as it is, or another change came first."""
+        return self._store.change_decision(record) if record is not None else None
+
     def _ask_again(self, record: DecisionRecord) -> DecisionRecord | None:
-        now, waiting = self._clock.now(), record.decision
+        now, waiting, trigger = self._clock.now(), record.decision, record.trigger
         if waiting.again_at is not None and now < waiting.again_at:
             return None
         monitor = self._store.monitor(record.project, record.model)
-        with self._lock:
-            if self._store.decision(record.project, record.model, record.number) != record:
-                return None  # a person has rejected it in this moment
-            known = self._store.decisions(record.project, record.model, accepted=True, limit=LOOK_BACK)
-            if (started := _of(record.trigger, known)) is not None:
-                return became(record, Standing.CLOSED, f"decided again as #{started.number}: {started.decision.words}")
-            situation = self._situation(monitor, known, now, record.trigger)
-            decision = decide(record.trigger, policy_of(monitor.settings), situation)
-            if decision.because is waiting.because:
-                return _still_waiting(record, decision)
-            order = self._order(monitor, record.trigger) if decision.action is Action.RETRAIN else None
-            new = self._store.record_decision(draft(record.project, record.model, decision, order, record.by, now))
-        return became(record, Standing.CLOSED, f"decided again as #{new.number}: {decision.words}")
+        champion = champion_of(self._store.models(record.project, record.model))
+        if trigger.version and champion is not None and champion.version != trigger.version:
+            words = f"it was seen of version {trigger.version}, and version {champion.version} serves by now"
+            return became(record, Standing.CLOSED, words)
+        known = self._store.decisions(record.project, record.model, accepted=True, limit=LOOK_BACK)
+        if (started := _of(trigger, known)) is not None:
+            return became(record, Standing.CLOSED, f"the same as {started.name}: {started.decision.words}")
+        decision = decide(trigger, policy_of(monitor.settings), self._situation(monitor, known, now, trigger))
+        if decision.because is waiting.because:
+            return _still_waiting(record, decision)
+        order = self._order(monitor, trigger) if decision.action is Action.RETRAIN else None
+        return decided_again(record, decision, order, now)
 
     def _submit(self, record: DecisionRecord) -> DecisionRecord:
-        """Freeze the data and submit the run; done again after a crash, both are answered as they are."""
+        """Freeze the data and submit the run; done again after a crash, both are answered as they are. Where too few rows
+        have a label as yet, it waits for them. What a person let begin fails instead, so that the person hears of it; what a
+        person asked for only where no row has one.
+        """
         assert record.order is not None  # of what was accepted
-        now = self._clock.now()
+        now, asked_for = self._clock.now(), record.trigger.cause is Cause.MANUAL
         try:
-            document, snapshot = self._document(record, record.order)
+            policy = policy_of(self._store.monitor(record.project, record.model).settings)
+            document, snapshot = self._document(record, record.order, 1 if asked_for else policy.least_new_rows)
             run = self._commands.submit([self._command(record, document)])[0].run
+        except TooFewLabels as error:
+            if asked_for or record.decision.action is Action.ASK:
+                return became(record, Standing.FAILED, str(error), ended_at=now)
+            return decided_again(record, unlabelled(record.trigger, str(error), now), None, now)
         except (InvalidSpec, Refused, NotFound, Conflict) as error:
             return became(record, Standing.FAILED, f"no run could be submitted: {error}", ended_at=now)
         words = f"run {run.id} trains on {counted(snapshot['rows'], 'labelled row')}"
         return became(record, Standing.TRAINING, words, run=run.id, data=snapshot)
 
-    def _document(self, record: DecisionRecord, order: Order) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    def _document(
+        self, record: DecisionRecord, order: Order, least_rows: int
+    ) -> tuple[dict[str, Any], Mapping[str, Any]]:
         """The run file, a function of the record alone, and the lineage of its data."""
         base = self._store.run(record.project, order.base).spec
         facts = self._store.facts(record.project, record.model, order.champion) if order.champion else {}
-        label = label_of(base, facts.get("profile") or {})
-        snapshot = self._snapshots.take(record.project, record.model, record.number, order, label=label)
+        profile = facts.get("profile") or {}
+        label = label_of(base, profile)
+        snapshot = self._snapshots.take(
+            record.project,
+            record.model,
+            record.number,
+            order,
+            label=label,
+            number_label=estimates_number(profile),
+            least_rows=least_rows,
+        )
         if base.get("search"):
             base = put(base, (facts.get("sweep") or {}).get("point") or {})
         document = retraining_document(
@@ -257,8 +330,12 @@ class Retraining:
     def _situation(
         self, monitor: Monitor, known: list[DecisionRecord], now: float, trigger: Trigger | None = None
     ) -> Situation:
-        """New are rows that no retraining has learned from; of a world that has changed, those that came since then."""
-        learned = max((each.order.upto for each in known if each.order is not None), default=0)
+        """New are rows that no retraining has learned from; of a world that has changed, those that came since then. One that
+        failed has learned nothing."""
+        learning = (each.order for each in known if each.order is not None and each.standing is not Standing.FAILED)
+        learned = next((each.upto for each in learning), 0)
+        if learned > self._observations.last(monitor.project, monitor.model):
+            learned = 0  # of a journal that was lost since: all that there is came later, or from an older copy
         if trigger is not None:
             learned = max(learned, self._begins_after(monitor, trigger))
         costs = [each.cost for each in known if each.cost > 0]
@@ -288,8 +365,6 @@ class Retraining:
 
     def _seen_at(self, monitor: Monitor, trigger: Trigger) -> float:
         """When it was last seen: what the judging loop tells is `at` its beginning, and seen with the newest judgement."""
-        if trigger.cause not in _SEEN_LIVE:
-            return trigger.at
         newest = self._store.judgements(monitor.project, monitor.model, limit=1)
         return newest[0].at if newest else trigger.at
 
@@ -297,6 +372,11 @@ class Retraining:
 def _of(trigger: Trigger, known: list[DecisionRecord]) -> DecisionRecord | None:
     """The retraining that the trigger has started, or asks for."""
     return next((each for each in known if each.trigger.key == trigger.key), None)
+
+
+def _waiting(records: list[DecisionRecord]) -> list[DecisionRecord]:
+    """Each is asked again when its time has come, whoever tells its trigger again meanwhile."""
+    return [each for each in records if each.standing is Standing.WAITING]
 
 
 def _still_waiting(record: DecisionRecord, decision: Decision) -> DecisionRecord | None:

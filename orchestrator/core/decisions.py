@@ -24,7 +24,7 @@ class Standing(enum.StrEnum):
     ACCEPTED = "accepted"  # its run is to be submitted
     TRAINING = "training"  # its run was submitted
     PROBATION = "probation"  # its version is champion, and would be taken back if it did worse live
-    CLOSED = "closed"  # refused, told in a dry run, or decided again
+    CLOSED = "closed"  # refused, told in a dry run, or overtaken while it waited
     REJECTED = "rejected"  # by a person
     FAILED = "failed"  # there was nothing to train on, the run file was refused, or the run did not succeed
     KEPT = "kept"  # trained, and not proven better: the champion stayed
@@ -101,7 +101,7 @@ class DecisionRecord:
 
     @property
     def key(self) -> tuple[str, Because]:
-        """Unique in (project, model): the same trigger answered for the same reason is the same decision."""
+        """The same trigger answered for the same reason is the same decision: unique in (project, model), as first kept."""
         return self.trigger.key, self.decision.because
 
     @property
@@ -126,6 +126,14 @@ def draft(project: str, model: str, decision: Decision, order: Order | None, by:
 def became(record: DecisionRecord, standing: Standing, words: str, **changes: Any) -> DecisionRecord:
     """The record one step further."""
     return replace(record, standing=standing, told=(*record.told, words), **changes)
+
+
+def decided_again(record: DecisionRecord, decision: Decision, order: Order | None, now: float) -> DecisionRecord:
+    """The same record, of what its trigger was answered now: what waited, or was closed, goes on where it is."""
+    told = record.told or (record.decision.words,)
+    return replace(
+        record, standing=_FIRST[decision.action], told=(*told, decision.words), decision=decision, order=order, at=now
+    )
 
 
 def past(records: Iterable[DecisionRecord]) -> list[Retraining]:

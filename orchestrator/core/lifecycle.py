@@ -178,7 +178,7 @@ def pause(run: Run, *, by: str, message: str, now: float) -> Transition | Ignore
         return _enter(_account_waiting(paused, now), replace(run.state, reason=reason), now, "paused")
     if run.stop is not None:
         return Transition(paused, (EventDraft(now, "paused", words),))
-    return _order_stop(paused, StopOrder("preempt", by, words), now)
+    return _order_stop(replace(paused, stop_for_pause=True), StopOrder("preempt", by, words), now)
 
 
 def resume(run: Run, *, by: str, now: float) -> Transition | Ignored:
@@ -187,7 +187,9 @@ def resume(run: Run, *, by: str, now: float) -> Transition | Ignored:
         return Ignored("it is not paused")
     resumed, reason = replace(run, paused=""), Reason(ReasonCode.RESUMED, f"resumed by {by}")
     if isinstance(run.state, Queued):
-        return _enter(_account_waiting(resumed, now), replace(run.state, reason=reason), now, "resumed")
+        held_ns = _elapsed_ns(run.state_since_at, now) if run.attempts else 0
+        resumed = replace(_account_waiting(resumed, now), paused_ns=run.paused_ns + held_ns)
+        return _enter(resumed, replace(run.state, reason=reason), now, "resumed")
     return Transition(resumed, (EventDraft(now, "resumed", reason.message),))
 
 
@@ -486,10 +488,10 @@ def _reschedule(run: Run, lost: Failure, what: seen.AttemptEnded, budgets: Budge
 
 
 def _preempted(run: Run, what: seen.AttemptEnded, budgets: Budgets, now: float) -> Transition:
-    if run.paused:  # somebody asked for it: that uses no budget
-        return _requeue(run, what.reason, now)
-    used = run.spent.preemption
     by = run.stop.message if run.stop else what.reason.message
+    if run.paused or run.stop_for_pause:  # somebody asked for it: that uses no budget
+        return _requeue(run, Reason(ReasonCode.PREEMPTED, by), now)
+    used = run.spent.preemption
     if used >= budgets.preemption:
         reason = Reason(ReasonCode.BUDGET_SPENT, f"all {budgets.preemption} preemptions are used; the last: {by}")
         return _finish(run, Failed(reason, Failure(FailureKind.KILLED, reason.message)), now)
@@ -523,7 +525,7 @@ def _enter(run: Run, state: RunState, now: float, kind: str) -> Transition:
 def _requeue(run: Run, reason: Reason, now: float, not_before_at: float = 0.0) -> Transition:
     run = _account_waiting(run, now)
     reason = Reason(ReasonCode.PAUSED, run.paused) if run.paused else reason
-    return _leave(replace(run, stop=None), Queued(reason, not_before_at), now, "queued")
+    return _leave(replace(run, stop=None, stop_for_pause=False), Queued(reason, not_before_at), now, "queued")
 
 
 def _finish(run: Run, state: RunState, now: float) -> Transition:

@@ -15,6 +15,7 @@ from functools import lru_cache
 _RATES = 64
 """Error rates above the one that is held to, over which the evidence is mixed."""
 _SURE = 1.645  # one-sided 95 % of a normal distribution
+UNWATCHED = "its live performance is not watched, as no accuracy was proven that it could be held to"
 
 
 class Standing(enum.StrEnum):
@@ -58,6 +59,7 @@ class Verdict:
 def judge(promoted_at: float, now: float, before: Answers, since: Answers, policy: Policy) -> Verdict:
     """`before`: what it is held to, such as its answers in the proof. `since`: its live answers of the probation so far.
 
+    Where nothing is known of before, there is nothing to hold it to: it is not watched.
     A rise that shows only after the probation has ended is drift, not a bad promotion: it is passed.
     """
     until = promoted_at + policy.length_s
@@ -68,6 +70,8 @@ def judge(promoted_at: float, now: float, before: Answers, since: Answers, polic
         return Verdict(Standing.ROLL_BACK, words, until)
     if now < until:
         return Verdict(Standing.WATCHING, f"on probation: {rates}", until)
+    if not before.rows:
+        return Verdict(Standing.PASSED, f"its probation has ended: {UNWATCHED}", until)
     if not since.rows:
         return Verdict(
             Standing.PASSED, "its probation has ended without a labelled row: nothing speaks against it", until

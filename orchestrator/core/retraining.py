@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from orchestrator.core.cron import Cron, next_after
 
+_LABELS_SOONEST_S, _LABELS_LATEST_S = 600.0, 86_400.0
+
 
 class Cause(enum.StrEnum):
     DRIFT = "drift"
@@ -56,7 +58,9 @@ class Because(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Trigger:
-    """`severity`: 1 minor, 2 moderate, 3 major; 0 where it has none. `broken_data`: the data look faulty, not changed."""
+    """`severity`: 1 minor, 2 moderate, 3 major; 0 where it has none. `broken_data`: the data look faulty, not changed.
+    `version`: whose traffic it was seen in; 0: it is about no version.
+    """
 
     cause: Cause
     key: str
@@ -64,6 +68,7 @@ class Trigger:
     words: str
     severity: int = 0
     broken_data: bool = False
+    version: int = 0
 
 
 @dataclass(frozen=True)
@@ -141,20 +146,31 @@ def decide(trigger: Trigger, policy: Policy, situation: Situation) -> Decision:
     return _accept(trigger, policy)
 
 
-def due(policy: Policy, situation: Situation, since: float) -> list[Trigger]:
-    """The triggers that time and data alone bring. `since`: when the monitor began. Their keys are those of the occasion, so
-    that asking often, or again after a crash, starts nothing twice.
+def due(policy: Policy, situation: Situation, since: float, scheduled_at: float = 0.0) -> list[Trigger]:
+    """The triggers that time and data alone bring. `since`: when the monitor began. `scheduled_at`: the last time of the
+    schedule that was decided on, whatever came of that: one that was rejected, or told in a dry run, is no retraining, and
+    the next one is due all the same. Their keys are those of the occasion, so that asking often, or again after a crash,
+    starts nothing twice.
     """
     triggers = []
     last = max((each.at for each in situation.past), default=since)
     if policy.schedule is not None:
-        at = next_after(policy.schedule, last, policy.utc_offset_s)
+        at = next_after(policy.schedule, max(last, scheduled_at), policy.utc_offset_s)
         if at is not None and at <= situation.now:
             triggers.append(Trigger(Cause.SCHEDULE, f"schedule/{at:.0f}", at, f"scheduled for {_time(at)}"))
     if policy.volume_rows is not None and situation.new_rows >= policy.volume_rows:
         words = f"{situation.new_rows:,} new rows, {policy.volume_rows:,} were asked for"
         triggers.append(Trigger(Cause.DATA_VOLUME, f"data_volume/{last:.0f}", situation.now, words))
     return triggers
+
+
+def unlabelled(trigger: Trigger, words: str, now: float) -> Decision:
+    """The answer where the rows sufficed and their labels, in those words, do not. Labels come late: it is asked again after
+    as long as has passed since the trigger, at least ten minutes and at most a day.
+    """
+    again_at = now + min(max(now - trigger.at, _LABELS_SOONEST_S), _LABELS_LATEST_S)
+    words = f"{words}; looked at again at {_time(again_at)}"
+    return Decision(trigger, Action.WAIT, Because.TOO_LITTLE_DATA, words, again_at)
 
 
 def _enabled(trigger: Trigger, policy: Policy, situation: Situation) -> Decision | None:

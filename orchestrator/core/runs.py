@@ -259,6 +259,8 @@ class Run:
     lineage: Lineage | None = None  # of a trial
     paused: str = ""  # why nothing of it is placed until somebody resumes it; empty: it is not paused
     inspections: tuple[Inspection, ...] = ()  # of the current attempt
+    paused_ns: int = 0  # of the pauses that are over: how long it held nothing, after it had been placed once
+    stop_for_pause: bool = False  # a pause ordered `stop`: that uses no budget, even if the run is resumed meanwhile
 
     @property
     def attempt(self) -> Attempt | None:

@@ -100,3 +100,10 @@ class Joining:
     def from_state(cls, state: Mapping[str, Any]) -> Joining:
         waiting = {key: (answer, confidence) for key, answer, confidence in state["waiting"]}
         return cls(state["level"], waiting, dict(state["early"]), state["given_up"])
+
+
+def word(value: Value | None) -> str | None:
+    """A class in words, as answers and labels are compared: 3.0 and 3 are one. None: missing."""
+    if value is None or value != value:
+        return None
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

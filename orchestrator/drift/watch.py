@@ -17,7 +17,7 @@ from orchestrator.core.retraining import Cause, Trigger
 from orchestrator.drift.batches import Batch
 from orchestrator.drift.detectors import Alarm, FalseAlarms, PageHinkley
 from orchestrator.drift.estimation import Confidences, estimated_accuracy, estimated_drop, measured_drop
-from orchestrator.drift.joining import Joined, Joining, Value
+from orchestrator.drift.joining import Joined, Joining, Value, word
 from orchestrator.drift.reference import CONFIDENCE, PREDICTION
 from orchestrator.drift.sketches import (
     CategorySummary,
@@ -185,7 +185,7 @@ class Watch:
         if _numeric(column):
             assert isinstance(column, np.ndarray)
             known = self.reference.table.columns.get(name)
-            return [_word(each) for each in column.tolist()] if isinstance(known, CategorySummary) else column
+            return [word(each) for each in column.tolist()] if isinstance(known, CategorySummary) else column
         begun = (each.table.columns.get(name) for each in self.windows.open.values())
         if not any(isinstance(each, NumberSummary) for each in begun):
             return column
@@ -230,7 +230,7 @@ class Watch:
     def _loss(self, joined: Joined) -> float | None:
         """Between 0 and 1: wrong or not, or how far off in two deviations of the label."""
         if self.reference.classifies:
-            return float(_word(joined.answer) != _word(joined.label))
+            return float(word(joined.answer) != word(joined.label))
         answer, label = _number(joined.answer), _number(joined.label)
         if answer is None or label is None:
             self.counts.wrong_kind += 1
@@ -338,7 +338,8 @@ class Watch:
 
     def _trigger(self, cause: Cause, since: float, severity: Severity, words: str) -> Trigger:
         since = self.episodes.setdefault(cause.value, since)
-        return Trigger(cause, f"{cause}/v{self.reference.version}/{since:.0f}", since, words, int(severity))
+        version = self.reference.version
+        return Trigger(cause, f"{cause}/v{version}/{since:.0f}", since, words, int(severity), version=version)
 
     def _close_episodes(
         self, verdict: Verdict, moved: Sequence[Finding], worse: Sequence[Finding], labelled: int
@@ -395,15 +396,6 @@ def _values(column: Column) -> list[Value | None]:
     if isinstance(column, np.ndarray):
         return [None if each is None or each != each else each for each in column.tolist()]
     return list(column)
-
-
-def _word(value: Any) -> Any:
-    """A class in words: 3.0 and 3 are one."""
-    if isinstance(value, float):
-        if value != value:
-            return None
-        return str(int(value)) if value.is_integer() else str(value)
-    return value if value is None else str(value)
 
 
 def _number(value: Value | None) -> float | None:

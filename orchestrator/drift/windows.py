@@ -105,6 +105,8 @@ class Windows:
 
     def _by_count(self, columns: Mapping[str, Column], at: npt.NDArray[np.float64]) -> list[Window]:
         ended, begin = [], 0
+        if 0 in self.open and self.open[0].rows >= self.cut.rows:
+            ended.append(self.open.pop(0))  # windows were to be longer when this one began
         while begin < len(at):
             window = self.open.setdefault(0, Window(math.inf, -math.inf))
             end = min(len(at), begin + self.cut.rows - window.rows)

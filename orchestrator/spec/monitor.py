@@ -117,7 +117,9 @@ class Retrain(Section):
         Field(max_length=50, description="What may start a retraining, beside a person."),
     ] = (Trigger(drift="minor"), Trigger(performance=True))
     cooldown: Annotated[Duration | None, Field(description="At least so long after the last one.")] = 86400.0
-    minimum_rows: Annotated[Count, Field(ge=0, description="New rows without which nothing is to be learned.")] = 1_000
+    minimum_rows: Annotated[
+        Count, Field(ge=0, description="New rows, and rows with a label, without which nothing is to be learned.")
+    ] = 1_000
     budget: Annotated[Budget, Field(description="Limits of a month.")] = Budget()
     quiet_hours: Annotated[
         tuple[Annotated[str, AfterValidator(_hours)], ...],

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
+
+from pydantic import ValidationError
 
 from orchestrator.core.cron import parse_cron
 from orchestrator.core.retraining import Cause, Mode, Policy, QuietHours
+from orchestrator.errors import InvalidSpec
 from orchestrator.spec import PROOF
 from orchestrator.spec.monitor import Monitor, Retrain
+from orchestrator.spec.problems import problems_of
 
 _CAUSES = {
     "drift": Cause.DRIFT,
@@ -22,8 +27,10 @@ _KEPT_OF_INIT = ("freeze", "groups")  # how weights learn, whatever they began a
 
 
 def policy_of(settings: Mapping[str, Any]) -> Policy:
-    """Of a monitor's settings, as `dump` wrote them. One without `retrain` lets a person retrain, and nothing else."""
-    retrain = Monitor.model_validate(settings).retrain
+    """Of a monitor's settings, as `dump` wrote them. One without `retrain` lets a person retrain, and nothing else. Raises
+    InvalidSpec for what this version cannot read.
+    """
+    retrain = _section(settings).retrain
     if retrain is None:
         return Policy(causes=frozenset())
     by_kind = {each.kind: each for each in retrain.triggers}
@@ -45,8 +52,8 @@ def policy_of(settings: Mapping[str, Any]) -> Policy:
 
 
 def alerts_of(settings: Mapping[str, Any]) -> frozenset[str]:
-    """Names of the alerts that a monitor retrains for."""
-    retrain = Monitor.model_validate(settings).retrain
+    """Names of the alerts that a monitor retrains for. Raises InvalidSpec."""
+    retrain = _section(settings).retrain
     return frozenset(each.alert for each in retrain.triggers if each.alert is not None) if retrain else frozenset()
 
 
@@ -56,6 +63,11 @@ def label_of(document: Mapping[str, Any], profile: Mapping[str, Any]) -> str:
     return str(named or "label")
 
 
+def estimates_number(profile: Mapping[str, Any]) -> bool:
+    """Whether the model's label is a number, not a class, by what its profile says of either."""
+    return "deviation" in (profile.get("label") or {}) and not profile.get("predictions")
+
+
 def retraining_document(
     document: Mapping[str, Any], settings: Mapping[str, Any], *, source: str, label: str, champion: str
 ) -> dict[str, Any]:
@@ -63,9 +75,9 @@ def retraining_document(
 
     `source`: the snapshot, whose label stands in column `label`. `champion`: NAME@VERSION to begin with, or "". A search is
     left out: it was for the first model, and its result stands in no run file. What splits rows by a column that live traffic
-    does not have (`split_by`) is left to the label or to the rows' hashes.
+    does not have (`split_by`) is left to the label or to the rows' hashes. Raises InvalidSpec.
     """
-    retrain = Monitor.model_validate(settings).retrain or Retrain()
+    retrain = _section(settings).retrain or Retrain()
     changed = {key: value for key, value in document.items() if key not in ("search", PROOF)}
     data = dict(document.get("data") or {})
     stratified = (data.get("split_by") or {}).get("stratify")
@@ -81,6 +93,14 @@ def retraining_document(
     if retrain.priority is not None:
         changed["priority"] = retrain.priority
     return changed
+
+
+def _section(settings: Mapping[str, Any]) -> Monitor:
+    try:
+        return Monitor.model_validate(settings)
+    except ValidationError as error:
+        found = problems_of(error, Monitor, settings)
+        raise InvalidSpec([replace(each, path=f"monitor.{each.path}") for each in found]) from None
 
 
 def _quiet(text: str) -> QuietHours:

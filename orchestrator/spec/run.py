@@ -100,7 +100,9 @@ class RunSpec(Section):
     priority: Annotated[Whole, Field(ge=0, le=100, description="Higher goes first.")] = 50
     start_timeout: Annotated[Duration, Field(description="How long a rank may take to its first sign of life.")] = 120.0
     hang_timeout: Annotated[Duration, Field(description="How long a rank may live without progress.")] = 600.0
-    max_duration: Annotated[Duration | None, Field(description="The run is ended after this time.")] = None
+    max_duration: Annotated[
+        Duration | None, Field(description="The run is ended after this time; pauses do not count.")
+    ] = None
     max_cost: Annotated[Money | None, Field(description="The run is ended at this cost.")] = None
     search: Annotated[Search | None, Field(description="Makes it a sweep.")] = None
     monitor: Annotated[Monitor | None, Field(description="Watches the registered model.")] = None

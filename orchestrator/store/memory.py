@@ -50,6 +50,7 @@ class MemoryStore:
         self._secrets: dict[tuple[str, str], str] = {}
         self._clusters: dict[str, Cluster] = {}
         self._decisions: dict[tuple[str, str], list[DecisionRecord]] = {}  # by project and model, in order of number
+        self._first_decided: dict[tuple[str, str, str, str], int] = {}  # place there, by project, model, key and reason
         self._firings: dict[tuple[str, str, float], Firing] = {}
 
     def close(self) -> None:
@@ -357,9 +358,9 @@ class MemoryStore:
     def record_decision(self, draft: DecisionRecord) -> DecisionRecord:
         with self._lock:
             mine = self._decisions.setdefault((draft.project, draft.model), [])
-            for each in mine:
-                if each.key == draft.key:
-                    return each
+            first = (draft.project, draft.model, *draft.key)
+            if (known := self._first_decided.setdefault(first, len(mine))) < len(mine):
+                return mine[known]
             mine.append(_decision_as_stored(replace(draft, number=len(mine) + 1)))
             return mine[-1]
 
@@ -400,6 +401,10 @@ class MemoryStore:
     def keep_firings(self, firings: Sequence[Firing]) -> None:
         with self._lock:
             self._firings.update({each.alert.key: each for each in firings})
+
+    def alerts_told_at(self) -> float | None:
+        with self._lock:
+            return max((each.told_at for each in self._firings.values()), default=None)
 
     def forget_firings(self, before_at: float) -> int:
         with self._lock:

@@ -384,6 +384,11 @@ class SqlStore:
         replaced = ("told_at", "record")
         self._writer.write(lambda connection: [_upsert(connection, alerts, row, replaced) for row in rows] and None)
 
+    def alerts_told_at(self) -> float | None:
+        newest = select(func.max(alerts.c.told_at))
+        told_at: float | None = self._read(lambda connection: connection.scalar(newest))
+        return told_at
+
     def forget_firings(self, before_at: float) -> int:
         gone = delete(alerts).where(alerts.c.told_at < before_at)
         return self._writer.write(lambda connection: connection.execute(gone).rowcount)
@@ -626,13 +631,18 @@ def _record_decision(connection: Connection, draft: DecisionRecord) -> DecisionR
     last = connection.scalar(select(func.max(decisions.c.number)).where(*mine)) or 0
     made = replace(draft, number=last + 1)
     row = {"project": made.project, "model": made.model, "number": made.number, "key": key, "because": because}
-    connection.execute(insert(decisions), {**row, "accepted": made.accepted, **_decision_columns(made)})
+    connection.execute(insert(decisions), {**row, **_decision_columns(made)})
     return made
 
 
 def _decision_columns(record: DecisionRecord) -> dict[str, Any]:
     """Those that change with it."""
-    return {"pending": record.pending, "revision": record.revision, "record": codec.decision_record(record)}
+    return {
+        "accepted": record.accepted,
+        "pending": record.pending,
+        "revision": record.revision,
+        "record": codec.decision_record(record),
+    }
 
 
 def _this_decision(record: DecisionRecord) -> Any:

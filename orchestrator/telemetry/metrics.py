@@ -283,6 +283,8 @@ class Metrics:
         match observation.what:
             case Placed() if first:
                 self._measure("evertrain_queue_seconds", run, run.queued_ns / 1e9)
+            case FirstStep() if run.kind == "sweep":
+                pass  # its driver is there: nothing trains in it
             case FirstStep(recovery_s=float(seconds)):
                 self._measure("evertrain_recovery_seconds", run, seconds)
             case FirstStep():
@@ -372,7 +374,7 @@ def _of_all(states: Mapping[str, int], queue: QueueView | None) -> Iterator[Valu
     if queue is None:
         yield "evertrain_queue_depth", "", states.get("QUEUED", 0)
         return
-    yield "evertrain_queue_depth", "", sum(queue.reasons.values())  # the paused are queued, and wait for no place
+    yield "evertrain_queue_depth", "", queue.depth  # the paused are queued, and wait for no place
     for code in ReasonCode:
         if code in queue.reasons:
             yield "evertrain_queue_reasons", labelled(("reason",), (code.value,)), queue.reasons[code]

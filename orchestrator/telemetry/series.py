@@ -75,15 +75,16 @@ class RunSeries:
         for kind, number in _failures(self.run).items():
             yield "evertrain_run_failures_total", labelled(("kind",), (kind,)), number
         yield "evertrain_run_started_timestamp_seconds", "", self.run.attempts[-1].started_at
-        if self.run.attempt is not None and self.run.kind != "sweep":  # which holds no worker of its own
-            yield "evertrain_run_workers", "", self.shape.workers
-        yield from self._account(now, prices)
-        yield from self._checkpoint()
+        if self.run.kind != "sweep":  # which holds no worker of its own, and trains and seals nothing
+            yield from self._account(now, prices)
+            yield from self._checkpoint()
         if (progress := self.current) is not None:
             yield from _of_training(progress)
 
     def _account(self, now: float, prices: Prices) -> Iterator[Value]:
         current = self.run.attempt.number if self.run.attempt else None
+        if current is not None:
+            yield "evertrain_run_workers", "", self.shape.workers
         live = self.progress.ledger if self.progress is not None and self.progress.attempt == current else None
         ledger = lifecycle.ledger(self.run, workers=self.shape.workers, now=now, live=live)
         for time_class, label in _CLASSES.items():

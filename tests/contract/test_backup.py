@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import random
 import stat
+import subprocess
+import sys
 import tarfile
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator.core.records import RunFilter
 from orchestrator.errors import Refused, StorageFailed
 from orchestrator.store import SqlStore, open_store
-from orchestrator.store.backup import main, restore, save
+from orchestrator.store.backup import main, restore, save, send
 from tests import builders
 
 
@@ -30,6 +36,9 @@ def data(tmp_path: Path) -> Path:
     data = tmp_path / "data"
     (data / "logs").mkdir(parents=True)
     (data / "logs" / "run.log").write_text("step 1\n")
+    (data / "observations" / "default" / "digits").mkdir(parents=True)
+    (data / "observations" / "default" / "digits" / "00000001.obs").write_bytes(b"header\n")
+    (data / "webhook.secret").write_text("signs\n")
     (data / "storage").mkdir()
     (data / "storage" / "shard").write_text("big")
     return data
@@ -71,7 +80,8 @@ def test_a_backup_of_a_server_at_work_holds_what_was_acknowledged_before_it(
     assert names(again) >= {f"digits-{number}" for number in acknowledged}
     assert again.secrets("default", ["HF_TOKEN"]) == {"HF_TOKEN": "hf_secret"}
     again.close()
-    assert (tmp_path / "again" / "logs" / "run.log").read_text() == "step 1\n"
+    for name in ("logs/run.log", "observations/default/digits/00000001.obs", "webhook.secret"):
+        assert (tmp_path / "again" / name).read_bytes() == (data / name).read_bytes()
 
 
 def test_a_backup_is_private_and_leaves_checkpoints_out(data: Path, store: SqlStore, tmp_path: Path) -> None:
@@ -79,8 +89,52 @@ def test_a_backup_is_private_and_leaves_checkpoints_out(data: Path, store: SqlSt
     assert main(["save", str(data), str(file)]) == 0
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     with tarfile.open(file) as archive:
-        assert {each.partition("/")[0] for each in archive.getnames()} == {"evertrain.db", "secrets.key", "logs"}
+        assert {each.partition("/")[0] for each in archive.getnames()} == {
+            "evertrain.db", "secrets.key", "webhook.secret", "logs", "observations",
+        }  # fmt: skip
     assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".")] == []
+
+
+def test_a_backup_can_be_sent_and_takes_no_room_in_tmp(
+    data: Path, store: SqlStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no-room"))
+    before = sorted(data.iterdir())
+    stream = io.BytesIO()
+    assert set(send(data, stream)) == {"evertrain.db", "secrets.key", "webhook.secret", "logs", "observations"}
+    assert sorted(data.iterdir()) == before
+    (tmp_path / "backup.tar.gz").write_bytes(stream.getvalue())
+    restore(tmp_path / "backup.tar.gz", tmp_path / "again")
+    again = opened(tmp_path / "again")
+    assert names(again) == {"digits-0"}
+    again.close()
+
+
+def test_a_backup_that_is_sent_is_all_that_comes_out(data: Path, store: SqlStore) -> None:
+    command = [sys.executable, "-m", "orchestrator.store.backup", "save", str(data), "-"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        assert "evertrain.db" in archive.getnames()
+    assert b"evertrain.db" in done.stderr
+
+
+def test_what_the_server_deletes_meanwhile_is_left_out(data: Path, store: SqlStore) -> None:
+    (data / "logs" / "a.log").write_bytes(random.Random(0).randbytes(1_000_000))
+    old = data / "logs" / "old.log"
+    old.write_text("long ago\n")
+
+    class Slow(io.BytesIO):
+        def write(self, piece: Any, /) -> int:
+            if self.tell() > 500_000:  # in the middle of a.log, when the names in the directory have been read
+                old.unlink(missing_ok=True)
+            return super().write(piece)
+
+    stream = Slow()
+    send(data, stream)
+    stream.seek(0)
+    with tarfile.open(fileobj=stream) as archive:
+        assert {"logs/a.log", "logs/run.log"} <= set(archive.getnames())
+        assert "logs/old.log" not in archive.getnames()
 
 
 def test_a_directory_that_is_in_use_is_not_written_over(data: Path, store: SqlStore, tmp_path: Path) -> None:

@@ -378,6 +378,7 @@ def every_call(store: Store) -> dict[str, Callable[[], Any]]:
         "clusters": store.clusters,
         "firings": lambda: store.firings([("p", "f", 1.0)]),
         "keep_firings": lambda: store.keep_firings([Firing(alert, 1.0, 1.0, Outcome.NOTED, "noted")]),
+        "alerts_told_at": store.alerts_told_at,
         "forget_firings": lambda: store.forget_firings(1.0),
     }
 

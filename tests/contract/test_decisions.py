@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.decisions import DecisionRecord, Order, Standing, became, draft
+from orchestrator.core.decisions import DecisionRecord, Order, Standing, became, decided_again, draft
 from orchestrator.core.retraining import Action, Because, Cause, Decision, Trigger
 from orchestrator.errors import NotFound
 from orchestrator.ports import Store
@@ -74,6 +74,15 @@ def test_the_same_trigger_answered_for_the_same_reason_is_the_same_decision_as_i
     waiting = store.record_decision(made(because=Because.COOLDOWN, action=Action.WAIT))
     assert waiting.number == 2
     assert len(store.decisions("default", "digits")) == 2
+
+
+def test_one_that_was_decided_otherwise_since_is_found_by_how_it_was_kept_and_listed_as_it_is(store: Store) -> None:
+    first = store.record_decision(made(because=Because.COOLDOWN, action=Action.WAIT))
+    assert store.decisions("default", "digits", accepted=True) == []
+    later = changed(store, decided_again(first, made().decision, first.order, 9.0))
+    assert store.decisions("default", "digits", accepted=True) == [later]
+    assert store.record_decision(made(because=Because.COOLDOWN, action=Action.WAIT)) == later
+    assert store.record_decision(made()).number == 2
 
 
 def test_a_change_of_an_old_revision_writes_nothing(store: Store) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.adapters import observation_segments
+from orchestrator.adapters import observation_segments, observations
 from orchestrator.adapters.memory_observations import MemoryObservationStore
 from orchestrator.adapters.observations import DiskObservationStore
 from orchestrator.adapters.replay import WINDOW
@@ -102,6 +102,16 @@ def test_a_read_ends_at_its_limit_of_rows_and_answers_one_batch_at_least(store: 
     assert [each.number for each in store.read(*WHERE, after=29, limit_rows=1)] == [30]
     assert store.read(*WHERE, after=30, limit_rows=1) == []
     assert store.read(*WHERE, after=99) == []
+
+
+def test_a_read_of_large_rows_ends_before_it_fills_the_memory(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observations, "READ_BYTES", 1000)
+    store = DiskObservationStore(root)
+    store.append(*WHERE, [batch(seq, data=b"x" * size) for seq, size in enumerate((400, 400, 400, 2000, 1), 1)])
+    assert seqs(store) == [1, 2]
+    assert seqs(store, after=2) == [3]
+    assert seqs(store, after=3) == [4]
+    assert seqs(store, after=4) == [5]
 
 
 def test_a_cursor_reads_every_batch_once(store: ObservationStore) -> None:

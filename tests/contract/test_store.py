@@ -856,7 +856,12 @@ def test_firings_are_found_by_their_keys(backend: Backend) -> None:
     assert store.firings([each.alert.key for each in kept]) == {each.alert.key: each for each in kept}
     assert store.firings([("default", "a1", 1.0), ("default", "a2", 1999.25)]) == {}
     assert store.firings([]) == {}
+    assert store.alerts_told_at() == 2000.0
     store.close()
+
+
+def test_where_no_alert_was_ever_told_nothing_says_when(store: Store) -> None:
+    assert store.alerts_told_at() is None
 
 
 def test_many_firings_are_kept_and_found_at_once(store: Store) -> None:
@@ -868,6 +873,7 @@ def test_many_firings_are_kept_and_found_at_once(store: Store) -> None:
 def test_a_firing_told_again_replaces_the_one_of_before_and_is_forgotten_later(store: Store) -> None:
     store.keep_firings([firing("a0"), firing("a1")])
     store.keep_firings([firing("a0", told_at=3000.0)])
+    assert store.alerts_told_at() == 3000.0
     assert store.forget_firings(2500.0) == 1
     keys = [firing("a0").alert.key, firing("a1").alert.key]
     assert store.firings(keys) == {keys[0]: firing("a0", told_at=3000.0)}

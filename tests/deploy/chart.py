@@ -64,7 +64,35 @@ def pods(values: str) -> Iterator[tuple[str, Mapping[str, str], Object]]:
                 pass
 
 
+def containers_of(pod: Object) -> Mapping[str, Object]:
+    """By name, sidecars too."""
+    return {each["name"]: each for each in (*pod.get("initContainers", ()), *pod["containers"])}
+
+
 def containers(values: str) -> Iterator[tuple[str, Object]]:
     for name, _, pod in pods(values):
-        for container in (*pod.get("initContainers", ()), *pod["containers"]):
-            yield f"{name}/{container['name']}", container
+        for own, container in containers_of(pod).items():
+            yield f"{name}/{own}", container
+
+
+def head(values: str) -> Object:
+    """The pod spec of the Ray cluster's head."""
+    found: Object = one(values, "RayCluster")["spec"]["headGroupSpec"]["template"]["spec"]
+    return found
+
+
+def server(values: str) -> Object:
+    """The pod spec of the server."""
+    found = [spec for name, _, spec in pods(values) if name.endswith("-server")]
+    assert len(found) == 1, values
+    return found[0]
+
+
+def environment(container: Object) -> dict[str, Any]:
+    """Values by name; of what comes from elsewhere, the reference."""
+    return {each["name"]: each.get("value", each.get("valueFrom")) for each in container["env"]}
+
+
+def mounts(container: Object) -> dict[str, Object]:
+    """Mounts of a container by their path."""
+    return {each["mountPath"]: each for each in container["volumeMounts"]}

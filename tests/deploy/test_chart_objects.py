@@ -11,7 +11,23 @@ import pytest
 import yaml
 
 from orchestrator.settings import Settings
-from tests.deploy.chart import CHART, NAMESPACE, ROOT, VALUES, Object, of_kind, one, pods, rendered, run
+from tests.deploy.chart import (
+    CHART,
+    NAMESPACE,
+    ROOT,
+    VALUES,
+    Object,
+    containers_of,
+    environment,
+    head,
+    mounts,
+    of_kind,
+    one,
+    pods,
+    rendered,
+    run,
+    server,
+)
 from tests.deploy.foreign_kinds import FOREIGN, check
 from tests.shared_data import SHARED_DATA
 
@@ -101,9 +117,7 @@ def test_the_schema_of_kuberay_is_closed_to_unknown_fields(ray_cluster: jsonsche
 
 def test_every_setting_of_the_server_is_one_that_it_knows() -> None:
     for values in VALUES:
-        stateful = [*of_kind(values, "StatefulSet"), *of_kind(values, "Deployment")]
-        server = next(each for each in stateful if each["metadata"]["name"].endswith("-server"))
-        names = [each["name"] for each in server["spec"]["template"]["spec"]["containers"][0]["env"]]
+        names = environment(containers_of(server(values))["server"])
         ours = [name.removeprefix("EVERTRAIN_").lower() for name in names if name.startswith("EVERTRAIN_")]
         assert set(ours) <= set(Settings.model_fields), values
 
@@ -119,25 +133,37 @@ def test_the_store_decides_what_the_server_is() -> None:
 
 
 def test_the_agent_shares_with_the_head_what_a_driver_of_ray_must_share() -> None:
-    pod = one("everything-on", "RayCluster")["spec"]["headGroupSpec"]["template"]["spec"]
-    head, agent = pod["containers"]
-    mounts = [{each["mountPath"]: each["name"] for each in each["volumeMounts"]} for each in (head, agent)]
+    pod = head("everything-on")
+    beside, agent = (mounts(containers_of(pod)[name]) for name in ("ray-head", "agent"))
     for path in ("/tmp", "/tmp/ray", "/dev/shm"):
-        assert mounts[0][path] == mounts[1][path]
+        assert beside[path] == agent[path]
     assert pod["shareProcessNamespace"] is True
     # KubeRay adds volumes of these names unless they exist: then head and agent would not share them.
     assert {"ray-logs", "shared-mem"} <= {each["name"] for each in pod["volumes"]}
 
 
+def test_an_agent_that_ended_is_started_again_where_the_pod_is_not() -> None:
+    pod = head("everything-on")
+    assert pod["restartPolicy"] == "Never", "what KubeRay asks for beside its autoscaler"
+    assert [(each["name"], each["restartPolicy"]) for each in pod["initContainers"]] == [("agent", "Always")]
+    assert [each["name"] for each in pod["containers"]] == ["ray-head"], "KubeRay starts Ray in the first one"
+
+
+def test_no_group_waits_for_workers_that_nobody_adds() -> None:
+    for values in VALUES:
+        for cluster in of_kind(values, "RayCluster"):
+            assert cluster["spec"]["enableInTreeAutoscaling"] is (values == "everything-on"), values
+            assert all(each["replicas"] > 0 for each in cluster["spec"]["workerGroupSpecs"]), values
+
+
 def test_only_the_autoscaler_may_speak_to_kubernetes() -> None:
-    cluster = one("cpu", "RayCluster")["spec"]
+    cluster = one("everything-on", "RayCluster")["spec"]
     paths = [each["mountPath"] for each in cluster["autoscalerOptions"]["volumeMounts"]]
     assert "/var/run/secrets/kubernetes.io/serviceaccount" in paths
-    for _, _, pod in pods("cpu"):
+    for _, _, pod in pods("everything-on"):
         assert pod["automountServiceAccountToken"] is False
-        assert not any(
-            mount["name"] == "kubernetes" for each in pod["containers"] for mount in each.get("volumeMounts", ())
-        )
+        for container in containers_of(pod).values():
+            assert "kubernetes" not in {each["name"] for each in mounts(container).values()}
 
 
 def test_groups_of_gpus_take_their_image_their_devices_and_their_network() -> None:
@@ -146,7 +172,7 @@ def test_groups_of_gpus_take_their_image_their_devices_and_their_network() -> No
     worker = groups["h100"]["template"]["spec"]["containers"][0]
     assert worker["image"] == "evertrain-ray:0.1.0-cuda"
     assert worker["resources"]["limits"] == {"cpu": "96", "memory": "1000Gi", "nvidia.com/gpu": 8, "rdma/hca": 8}
-    env = {each["name"]: each.get("value") for each in worker["env"]}
+    env = environment(worker)
     assert (env["NCCL_IB_HCA"], env["NCCL_IB_GID_INDEX"], env["NCCL_DEBUG"]) == ("mlx5", "3", "WARN")
     shared = next(each for each in groups["h100"]["template"]["spec"]["volumes"] if each["name"] == "shared-mem")
     assert shared["emptyDir"] == {"medium": "Memory", "sizeLimit": "64Gi"}
@@ -154,17 +180,50 @@ def test_groups_of_gpus_take_their_image_their_devices_and_their_network() -> No
 
 
 def test_tls_reaches_whoever_speaks_to_the_server() -> None:
-    server = one("tls", "StatefulSet", "evertrain-server")["spec"]["template"]["spec"]["containers"][0]
-    assert server["readinessProbe"]["httpGet"]["scheme"] == "HTTPS"
-    head = one("tls", "RayCluster")["spec"]["headGroupSpec"]["template"]["spec"]
-    assert "--ca-cert=/etc/evertrain/ca/ca.crt" in head["containers"][1]["args"]
+    assert containers_of(server("tls"))["server"]["readinessProbe"]["httpGet"]["scheme"] == "HTTPS"
+    agent = containers_of(head("tls"))["agent"]
+    assert "--ca-cert=/etc/evertrain/ca/ca.crt" in agent["args"]
     certificate = one("tls", "Certificate")["spec"]
     host = f"evertrain-server.{NAMESPACE}.svc"
-    assert f"--server={host}:7460" in head["containers"][1]["args"]
+    assert f"--server={host}:7460" in agent["args"]
     assert host in certificate["dnsNames"]
     ingress = one("tls", "Ingress")["metadata"]["annotations"]
     assert ingress["nginx.ingress.kubernetes.io/backend-protocol"] == "GRPCS"
-    assert certificate["secretName"] in {each.get("secret", {}).get("secretName") for each in head["volumes"]}
+    # The path that the agent names to sweeps: trials read it in the containers of Ray's own nodes.
+    ray = [(name, pod) for name, _, pod in pods("tls") if name.startswith("RayCluster/")]
+    assert len(ray) == 2
+    for name, pod in ray:
+        secret = next(each["secret"] for each in pod["volumes"] if each["name"] == "server-ca")
+        assert secret["secretName"] == certificate["secretName"]
+        assert secret["items"] == [{"key": "ca.crt", "path": "ca.crt"}], f"{name}: the key is the server's alone"
+        for container in containers_of(pod).values():
+            assert mounts(container)["/etc/evertrain/ca"]["name"] == "server-ca", f"{name}/{container['name']}"
+
+
+def test_the_server_writes_where_the_ranks_do() -> None:
+    ours, theirs = (containers_of(pod) for pod in (server("minimal"), head("minimal")))
+    root = environment(ours["server"])["EVERTRAIN_STORAGE"]
+    assert mounts(ours["server"])[root] == mounts(theirs["ray-head"])[root] == {"name": "storage", "mountPath": root}
+    claims = [
+        each for pod in (server("minimal"), head("minimal")) for each in pod["volumes"] if each["name"] == "storage"
+    ]
+    assert claims[0] == claims[1] == {"name": "storage", "persistentVolumeClaim": {"claimName": "evertrain-storage"}}
+
+
+def test_the_server_may_do_in_a_bucket_what_the_ranks_may() -> None:
+    ours = environment(containers_of(server("external-postgres"))["server"])
+    theirs = environment(containers_of(head("external-postgres"))["ray-head"])
+    wanted = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    assert [ours[key] for key in wanted] == [theirs[key] for key in wanted]
+    assert ours["AWS_ACCESS_KEY_ID"] == {"secretKeyRef": {"name": "minio", "key": "AWS_ACCESS_KEY_ID"}}
+
+
+def test_a_large_number_reaches_a_setting_as_it_was_written() -> None:
+    ours = environment(containers_of(server("gpu-multi-group"))["server"])
+    assert (ours["EVERTRAIN_OBSERVATION_BYTES"], ours["EVERTRAIN_PRICE_GPU_HOUR"]) == ("536870912", "2.5")
+    assert environment(containers_of(head("gpu-multi-group"))["ray-head"])["NCCL_BUFFSIZE"] == "8388608"
+    groups = {each["groupName"]: each for each in one("everything-on", "RayCluster")["spec"]["workerGroupSpecs"]}
+    assert groups["h100"]["idleTimeoutSeconds"] == 2_592_000
 
 
 def test_the_agent_of_every_cluster_starts_with_options_that_it_knows() -> None:
@@ -172,9 +231,7 @@ def test_the_agent_of_every_cluster_starts_with_options_that_it_knows() -> None:
     from orchestrator.cluster.agent import parse
 
     for values in VALUES:
-        for cluster in of_kind(values, "RayCluster"):
-            agent = cluster["spec"]["headGroupSpec"]["template"]["spec"]["containers"][1]
-            parse(agent["args"][1:])
+        parse(containers_of(head(values))["agent"]["args"][1:])
 
 
 def test_rules_and_dashboards_are_the_files_of_deploy() -> None:

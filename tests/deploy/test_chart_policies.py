@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.chart import CHART, VALUES, containers, of_kind, pods, rendered
+from tests.deploy.chart import CHART, VALUES, containers, containers_of, of_kind, pods, rendered
 
 pytestmark = [pytest.mark.usefixtures("real_helm"), pytest.mark.parametrize("values", VALUES)]
 
@@ -128,7 +128,7 @@ def test_everything_that_a_pod_mounts_exists_or_is_named_by_the_values(values: s
             if secret := volume.get("secret"):
                 known = ("Secret", secret["secretName"]) in made or secret["secretName"] in others
                 assert known or f": {secret['secretName']}" in named, f"{name}: {secret}"
-        mounted = {mount["name"] for each in pod["containers"] for mount in each.get("volumeMounts", ())}
+        mounted = {mount["name"] for each in containers_of(pod).values() for mount in each.get("volumeMounts", ())}
         claimed = {"data"}
         assert mounted <= {each["name"] for each in pod.get("volumes", ())} | claimed, name
 

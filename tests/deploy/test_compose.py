@@ -118,6 +118,7 @@ def test_everything_that_is_mounted_exists() -> None:
 def test_the_agent_shares_what_a_driver_of_ray_must_share() -> None:
     agent, head = SERVICES["agent"], SERVICES["ray-head"]
     assert {agent[each] for each in ("network_mode", "pid", "ipc")} == {"service:ray-head"}
+    assert head["ipc"] == "shareable", "the default, private, lets nobody join"
     assert agent["volumes"] == head["volumes"] == ["ray-head:/tmp"]
     pytest.importorskip("ray")
     from orchestrator.cluster.agent import parse
@@ -125,10 +126,51 @@ def test_the_agent_shares_what_a_driver_of_ray_must_share() -> None:
     parse(agent["command"][1:])
 
 
+def networks(name: str) -> set[str]:
+    """The networks that a service is on, by its own name or as the guest of another one."""
+    service = SERVICES[name]
+    if "network_mode" in service:
+        return networks(service["network_mode"].removeprefix("service:"))
+    return set(service["networks"])
+
+
+def test_who_runs_foreign_code_reaches_neither_the_record_nor_the_monitoring() -> None:
+    for name in RAY:
+        assert networks(name) == {"cluster"}, name
+    for name in ("prometheus", "alertmanager", "grafana"):
+        assert networks(name) == {"monitoring"}, name
+    assert networks("postgres") == {"database"}
+    assert networks("server") == {"cluster", "database", "monitoring"}
+
+
+def test_the_server_reaches_the_storage_as_the_ranks_do() -> None:
+    server, head = SERVICES["server"], SERVICES["ray-head"]
+    for key in ("AWS_ENDPOINT_URL", "AWS_SHARED_CREDENTIALS_FILE", "AWS_DEFAULT_REGION"):
+        assert server["environment"][key] == head["environment"][key]
+    assert "aws-credentials" in server["secrets"]
+    assert networks("storage") <= networks("server")
+    assert server["environment"]["EVERTRAIN_STORAGE"].startswith("s3://")
+    assert "s3" in server["build"]["args"]["EVERTRAIN_EXTRAS"].split(",")
+
+
+@pytest.mark.parametrize("program", ["prometheus", "alertmanager"])
+def test_monitoring_is_told_what_it_is_told_elsewhere_but_for_where_the_server_is(program: str) -> None:
+    def told(name: str) -> Any:
+        text = (DEPLOY / program / name).read_text().replace("server:7461", "127.0.0.1:7461")
+        configuration = yaml.safe_load(text)
+        for job in configuration.get("scrape_configs", ()):
+            job.pop("authorization", None)
+        return configuration
+
+    assert told("compose.yml") == told(f"{program}.yml")
+    assert f"--config.file=/etc/{program}/compose.yml" in SERVICES[program]["command"]
+
+
 def test_every_setting_of_the_server_is_one_that_it_knows() -> None:
     from orchestrator.settings import Settings
 
-    ours = [key.removeprefix("EVERTRAIN_").lower() for key in SERVICES["server"]["environment"]]
+    names = SERVICES["server"]["environment"]
+    ours = [key.removeprefix("EVERTRAIN_").lower() for key in names if key.startswith("EVERTRAIN_")]
     assert set(ours) <= set(Settings.model_fields)
 
 
@@ -153,18 +195,23 @@ def needs(program: str) -> str:
     return found
 
 
-def test_prometheus_loads_its_configuration() -> None:
+@pytest.mark.parametrize("name", ["prometheus.yml", "compose.yml"])
+def test_prometheus_loads_its_configuration(name: str, secrets: Path, tmp_path: Path) -> None:
+    for path in (DEPLOY / "prometheus").glob("*.yml"):
+        text = path.read_text().replace("/etc/evertrain/prometheus.token", str(secrets / "viewer.token"))
+        (tmp_path / path.name).write_text(text)
     done = subprocess.run(
-        [needs("promtool"), "check", "config", str(DEPLOY / "prometheus" / "prometheus.yml")],
+        [needs("promtool"), "check", "config", str(tmp_path / name)],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr + done.stdout
 
 
-def test_alertmanager_loads_its_configuration() -> None:
+@pytest.mark.parametrize("name", ["alertmanager.yml", "compose.yml"])
+def test_alertmanager_loads_its_configuration(name: str) -> None:
     done = subprocess.run(
-        [needs("amtool"), "check-config", str(DEPLOY / "alertmanager" / "alertmanager.yml")],
+        [needs("amtool"), "check-config", str(DEPLOY / "alertmanager" / name)],
         capture_output=True,
         text=True,
     )

@@ -125,6 +125,33 @@ priorityClassName: {{ . }}
 {{- .Values.storage.existingClaim | default (printf "%s-storage" (include "evertrain.fullname" .)) }}
 {{- end }}
 
+{{/* Whether the claim is where checkpoints go: head, workers and server mount it then. */}}
+{{- define "evertrain.storageMounted" -}}
+{{- if and (not .Values.storage.url) (or .Values.ray.enabled .Values.storage.existingClaim) }}yes{{ end }}
+{{- end }}
+
+{{/* What whoever writes to `storage.url` is told of S3: the ranks their checkpoints, the server what retrainings learn from. */}}
+{{- define "evertrain.storageEnv" -}}
+{{- with .Values.storage }}
+{{- if .endpoint }}
+- {name: AWS_ENDPOINT_URL, value: {{ .endpoint | quote }}}
+{{- end }}
+{{- if .existingSecret }}
+{{- $secret := .existingSecret }}
+{{- range $key := list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
+- name: {{ $key }}
+  valueFrom:
+    secretKeyRef: {name: {{ $secret }}, key: {{ $key }}}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* A value as it stood in the file. Helm reads every number as a float64, and Go writes one from a million on as 1e+06. */}}
+{{- define "evertrain.plain" -}}
+{{- if kindIs "float64" . }}{{ toJson . }}{{ else }}{{ toString . }}{{ end }}
+{{- end }}
+
 {{- define "evertrain.rayTokenSecret" -}}
 {{- .Values.ray.auth.existingSecret | default (include "evertrain.fullname" .) }}
 {{- end }}

@@ -52,21 +52,9 @@ timeoutSeconds: 5
 - {name: HOME, value: /home/evertrain}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
 {{- range $name, $value := (merge (dict) ((.group | default dict).nccl | default dict) .root.Values.ray.nccl) }}
-- {name: {{ $name }}, value: {{ $value | toString | quote }}}
+- {name: {{ $name }}, value: {{ include "evertrain.plain" $value | quote }}}
 {{- end }}
-{{- with .root.Values.storage }}
-{{- if .endpoint }}
-- {name: AWS_ENDPOINT_URL, value: {{ .endpoint | quote }}}
-{{- end }}
-{{- if .existingSecret }}
-{{- $secret := .existingSecret }}
-{{- range $key := list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
-- name: {{ $key }}
-  valueFrom:
-    secretKeyRef: {name: {{ $secret }}, key: {{ $key }}}
-{{- end }}
-{{- end }}
-{{- end }}
+{{- include "evertrain.storageEnv" .root }}
 {{- with .root.Values.ray.extraEnv }}
 {{ toYaml . }}
 {{- end }}
@@ -80,8 +68,11 @@ timeoutSeconds: 5
 - {name: ray-logs, mountPath: /tmp/ray}
 - {name: shared-mem, mountPath: /dev/shm}
 - {name: home, mountPath: /home/evertrain}
-{{- if not .root.Values.storage.url }}
+{{- if include "evertrain.storageMounted" .root }}
 - {name: storage, mountPath: /var/lib/evertrain-storage}
+{{- end }}
+{{- if include "evertrain.tlsSecret" .root }}
+- {name: server-ca, mountPath: /etc/evertrain/ca, readOnly: true}
 {{- end }}
 {{- end }}
 
@@ -95,25 +86,38 @@ timeoutSeconds: 5
   emptyDir: {medium: Memory, sizeLimit: {{ .sharedMemory }}}
 - name: home
   emptyDir: {}
-{{- if not .root.Values.storage.url }}
+{{- if include "evertrain.storageMounted" .root }}
 - name: storage
   persistentVolumeClaim:
     claimName: {{ include "evertrain.storageClaim" .root }}
 {{- end }}
+{{- with include "evertrain.tlsSecret" .root }}
+# A sweep's trials call the server from processes that Ray's own container starts, not the agent's.
+- name: server-ca
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
+    items:
+      - {key: ca.crt, path: ca.crt}
+{{- end }}
 {{- end }}
 
-{{/* No probe: were it not well, the head would be taken out of its Service, and gangs that need no agent would lose Ray. That the
+{{/* A sidecar of Kubernetes' own: it is started again however it ended, also where the pod's restartPolicy is Never. It is up before
+Ray is, and waits for it; that the agent connects again is the entrypoint's work.
+
+No probe: were it not well, the head would be taken out of its Service, and gangs that need no agent would lose Ray. That the
 agent is away is what the server knows and says. */}}
 {{- define "evertrain.agent" -}}
 image: {{ include "evertrain.image" (dict "root" . "image" .Values.ray.image "tag" (printf "%s-cpu" .Chart.AppVersion)) }}
 imagePullPolicy: {{ .Values.ray.image.pullPolicy }}
+restartPolicy: Always
 args:
   - agent
   - --server={{ include "evertrain.serverAddress" . }}
   - --token-file=/etc/evertrain/agent/agent.token
   - --cluster={{ .Values.ray.clusterName | default (include "evertrain.fullname" .) }}
   - --ray-address=$(POD_IP):6379
-  - --pool-ttl={{ .Values.ray.agent.poolTtlSeconds }}
+  - --pool-ttl={{ include "evertrain.plain" .Values.ray.agent.poolTtlSeconds }}
   {{- if include "evertrain.tlsSecret" . }}
   - --ca-cert=/etc/evertrain/ca/ca.crt
   {{- end }}
@@ -132,9 +136,6 @@ volumeMounts:
   {{- include "evertrain.rayMounts" (dict "root" .) | nindent 2 }}
   - {name: agent-token, mountPath: /etc/evertrain/agent, readOnly: true}
   - {name: ray-token, mountPath: /etc/evertrain/ray, readOnly: true}
-  {{- if include "evertrain.tlsSecret" . }}
-  - {name: server-ca, mountPath: /etc/evertrain/ca, readOnly: true}
-  {{- end }}
 {{- end }}
 
 {{/* dict "root" $ "name" "h100" "group" {...} */}}
@@ -155,7 +156,7 @@ volumeMounts:
   maxReplicas: {{ $group.maxReplicas }}
   numOfHosts: {{ $group.numOfHosts | default 1 }}
   {{- with $group.idleTimeoutSeconds }}
-  idleTimeoutSeconds: {{ . }}
+  idleTimeoutSeconds: {{ int64 . }}
   {{- end }}
   {{- with $group.labels }}
   labels:

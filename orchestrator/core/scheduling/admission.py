@@ -143,6 +143,7 @@ def _judge(
         not lacks
         and len(candidates) == len(open_to)
         and not entry.tried_before
+        and not entry.sweep  # which was let in with that gang: a node is away
         and now_s - entry.queued_since_s >= NEVER_FITS_GRACE_S
     ):
         return Reject(entry.run_id, Reason(ReasonCode.NEVER_FITS, "; ".join(never))), []

@@ -35,6 +35,16 @@ def test_an_alias_moves(client: Client, trained: Run) -> None:
     assert client.model("cat", "champion", project="zoo").version == version
 
 
+def test_a_champion_is_replaced_by_a_promotion_alone(stack: Stack, client: Client) -> None:
+    for _ in range(2):
+        stack.end(stack.place(stack.submit("zoo", name="ocelot")))
+    assert client.set_alias("ocelot", 1, "champion", project="zoo").aliases == ("champion",)
+    with pytest.raises(Refused, match="`evertrain model promote ocelot@2`"):
+        client.set_alias("ocelot", 2, "champion", project="zoo")
+    assert client.set_alias("ocelot", 1, "champion", project="zoo").aliases == ("champion",), "where it stands"
+    assert client.set_alias("ocelot", 2, "blue", project="zoo").aliases == ("blue",)
+
+
 @pytest.mark.parametrize("alias", ["", "7", "Upper", "a b"])
 def test_an_alias_that_could_be_a_version_is_refused(client: Client, trained: Run, alias: str) -> None:
     with pytest.raises(InvalidSpec, match="alias"):

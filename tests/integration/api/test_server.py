@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import re
 import socket
+import ssl
 import threading
+import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +72,7 @@ def test_half_of_tls_is_refused(stack: Stack, tmp_path: Path) -> None:
         stack.on_loop(start(tls_cert=tmp_path / "cert.pem", tls_key=tmp_path / "key.pem"))
 
 
-def self_signed(directory: Path) -> tuple[Path, Path]:
+def self_signed(directory: Path, days: int = 1) -> tuple[Path, Path]:
     x509 = pytest.importorskip("cryptography.x509")
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -83,7 +87,7 @@ def self_signed(directory: Path) -> tuple[Path, Path]:
         .public_key(key.public_key())
         .serial_number(1)
         .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
         .sign(key, hashes.SHA256())
     )
@@ -102,6 +106,50 @@ def test_with_a_certificate_calls_are_encrypted_and_checked(tmp_path: Path) -> N
             assert client.submit(SPEC).state == "QUEUED"
         with Client(f"localhost:{stack.server.port}", stack.admin) as plain, pytest.raises(Unavailable):
             plain.create_token("x", Role.VIEWER)
+
+
+def test_a_renewed_certificate_is_served_without_a_restart_and_a_broken_one_never(tmp_path: Path) -> None:
+    cert, key = self_signed(tmp_path)
+    with Stack(tmp_path / "data", tls_cert=cert, tls_key=key) as stack, Http(stack) as http:
+
+        def served() -> set[str]:
+            ports = (stack.server.port, http.server.port)
+            return {ssl.get_server_certificate(("127.0.0.1", port), timeout=20).strip() for port in ports}
+
+        first, first_key = cert.read_text(), key.read_bytes()
+        assert served() == {first.strip()}
+        cert.write_text(first[:100])
+        assert served() == {first.strip()}
+        self_signed(tmp_path, days=30)
+        renewed_key = key.read_bytes()
+        key.write_bytes(first_key)
+        assert served() == {first.strip()}, "its key is not there yet"
+        key.write_bytes(renewed_key)
+        assert served() == {cert.read_text().strip()}
+        with Client(f"localhost:{stack.server.port}", stack.admin, ca_cert=cert) as client:
+            assert client.submit(SPEC).state == "QUEUED"
+        trusting = ssl.create_default_context(cafile=str(cert))
+        with urllib.request.urlopen(
+            f"https://localhost:{http.server.port}/metrics", timeout=20, context=trusting
+        ) as told:
+            shown = re.search(
+                rb"^evertrain_certificate_expiry_timestamp_seconds ([0-9.e+]+)$", told.read(), re.MULTILINE
+            )
+    assert shown is not None
+    assert float(shown[1]) == pytest.approx(time.time() + 30 * 86_400, abs=300)
+
+
+def test_a_certificate_with_the_key_of_another_is_refused(stack: Stack, tmp_path: Path) -> None:
+    cert, key = self_signed(tmp_path)
+    kept = key.read_bytes()
+    self_signed(tmp_path)
+    key.write_bytes(kept)
+
+    async def start() -> None:
+        await GrpcServer(with_settings(stack, tls_cert=cert, tls_key=key)).start()
+
+    with pytest.raises(Refused, match="is not the key of the first certificate"):
+        stack.on_loop(start())
 
 
 def test_a_call_that_takes_too_long_is_given_up(tmp_path: Path) -> None:

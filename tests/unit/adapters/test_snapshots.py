@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from orchestrator.adapters.snapshots import ParquetSnapshots
 from orchestrator.core.decisions import Order
 from orchestrator.drift.batches import write_batch
 from orchestrator.errors import Refused, StorageFailed
-from orchestrator.ports import Observed, Snapshot
+from orchestrator.ports import Observed, Snapshot, TooFewLabels
 
 
 class Journal:
@@ -72,6 +73,42 @@ def test_labels_that_come_later_are_joined_by_their_request(journal: Journal) ->
 def test_labels_are_whole_numbers_where_all_of_them_are(journal: Journal, labels: list[Any], kind: Any) -> None:
     journal.rows(2, height=[1.0, 2.0], **{"(label)": labels})
     assert table(journal.take()).schema.field("digit").type == kind
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ([[3.0, 4.0], [5]], [3, 4, 5]),
+        ([[3.0, 4.0], ["cat"]], ["3", "4", "cat"]),
+        ([["007", "12"], ["-3"]], ["007", "12", "-3"]),
+        ([[True, False]], [True, False]),
+        ([[True, False], ["maybe"]], ["true", "false", "maybe"]),
+        ([["12345678901234567890"]], ["12345678901234567890"]),
+    ],
+)
+def test_labels_keep_their_spelling(journal: Journal, sent: list[list[Any]], kept: list[Any]) -> None:
+    for labels in sent:
+        journal.rows(len(labels), height=[1.0] * len(labels), **{"(label)": labels})
+    assert table(journal.take()).column("digit").to_pylist() == kept
+
+
+def test_a_column_of_numbers_here_and_texts_of_any_kind_there_is_one_of_texts(journal: Journal) -> None:
+    large = pa.array(["red"], pa.large_string())
+    for colour in ([1], pa.array(["blue"]), large.dictionary_encode()):
+        journal.rows(1, colour=colour, **{"(label)": [1]})
+    plain = pa.record_batch([large, pa.array([1])], names=["colour", "(label)"])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, plain.schema) as stream:
+        stream.write_batch(plain)
+    batch = Observed(0, 200.0, "by hand", 1, "rows", 1, 1, bytes(sink.getvalue()))
+    journal.observations.append("default", "digits", [batch])
+    assert table(journal.take()).column("colour").to_pylist() == ["1", "blue", "red", "red"]
+
+
+def test_values_that_no_column_holds_are_refused_by_its_name(journal: Journal) -> None:
+    journal.rows(1, height=[1.0], **{"(label)": pa.array([2**63], pa.uint64())})
+    with pytest.raises(Refused, match="column digit is int64 in the snapshot, and batch 1 of replica"):
+        journal.take()
 
 
 def test_columns_that_came_and_went_are_missing_where_they_were_not(journal: Journal) -> None:
@@ -133,3 +170,29 @@ def test_a_storage_that_cannot_be_written_is_told(journal: Journal) -> None:
     (journal.root / "snapshots").write_text("in the way")
     with pytest.raises(StorageFailed, match="snapshot cannot be written"):
         journal.take()
+
+
+def test_a_storage_for_which_the_server_lacks_the_package_is_refused_with_its_name(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)  # as in a server's image without the extra `s3`
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)  # another test may have used it
+    there = ParquetSnapshots(journal.observations, "s3://bucket/runs")
+    with pytest.raises(Refused, match=r"s3://bucket/runs/snapshots/.*: Install s3fs to access S3.*evertrain\[s3\]"):
+        there.take("default", "digits", 1, Order("run-base", 1, 0, 0), label="digit")
+
+
+def test_fewer_labelled_rows_than_asked_for_are_refused_and_taken_once_there_are_enough(journal: Journal) -> None:
+    journal.rows(3, height=[1.0, 2.0, 3.0], **{"(label)": [1, None, None], "(request)": ["a", "b", "c"]})
+
+    def take() -> Snapshot:
+        last = journal.observations.last("default", "digits")
+        order = Order("run-base", 1, 0, last)
+        return journal.snapshots.take("default", "digits", 1, order, label="digit", least_rows=2)
+
+    with pytest.raises(
+        TooFewLabels, match="only 1 of 3 observed rows of model digits are labelled, at least 2 are needed"
+    ):
+        take()
+    journal.labels(["b"], [7])
+    assert take().rows == 2

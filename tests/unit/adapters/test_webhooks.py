@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -89,6 +90,22 @@ def test_what_is_not_taken_is_not_told(receiver: Receiver, status: int) -> None:
 def test_every_receiver_is_told_also_where_one_is_down(receiver: Receiver) -> None:
     assert not HttpWebhooks(["http://127.0.0.1:1/", receiver.url], SECRET, HandClock()).tell(decision())
     assert len(receiver.taken) == 1
+
+
+def test_a_receiver_that_speaks_no_http_is_told_again() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        assert not HttpWebhooks([url], SECRET, HandClock()).tell(decision())
+        thread.join()
 
 
 def test_a_step_is_told_once_and_a_receiver_that_was_down_hears_of_it_later(receiver: Receiver) -> None:

@@ -73,6 +73,32 @@ def test_a_new_server_counts_what_passed_before_it() -> None:
     assert placed.remaining_s == pytest.approx(3600.0 - 60)
 
 
+@pytest.mark.parametrize("jump_s", [0.0, -900.0, 7200.0])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_the_time_that_a_run_is_paused_is_not_taken_from_max_duration(jump_s: float, restarts: bool) -> None:
+    """60 s of a first attempt, an hour paused, 30 s in the queue. Only what passed before a restart is of the wall clock."""
+    plane = Plane()
+    first = order(plane, 60.0, max_duration="1h")
+    plane.commands.pause("default", first.run_id, by="ada")
+    run = plane.store.run("default", first.run_id)
+    ended = observation(run, attempt_ended("preempted"), seq=1)
+    plane.records.change("*", run.id, lambda now: lifecycle.observe(now, ended, budgets=BUDGETS, now=plane.clock.now()))
+    plane.clock.forward(1800)
+    if restarts:
+        plane = Plane(store=plane.store, clock=plane.clock)
+        asyncio.run(plane.attach(epoch=2))
+    plane.clock.wall += jump_s
+    plane.clock.forward(1800)
+    plane.commands.resume("default", run.id, by="ada")
+    plane.clock.forward(30)
+    plane.loop.one_pass()
+    (second,) = plane.fleet.orders("local")
+    assert (second.attempt, second.remaining_s) == (2, pytest.approx(3600.0 - 90))
+    if not jump_s:
+        (told_again,) = Plane(store=plane.store, clock=plane.clock).fleet.orders("local")
+        assert told_again.remaining_s == pytest.approx(3600.0 - 90)
+
+
 def test_without_limits_there_is_no_deadline() -> None:
     assert order(Plane(prices=PRICES)).remaining_s is None
 

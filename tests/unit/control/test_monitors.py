@@ -269,6 +269,22 @@ def test_a_batch_that_is_sent_twice_counts_once(fleet: Fleet) -> None:
     assert fleet.monitors.get("default", "digits").figures.rows == 600
 
 
+def test_a_journal_that_was_lost_is_told_once_and_what_comes_after_it_is_judged(fleet: Fleet) -> None:
+    for _ in range(3):
+        fleet.say()
+    fleet.judge()
+    fleet.observations = MemoryObservationStore()
+    fleet.seq = 100
+    fleet.monitors = fleet.start()
+    fleet.judge()
+    assert fleet.statuses() == ["stable"] * 3 + ["blind"]
+    assert "ends with batch 0, and 3 were judged" in fleet.judged()[-1].words
+    fleet.monitors = fleet.start()
+    fleet.say()
+    fleet.judge()
+    assert fleet.statuses() == ["stable"] * 3 + ["blind", "stable"]
+
+
 def test_labels_that_come_days_later_are_joined_across_a_restart(fleet: Fleet) -> None:
     made = columns(500, 1)
     labels, requests = made.pop("(label)"), [f"r{place}" for place in range(500)]

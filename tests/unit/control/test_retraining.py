@@ -6,18 +6,21 @@ import datetime
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from orchestrator.adapters.memory_observations import MemoryObservationStore
+from orchestrator.control.wakeups import LocalWakeups
 from orchestrator.core.decisions import Standing
 from orchestrator.core.money import Prices
 from orchestrator.core.records import RunFilter
-from orchestrator.core.retraining import Action, Because
+from orchestrator.core.retraining import Action, Because, Cause, Trigger
 from orchestrator.core.runs import Failure, FailureKind
-from orchestrator.errors import NotFound, Refused
+from orchestrator.errors import NotFound, Refused, StorageFailed
 from tests.unit.control.retraining_victim import MOMENTS, restarted
 from tests.unit.control.watched import Watching
 from tests.unit.drift.test_proving import fact, part, right
@@ -82,9 +85,55 @@ async def test_too_little_data_waits_until_there_is_enough(tmp_path: Path) -> No
     assert watching.now(waiting) == waiting, "nothing is new, and nothing is written"
     watching.serve(2)
     watching.passes()
-    accepted, closed = watching.store.decisions("default", "flights")
-    assert (closed.standing, accepted.standing) == (Standing.CLOSED, Standing.TRAINING)
-    assert "decided again as #2" in closed.told[-1]
+    (record,) = watching.store.decisions("default", "flights")
+    assert (record.number, record.standing) == (waiting.number, Standing.TRAINING)
+    assert record.told[:2] == (waiting.decision.words, "retrains: drift (major): distance")
+
+
+async def test_what_waits_goes_on_in_its_record_whatever_it_waits_for_in_turn(watching: Watching) -> None:
+    first = await trained(watching)
+    watching.clock.forward(60)
+    watching.serve(2)
+    waiting = watching.drift("drift/v1/950")
+    assert waiting.decision.because is Because.COOLDOWN
+    asked = watching.retraining.retrain("default", "flights", by="ada", reason="", key="k")
+    watching.clock.forward(3600)
+    watching.passes()
+    over = watching.now(waiting)
+    assert (over.standing, over.decision.because) == (Standing.CLOSED, Because.IN_PROGRESS)
+    await watching.train(watching.run_of(asked))
+    watching.passes()
+    again = watching.drift("drift/v1/950")
+    assert (again.number, again.standing, again.decision.because) == (over.number, Standing.WAITING, Because.COOLDOWN)
+    watching.clock.forward(3600)
+    watching.serve(3)
+    watching.passes()
+    assert watching.now(again).standing is Standing.TRAINING
+    assert first.standing is Standing.KEPT
+
+
+async def test_what_was_told_in_a_dry_run_is_done_once_the_mode_allows_it(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"mode": "dry-run"})
+    watching.serve(1)
+    told = watching.drift()
+    settings = {**watching.monitor.settings, "retrain": {**watching.monitor.settings["retrain"], "mode": "auto"}}
+    watching.store.put_monitor(replace(watching.monitor, settings=settings))
+    done = watching.drift()
+    assert (done.number, done.standing) == (told.number, Standing.ACCEPTED)
+
+
+async def test_what_waits_of_a_version_that_serves_no_longer_is_closed(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"minimum_rows": 10})
+    watching.serve(1)
+    trigger = Trigger(Cause.DRIFT, "drift/v1/900", watching.clock.now(), "drift (major): distance", 3, version=1)
+    waiting = watching.retraining.triggered(watching.monitor, trigger)
+    await watching.train(watching.plane.submit("flights", recipe="tabular"))
+    watching.store.move_alias("default", "flights", "champion", 2, at=1.0, by="ada", reason="by hand")
+    watching.passes()
+    assert watching.now(waiting).standing is Standing.CLOSED
+    assert watching.now(waiting).told[-1] == "it was seen of version 1, and version 2 serves by now"
 
 
 async def test_what_has_changed_is_learned_from_what_came_since_and_needs_enough_of_that(tmp_path: Path) -> None:
@@ -150,6 +199,12 @@ async def test_a_person_may_ask_at_any_time_and_once_for_each_key(watching: Watc
     asked = watching.retraining.retrain("default", "flights", by="ada", reason="new sensors", key="k")
     assert asked.trigger.words == "ada asked for it: new sensors"
     assert watching.retraining.retrain("default", "flights", by="ada", reason="new sensors", key="k") == asked
+    watching.passes()
+    await watching.train(watching.run_of(asked))
+    watching.passes()
+    watching.clock.forward(60)
+    again = watching.retraining.retrain("default", "flights", by="ada", reason="new sensors", key="k")
+    assert (again.number, again.standing) == (asked.number, Standing.KEPT), "also once it is over"
     with pytest.raises(NotFound):
         watching.retraining.retrain("default", "nobody", by="ada", reason="", key="k")
 
@@ -191,6 +246,106 @@ async def test_the_schedule_and_the_amount_of_data_ask_by_themselves(tmp_path: P
     assert len(watching.store.decisions("default", "flights")) == 2
 
 
+@pytest.mark.parametrize(("profile", "kind"), [({"label": {"deviation": 2.0}}, "double"), ({}, "int64")])
+async def test_whole_numbers_are_classes_only_of_a_model_that_tells_classes_apart(
+    watching: Watching, profile: dict[str, Any], kind: str
+) -> None:
+    watching.store.put_fact("default", "flights", 1, "profile", profile)
+    watching.serve(2, **{"(label)": [1.0, 2.0] * 4})
+    record = watching.drift()
+    watching.passes()
+    rows = pq.read_table(Path(watching.run_of(record).spec["data"]["source"], "rows.parquet"))
+    assert str(rows.schema.field("late").type) == kind
+
+
+async def test_rows_after_a_journal_that_was_lost_are_new(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"triggers": [{"rows": 12}], "cooldown": "1m"})
+    for seq in range(1, 6):
+        watching.serve(seq)
+    watching.clock.forward(DAY)
+    watching.passes()
+    (first,) = watching.store.decisions("default", "flights")
+    await watching.train(watching.run_of(first))
+    watching.passes()
+    watching.clock.forward(DAY)
+    empty = Watching(tmp_path, watching.store, MemoryObservationStore(), watching.clock)
+    for seq in range(6, 8):
+        empty.serve(seq)
+    empty.passes()
+    assert empty.store.decisions("default", "flights")[0].decision.words == "retrains: 16 new rows, 12 were asked for"
+
+
+@pytest.mark.parametrize(("mode", "standing"), [("approve", Standing.REJECTED), ("dry-run", Standing.CLOSED)])
+async def test_a_scheduled_retraining_that_was_rejected_or_only_told_does_not_end_the_schedule(
+    tmp_path: Path, mode: str, standing: Standing
+) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"triggers": [{"cron": "0 3 * * *"}], "mode": mode})
+    watching.serve(1)
+    for day in (1, 2, 3):
+        watching.clock.forward(DAY)
+        watching.passes()
+        newest = watching.store.decisions("default", "flights")[0]
+        if newest.standing is Standing.ASKED:
+            watching.retraining.reject("default", "flights", newest.number, by="ada", reason="not today")
+            watching.passes()
+        assert (newest.number, watching.now(newest).standing) == (day, standing)
+
+
+async def test_a_monitor_that_cannot_be_read_keeps_no_other_from_its_retraining(
+    watching: Watching, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = watching.drift()
+    later = {"retrain": {"mode": "of later days"}}
+    watching.store.put_monitor(replace(watching.monitor, model="aaa", settings=later, revision=0))
+    watching.passes()
+    assert watching.now(record).standing is Standing.TRAINING
+    assert watching.retraining.alert("ModelErrorHigh", {}, 1000.0) == []
+    (said,) = [each.getMessage() for each in caplog.records if "aaa" in each.getMessage()]
+    assert "monitor.retrain.mode" in said
+
+
+async def test_a_journal_that_cannot_be_read_keeps_no_other_from_its_retraining(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"triggers": [{"drift": "minor"}, {"rows": 100}]})
+    watching.serve(1)
+    record = watching.drift()
+
+    def unreadable(*args: Any, **kwargs: Any) -> int:
+        raise StorageFailed("the journal of flights cannot be read")
+
+    monkeypatch.setattr(watching.observations, "rows", unreadable)
+    watching.passes()
+    assert watching.now(record).standing is Standing.TRAINING
+    assert caplog.text.count("the journal of flights cannot be read") == 1
+
+
+class Heard(LocalWakeups):
+    def __init__(self) -> None:
+        super().__init__()
+        self.topics: list[str] = []
+
+    def notify(self, topic: str) -> None:
+        self.topics.append(topic)
+
+
+@pytest.mark.parametrize("retrain", [{"minimum_rows": 100}, {"mode": "dry-run"}, {"quiet_hours": ["00:00-00:00"]}])
+async def test_what_is_due_and_cannot_be_done_wakes_nobody_again(tmp_path: Path, retrain: dict[str, Any]) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"triggers": [{"cron": "0 3 * * *"}, {"rows": 8}], **retrain})
+    watching.serve(1)
+    watching.clock.forward(DAY)
+    heard = watching.retraining._wakeups = Heard()
+    watching.passes()
+    told, decided = len(heard.topics), watching.store.decisions("default", "flights")
+    assert len(decided) == 2
+    watching.passes()
+    assert (len(heard.topics), watching.store.decisions("default", "flights")) == (told, decided)
+
+
 async def test_a_retraining_that_fails_is_told_and_cools_down_before_what_still_drifts_is_tried_again(
     watching: Watching,
 ) -> None:
@@ -215,10 +370,55 @@ async def test_rows_without_a_label_are_nothing_to_learn_from(tmp_path: Path) ->
     watching = Watching(tmp_path)
     await watching.begin()
     watching.keep(1, "rows", 8, 1, distance=[1.0] * 8)
-    record = watching.drift()
+    record = watching.retraining.retrain("default", "flights", by="ada", reason="", key="k")
     watching.passes()
     assert watching.now(record).standing is Standing.FAILED
     assert "none of 8 observed rows of model flights has a label" in watching.now(record).told[-1]
+
+
+async def test_the_least_number_of_rows_is_of_those_with_a_label_and_late_ones_are_waited_for(
+    watching: Watching,
+) -> None:
+    requests = [f"r{each}" for each in range(8)]
+    watching.clock.forward(60)
+    record = watching.drift()  # since then only rows without a label came
+    watching.clock.forward(1)
+    watching.keep(2, "rows", 8, 1, **{"distance": [1.0] * 8, "(request)": requests})
+    watching.passes()
+    waiting = watching.now(record)
+    assert (waiting.standing, waiting.decision.because) == (Standing.WAITING, Because.TOO_LITTLE_DATA)
+    watching.passes()
+    assert watching.now(record) == waiting, "not before its time"
+    watching.keep(3, "labels", 4, 0, **{"(request)": requests[:4], "(label)": [0, 1, 0, 1]})
+    watching.clock.forward(600)
+    watching.passes()
+    done = watching.now(record)
+    assert (done.number, done.standing, done.data["rows"]) == (record.number, Standing.TRAINING, 4)
+    assert "none of 8 observed rows of model flights has a label, at least 4 are needed" in done.told[-3]
+
+
+async def test_what_a_person_let_begin_without_enough_labels_fails_in_words(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"mode": "approve"})
+    watching.serve(1, 5, **{"(label)": [0, 1, None, None, None]})
+    asked = watching.drift()
+    watching.retraining.approve("default", "flights", asked.number, by="ada")
+    watching.passes()
+    assert watching.now(asked).standing is Standing.FAILED
+    assert "only 2 of 5 observed rows of model flights are labelled, at least 4" in watching.now(asked).told[-1]
+
+
+async def test_rows_of_a_retraining_that_failed_were_not_learned(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"cooldown": None, "minimum_rows": 8})
+    watching.serve(1)
+    record = watching.retraining.retrain("default", "flights", by="ada", reason="", key="k")
+    watching.passes()
+    await watching.train(watching.run_of(record), "failed", failure=Failure(FailureKind.APPLICATION, "a bad disk"))
+    watching.passes()
+    assert watching.now(record).standing is Standing.FAILED
+    trigger = Trigger(Cause.PERFORMANCE, "performance/v1/1", 0.0, "worse: accuracy")
+    assert watching.retraining.triggered(watching.monitor, trigger).standing is Standing.ACCEPTED
 
 
 async def test_what_nobody_foresaw_ends_one_retraining_in_words(
@@ -326,6 +526,55 @@ async def test_late_labels_and_another_versions_answers_count_as_they_should_in_
     over = watching.now(record)
     assert over.standing is Standing.PROMOTED
     assert "error rate 0 on 200 labelled rows" in over.told[-1]
+
+
+async def test_a_champion_that_the_next_retraining_supersedes_was_not_taken_back(watching: Watching) -> None:
+    first = await trained(watching, proof=proof(challenger=0.9, champion=0.6))
+    await watching.train(watching.plane.submit("flights", recipe="tabular"))
+    watching.store.move_alias("default", "flights", "champion", 3, at=2.0, by="retraining", reason="decision 2")
+    watching.passes(1)
+    superseded = watching.now(first)
+    assert superseded.standing is Standing.PROMOTED
+    assert superseded.told[-1] == "its probation ends: retraining made version 3 champion (decision 2)"
+
+
+async def test_a_champion_that_was_taken_back_before_that_could_be_noted_is_told_so(watching: Watching) -> None:
+    first = await trained(watching, proof=proof(challenger=0.9, champion=0.6))
+    watching.promotions.roll_back("default", "flights", by="retraining", reason="falls short")
+    watching.passes(1)
+    assert watching.now(first).standing is Standing.ROLLED_BACK
+
+
+async def test_a_champion_is_still_watched_where_the_journal_was_lost(watching: Watching) -> None:
+    record = await trained(watching, proof=proof(challenger=0.9, champion=0.6))
+    empty = Watching(watching.root, watching.store, MemoryObservationStore(), watching.clock)
+    empty.passes(1)
+    empty.serve(2, 400, version=2, **{"(prediction)": ["0"] * 400})
+    empty.passes(1)
+    assert empty.now(record).standing is Standing.ROLLED_BACK
+
+
+async def test_labels_with_their_answers_beside_them_count_for_the_version_that_gave_them(watching: Watching) -> None:
+    record = await trained(watching, proof=proof(challenger=0.9, champion=0.6))
+    requests = [f"r{each}" for each in range(100)]
+    for seq, version, answer in ((2, 2, 1234567.0), (3, 1, 7.0)):
+        joined = {"(request)": requests, "(prediction)": [answer] * 100, "(label)": ["1234567"] * 100}
+        watching.keep(seq, "labels", 100, version, **joined)
+    watching.clock.forward(DAY)
+    watching.passes(1)
+    assert "error rate 0 on 100 labelled rows" in watching.now(record).told[-1]
+
+
+async def test_a_challenger_that_was_proven_by_another_metric_says_that_it_is_not_watched(watching: Watching) -> None:
+    error = {"champion": right(500, 0.6, 7), "challenger": right(500, 0.3, 8)}
+    found = part(error["champion"], error["challenger"])
+    found["values"] = {"error": found["values"]["accuracy"]}
+    record = await trained(watching, proof=fact(found, found, modes={"error": "min"}, champion=1))
+    assert record.standing is Standing.PROBATION, record.told
+    assert "its live performance is not watched" in record.told[-1]
+    watching.clock.forward(DAY)
+    watching.passes(1)
+    assert "its live performance is not watched" in watching.now(record).told[-1]
 
 
 async def test_a_promotion_that_somebody_takes_back_by_hand_ends_its_probation(watching: Watching) -> None:

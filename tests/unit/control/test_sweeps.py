@@ -11,11 +11,12 @@ from orchestrator.control.sweeps import StartTrial, Sweeps
 from orchestrator.core import lifecycle
 from orchestrator.core.money import Prices
 from orchestrator.core.observations import CheckpointSealed, EpochEnded, FirstStep
-from orchestrator.core.runs import Run
+from orchestrator.core.runs import ReasonCode, Run
+from orchestrator.core.scheduling.admission import BLOCK_AFTER_S, NEVER_FITS_GRACE_S
 from orchestrator.core.sweeps import TrialState
 from orchestrator.errors import Conflict, NotFound, Refused
-from tests.builders import attempt_ended
-from tests.unit.control.plane import Plane, observation
+from tests.builders import attempt_ended, node
+from tests.unit.control.plane import NODES, Plane, observation
 
 SPACE = {"train.lr": {"log": [1e-4, 1e-1]}, "train.global_batch": {"choice": [128, 4096]}}
 SEARCH: dict[str, Any] = {"metric": "val_accuracy", "mode": "max", "space": SPACE, "trials": 4}
@@ -70,6 +71,46 @@ async def test_a_point_that_the_planner_refuses_is_kept_as_a_failed_run(searchin
     assert "train.global_batch" in found.reason
     assert (trial.name, trial.spec["train"]["global_batch"]) == ("searched-trial-0", 4096)
     assert searching.plane.board.trials() == {}
+
+
+async def test_a_trial_that_is_proposed_while_its_node_is_away_waits_for_it(searching: Searching) -> None:
+    plane = searching.plane
+    session = await plane.attach((node("b", cpu=1),), epoch=2)
+    trial = searching.start(0)
+    for _ in range(2):
+        plane.loop.one_pass()
+        plane.clock.forward(2 * NEVER_FITS_GRACE_S)
+    assert plane.run(trial).state.reason.code == ReasonCode.WAITING_FOR_CAPACITY
+    assert "room for 1 such workers" in plane.run(trial).state.reason.message
+    await session.inventory(NODES)
+    plane.loop.one_pass()
+    assert plane.run(trial).state.kind == "STARTING"
+
+
+async def test_a_point_that_asks_for_more_than_there_is_has_failed_at_once(searching: Searching) -> None:
+    trial = searching.start(0, point={"train.lr": 0.01, "resources.cpu": 64})
+    assert trial.state.kind == "FAILED"
+    assert "can never be placed" in trial.state.reason.message
+
+
+async def test_trials_that_wait_for_one_another_are_not_what_waits_for_a_place(searching: Searching) -> None:
+    plane = searching.plane
+    sweep = plane.submit("narrow", search={**SEARCH, "max_concurrent": 1})
+    plane.loop.one_pass()
+    narrow = Searching(plane, plane.run(sweep))
+    for number in range(3):
+        narrow.start(number)
+    plane.submit("big", resources={"workers": 4})
+    plane.loop.one_pass()
+    plane.clock.forward(BLOCK_AFTER_S + 1)
+    plane.submit("late", resources={"workers": 4})
+    for board in (plane.board, Plane(plane.store, plane.clock).board):
+        view = board.queue_view()
+        assert view.reasons[ReasonCode.WAITING_SLOT] == 2
+        assert view.depth == 2
+    assert plane.board.queue_view().overdue == 1
+    plane.commands.cancel("default", "big", by="ada")
+    assert (plane.board.queue_view().overdue, plane.board.queue_view().longest_s) == (0, 0.0)
 
 
 async def test_a_trial_that_goes_on_from_a_checkpoint_is_a_further_run_and_the_one_before_it_ends(

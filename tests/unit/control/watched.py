@@ -37,7 +37,7 @@ class Watching:
         clock: HandClock | None = None,
         prices: Prices = NO_PRICES,
     ) -> None:
-        self.plane = Plane(store, clock, prices)
+        self.root, self.plane = root, Plane(store, clock, prices)
         self.store, self.clock = self.plane.store, self.plane.clock
         self.observations = observations or MemoryObservationStore()
         self.promotions = Promotions(self.store, self.clock)

@@ -99,6 +99,13 @@ def test_a_gang_that_never_fits_is_rejected_after_a_grace_unless_it_once_ran():
     assert isinstance(answers["ran"], Wait)
 
 
+def test_a_trial_waits_for_a_node_that_is_away_and_stands_in_nobodys_way():
+    trial = entry("trial", 9, sweep="run-s", submitted_at=1.0, queued_since_s=NOW - 301)
+    answers = verdicts([trial, entry("plain")], [cluster(4)])
+    assert answers["trial"].reason.code == ReasonCode.WAITING_FOR_CAPACITY
+    assert isinstance(answers["plain"], Admit)
+
+
 def test_a_run_that_backs_off_is_not_placed_before_its_time():
     answers = verdicts([entry("a", backing_off_s=7.0)], [cluster()])
     assert answers["a"].reason.code == ReasonCode.BACKING_OFF

@@ -163,11 +163,33 @@ def test_pausing_and_resuming_twice_is_once():
     assert isinstance(lifecycle.resume(resumed, by="ada", now=1053.0), Ignored)
 
 
-def test_a_run_that_is_resumed_while_it_makes_room_is_queued_like_any_preempted_one():
+def test_a_run_that_is_resumed_while_it_makes_room_is_queued_again_and_has_used_no_budget():
     paused = changed(lifecycle.pause(running(), by="ada", message="", now=1050.0))
     resumed = changed(lifecycle.resume(paused, by="ada", now=1051.0))
     run = hear(resumed, attempt_ended("preempted"), seq=3)
-    assert (run.state.reason.code, run.spent.preemption) == (ReasonCode.PREEMPTED, 1)
+    assert (run.state.reason.code, run.spent.preemption) == (ReasonCode.PREEMPTED, 0)
+    again = changed(lifecycle.place(run, "local", SHARES, 1100.0))
+    drained = changed(lifecycle.preempt(again, by="ops", message="drained", now=1101.0))
+    assert hear(drained, attempt_ended("preempted"), seq=1).spent.preemption == 1, "nobody asked for this one"
+
+
+def test_a_pause_and_a_resume_do_not_make_free_what_a_drain_had_ordered_before():
+    drained = changed(lifecycle.preempt(running(), by="ops", message="drained", now=1030.0))
+    paused = changed(lifecycle.pause(drained, by="ada", message="", now=1031.0))
+    resumed = changed(lifecycle.resume(paused, by="ada", now=1032.0))
+    assert hear(resumed, attempt_ended("preempted"), seq=3).spent.preemption == 1
+
+
+def test_the_time_that_a_run_is_paused_is_kept_once_it_was_placed():
+    before = changed(lifecycle.pause(queued_run(), by="ada", message="", now=1010.0))
+    before = changed(lifecycle.resume(before, by="ada", now=1100.0))
+    assert before.paused_ns == 0, "its time had not begun"
+    run = changed(lifecycle.pause(running(), by="ada", message="", now=1050.0))
+    run = hear(run, attempt_ended("preempted"), seq=3, now=1060.0)
+    run = changed(lifecycle.resume(run, by="ada", now=1080.0))
+    run = changed(lifecycle.pause(run, by="ada", message="", now=1090.0))
+    run = changed(lifecycle.resume(run, by="ada", now=1095.0))
+    assert run.paused_ns == (20 + 5) * 10**9, "it held its workers until 1060"
 
 
 def test_a_paused_run_whose_host_is_lost_meanwhile_stays_paused():

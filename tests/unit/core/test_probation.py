@@ -66,6 +66,9 @@ def test_without_evidence_it_is_watched_until_its_probation_ends(
 
 def test_where_nothing_is_known_of_before_nothing_is_taken_back() -> None:
     assert judge(0.0, 1.0, Answers(0, 0), Answers(100, 100), Policy()).standing is Standing.WATCHING
+    over = judge(0.0, 1e6, Answers(0, 0), Answers(100, 100), Policy())
+    assert over.standing is Standing.PASSED
+    assert over.words.startswith("its probation has ended: its live performance is not watched")
 
 
 def test_no_probation_takes_nothing_back() -> None:

@@ -155,6 +155,14 @@ def test_a_schedule_and_a_volume_come_due_once() -> None:
     assert due(policy, after, since=NOW - DAY) == []
 
 
+def test_a_schedule_goes_on_after_a_time_that_started_nothing() -> None:
+    policy = replace(POLICY, schedule=parse_cron("0 3 * * *"))
+    (first,) = due(policy, QUIET, since=NOW - DAY)
+    assert due(policy, QUIET, NOW - DAY, first.at) == []
+    (second,) = due(policy, replace(QUIET, now=NOW + DAY), NOW - DAY, first.at)
+    assert second.at == first.at + DAY
+
+
 @pytest.mark.parametrize(
     ("cron", "expected"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def test_a_moved_feature_is_one_event_until_it_is_over() -> None:
     assert [each.key for each in told] == [f"drift/v1/{START + 1000:.0f}"] * 2 + [f"drift/v1/{START + 3500:.0f}"]
     assert told[0].severity == 3
     assert "height: median" in told[0].words
-    assert not told[0].broken_data
+    assert (told[0].broken_data, told[0].version) == (False, 1)
 
 
 def test_a_model_that_errs_more_often_is_told_of_by_its_labels_with_features_unmoved() -> None:
@@ -321,6 +322,19 @@ def test_adaptive_windows_grow_with_what_waits_and_shrink_again() -> None:
     judged += feed(watched, batch(1000, 9))
     assert [each.judgement.rows for each in judged] == [2000, 2000, 500, 500]
     assert set(statuses(judged)) == {"stable"}
+
+
+def test_a_window_that_is_open_while_what_waits_shrinks_unevenly_ends_and_no_row_counts_twice() -> None:
+    watched = watch(Rules(Cut("adaptive", 500)))
+    judged, fed = [], 60
+    for seed in range(fed):
+        watched.expect((fed - seed) * 1000 if seed % 7 else (fed - seed) * 1700)
+        judged += feed(watched, batch(1000, seed, at=START + 1000 * seed))
+    still_open = sum(each.rows for each in watched.windows.open.values())
+    assert sum(each.judgement.rows for each in judged) + still_open == 1000 * fed
+    assert watched.windows.open.keys() <= {0}
+    ends = [(each.judgement.start, each.judgement.end) for each in judged]
+    assert all(before[1] < after[0] for before, after in pairwise(ends))
 
 
 def test_one_rise_of_the_errors_is_told_once() -> None:

@@ -285,6 +285,13 @@ def test_counts_by_state_have_every_state(exporter: Exporter) -> None:
     assert exporter.value("evertrain_queue_depth") == 7
 
 
+def test_trials_that_wait_for_one_another_are_told_apart_from_the_queue(exporter: Exporter) -> None:
+    waiting = {ReasonCode.WAITING_SLOT: 5, ReasonCode.WAITING_BEHIND: 2}
+    exporter.metrics.queue(QueueView(waiting, 0, 1.0))
+    assert exporter.value("evertrain_queue_depth") == 2
+    assert exporter.value("evertrain_queue_reasons", reason="waiting_slot") == 5
+
+
 def test_a_runs_state_is_one_of_zeros_and_a_one(exporter: Exporter) -> None:
     exporter.metrics.track(placed())
     values = [value for (name, _), value in exporter.samples().items() if name == "evertrain_run_state"]
@@ -408,6 +415,25 @@ def test_with_more_living_runs_than_series_a_word_of_one_does_not_take_those_of_
     assert exporter.metrics.room() == 1
     exporter.metrics.track(placed(1))
     assert exporter.metrics.living() == {"run-1", "run-3", "run-5"}
+
+
+def test_a_sweeps_own_run_has_no_time_no_cost_no_checkpoints_and_no_start() -> None:
+    exporter = Exporter(price_cpu_hour=3.6)
+    document = {**SPEC, "search": {"metric": "val_loss"}}
+    queued = queued_run(run_id="run-s", submitted_at=990.0, spec=document, kind="sweep")
+    run = changed(lifecycle.place(queued, "local", SHARES, 1000.0))
+    run = hear(hear(run, IncarnationStarted(1, 1)), FirstStep(1, 0))
+    assert run.state.kind == "RUNNING"
+    for recovery_s in (None, 2.0):
+        exporter.metrics.observe(run, said(run, FirstStep(1, 0, recovery_s)))
+    exporter.at_s += 3600
+    assert {name for name, labels in exporter.samples() if dict(labels).get("run") == "run-s"} == {
+        "evertrain_run_info",
+        "evertrain_run_restarts_total",
+        "evertrain_run_started_timestamp_seconds",
+        "evertrain_run_state",
+    }
+    assert exporter.value("evertrain_start_seconds_count") == exporter.value("evertrain_recovery_seconds_count") == 0
 
 
 def test_a_living_sweep_has_series_and_one_that_ended_has_none(exporter: Exporter) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from trainers.config import Data, Settings, Train, section
-from trainers.data.loader import Loader
+from orchestrator.drift.proving import Policy, judge
+from trainers import proof
+from trainers.config import Data, Proof, Settings, Train, section
+from trainers.data.loader import Loader, Tensors
 from trainers.data.other_terms import rows_in_terms_of
 from trainers.data.prepare import prepare
 from trainers.data.preparing.transform import Fitted
 from trainers.errors import BadConfig
+from trainers.exchange import Exchange
 from trainers.layout import BatchPlan
-from trainers.proof import Contender, NotComparable, answers
+from trainers.proof import Contender, NotComparable, answers, compared
 from trainers.recipes.tabular import tabular
 
 LOADER = Loader(BatchPlan(8, 8, 1, 1), 0, torch.device("cpu"), torch.float32)
@@ -105,3 +109,31 @@ def test_models_whose_notes_differ_in_anything_else_are_not_compared(
     measured = Contender("owner", champion.model, champion.task, champion.data, {**champion.notes, "unit": "inch"})
     with pytest.raises(NotComparable, match="the owner's unit is not the stranger's"):
         answers(stranger, measured, np.arange(2), LOADER, lambda: None)
+
+
+def test_a_challenger_of_which_nothing_is_held_out_is_not_promoted_and_its_run_goes_on(
+    champion: Contender, challenger: Contender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none = Tensors({"inputs": torch.zeros(0, 1)})
+    challenger.task.splits = replace(challenger.task.splits, validation=none, test=none)
+    monkeypatch.setattr(proof, "_contenders", lambda *asked: (champion, challenger))  # as if they had been sealed
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 1)
+    settings = Settings(challenger.data, Train(global_batch=8, steps=1), proof=Proof(3, "sealed"))
+    launch: Any = None  # of which only its code is used, to read what was sealed
+
+    found = compared(launch, settings, challenger.task, "sealed", Exchange(0, 1), LOADER, lambda: None)
+
+    assert found is not None
+    assert found["latency"] == {}
+    judgement = judge(found, Policy())
+    assert not judgement.promote
+    assert "the recent rows could not be compared: no rows were held out" in judgement.words
+    assert "its latency was not measured" in judgement.words
+
+    def broken(*asked: Any) -> dict[str, float]:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(proof, "_latency", broken)
+    found = compared(launch, settings, challenger.task, "sealed", Exchange(0, 1), LOADER, lambda: None)
+    assert found == {"format": 1, "champion": 3, "problem": "not compared: out of memory"}
