@@ -45,6 +45,7 @@ PASS_EVERY_S = 2.0
 LOOK_BACK = 1000  # retrainings of a model that a decision knows of: a month of them, and more
 ATTEMPTS = 20
 _SEEN_LIVE = (Cause.DRIFT, Cause.PERFORMANCE)
+_COMES_AGAIN = (*_SEEN_LIVE, Cause.DATA_VOLUME)  # under its old key: the others' keys are each of one occasion
 _CLOSES = (Action.REFUSE, Action.TELL)
 _ALERT_S = 3600.0  # firings of one alert within the same hour are one occasion, however many series fire
 
@@ -78,7 +79,7 @@ class Retraining:
         with self._lock:
             recent = self._store.decisions(monitor.project, monitor.model, limit=LOOK_BACK)
             known = self._store.decisions(monitor.project, monitor.model, accepted=True, limit=LOOK_BACK)
-            if trigger.cause in _SEEN_LIVE:  # the others' keys are each of one occasion
+            if trigger.cause in _COMES_AGAIN:
                 trigger = occasion(trigger, known, self._seen_at(monitor, trigger))
             if (told := _of(trigger, known) or _of(trigger, _waiting(recent))) is not None:
                 return told
@@ -332,8 +333,9 @@ class Retraining:
     ) -> Situation:
         """New are rows that no retraining has learned from; of a world that has changed, those that came since then. One that
         failed has learned nothing."""
-        learning = (each.order for each in known if each.order is not None and each.standing is not Standing.FAILED)
-        learned = next((each.upto for each in learning), 0)
+        learning = [each for each in known if each.order is not None and each.standing is not Standing.FAILED]
+        newest = max(learning, key=lambda each: each.at, default=None)  # not the highest number: some wait long
+        learned = newest.order.upto if newest is not None and newest.order is not None else 0
         if learned > self._observations.last(monitor.project, monitor.model):
             learned = 0  # of a journal that was lost since: all that there is came later, or from an older copy
         if trigger is not None:
@@ -365,6 +367,8 @@ class Retraining:
 
     def _seen_at(self, monitor: Monitor, trigger: Trigger) -> float:
         """When it was last seen: what the judging loop tells is `at` its beginning, and seen with the newest judgement."""
+        if trigger.cause not in _SEEN_LIVE:
+            return trigger.at
         newest = self._store.judgements(monitor.project, monitor.model, limit=1)
         return newest[0].at if newest else trigger.at
 
