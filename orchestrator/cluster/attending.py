@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from orchestrator.core.observations import Observation
 from orchestrator.core.orders import AttemptOrder
 
 
-class Attending:
+class Attending(ABC):
     """`order` is the newest one."""
 
     def __init__(self, order: AttemptOrder) -> None:
@@ -31,18 +33,18 @@ class Attending:
         """Its ranks are held by a placement group that is not named as ours are."""
         return False
 
+    @abstractmethod
     def update(self, order: AttemptOrder) -> None:
         """The server's newest word on the attempt."""
-        raise NotImplementedError
 
+    @abstractmethod
     def acknowledge(self, seq: int) -> None:
         """The server keeps observations up to `seq`; 0: the oldest of those without a number."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def dismiss(self) -> None:
         """The server wants nothing of the attempt any more."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def leave(self) -> None:
         """The agent ends; what trains lives on."""
-        raise NotImplementedError
