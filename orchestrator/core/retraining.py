@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from orchestrator.core.cron import Cron, next_after
 
-_LABELS_SOONEST_S, _LABELS_LATEST_S = 600.0, 86_400.0
+_LABELS_SOONEST_S, _LABELS_LATEST_S = 15.0, 86_400.0
 
 
 class Cause(enum.StrEnum):
@@ -166,7 +166,7 @@ def due(policy: Policy, situation: Situation, since: float, scheduled_at: float 
 
 def unlabelled(trigger: Trigger, words: str, now: float) -> Decision:
     """The answer where the rows sufficed and their labels, in those words, do not. Labels come late: it is asked again after
-    as long as has passed since the trigger, at least ten minutes and at most a day.
+    as long as has passed since the trigger, at least fifteen seconds and at most a day.
     """
     again_at = now + min(max(now - trigger.at, _LABELS_SOONEST_S), _LABELS_LATEST_S)
     words = f"{words}; looked at again at {_time(again_at)}"
