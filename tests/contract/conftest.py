@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
+from orchestrator.ports import Store
+from orchestrator.store import MemoryStore
 from tests.contract import postgres_server
+from tests.contract.stores import Backend, open_store
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +43,26 @@ def new_postgres_database(postgres_url: str) -> Iterator[Callable[[], str]]:
     for name in made:
         _execute(engine, f'DROP DATABASE "{name}" WITH (FORCE)')
     engine.dispose()
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    if request.param == "memory":
+        kept = MemoryStore()
+        return Backend("memory", lambda: kept)
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'evertrain.db'}"
+    else:
+        new_database: Callable[[], str] = request.getfixturevalue("new_postgres_database")
+        url = new_database()
+    return Backend(request.param, lambda: open_store(url), url)
+
+
+@pytest.fixture
+def store(backend: Backend) -> Iterator[Store]:
+    opened = backend.open()
+    yield opened
+    opened.close()
 
 
 def _execute(engine: Any, statement: str) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,28 +14,7 @@ from orchestrator.core.records import ModelVersion
 from orchestrator.core.runs import Run
 from orchestrator.errors import NotFound, Refused
 from orchestrator.ports import Change, Store
-from orchestrator.store import MemoryStore
-from tests.contract.stores import Backend, at_once, open_store, submit
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
-    if request.param == "memory":
-        kept = MemoryStore()
-        return Backend("memory", lambda: kept)
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'evertrain.db'}"
-    else:
-        new_database: Callable[[], str] = request.getfixturevalue("new_postgres_database")
-        url = new_database()
-    return Backend(request.param, lambda: open_store(url), url)
-
-
-@pytest.fixture
-def store(backend: Backend) -> Iterator[Store]:
-    opened = backend.open()
-    yield opened
-    opened.close()
+from tests.contract.stores import Backend, at_once, submit
 
 
 def monitor(project: str = "default", model: str = "digits", **changes: Any) -> Monitor:

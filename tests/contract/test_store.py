@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,29 +25,8 @@ from orchestrator.core.runs import (
 )
 from orchestrator.errors import Conflict, InvalidSpec, NotFound, Refused, Unavailable
 from orchestrator.ports import Change, Store
-from orchestrator.store import MemoryStore
 from tests import builders
-from tests.contract.stores import STATES, Backend, at_once, move, open_store, run_id, submission, submit
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
-    if request.param == "memory":
-        kept = MemoryStore()
-        return Backend("memory", lambda: kept)
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'evertrain.db'}"
-    else:
-        new_database: Callable[[], str] = request.getfixturevalue("new_postgres_database")
-        url = new_database()
-    return Backend(request.param, lambda: open_store(url), url)
-
-
-@pytest.fixture
-def store(backend: Backend) -> Iterator[Store]:
-    opened = backend.open()
-    yield opened
-    opened.close()
+from tests.contract.stores import STATES, Backend, at_once, move, run_id, submission, submit
 
 
 def everything(store: Store, where: RunFilter, limit: int = 3) -> list[Run]:
