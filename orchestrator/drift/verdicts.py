@@ -51,6 +51,8 @@ class Severity(enum.IntEnum):
 
 Nature = Literal["drift", "data"]
 _DATA = ("missing", "range", "schema")
+_GONE = "is no longer there"
+_TOLD = 5
 
 
 @dataclass(frozen=True)
@@ -239,18 +241,28 @@ def _finding(hypothesis: _Hypothesis, streak: Streak) -> Finding:
 def _schema(reference: TableSummary, window: Window) -> Iterator[Finding]:
     """Columns that came, went or changed their kind: no statistics are needed."""
     rows, columns = window.rows, window.table.columns
+    came = {name: _folded(name) for name in sorted(columns.keys() - reference.columns.keys())}
     for name, known in reference.columns.items():
         live = columns.get(name)
         if live is None:
             # A column of which no row has a value may not be sent at all: where it is mostly missing, that is chance.
             if more_often(rows, rows, known.missing, known.rows) >= _BY_CHANCE:
                 continue
-            yield _of_schema(name, f"{name} is no longer there", window, rows, reference.rows)
+            folded = _folded(name)
+            misspelt = next((each for each, alike in came.items() if alike == folded), None)
+            came.pop(misspelt or "", None)
+            words = f"{name} {_GONE}" + (f": is it what comes as {misspelt!r} now?" if misspelt else "")
+            yield _of_schema(name, words, window, rows, reference.rows)
         elif live.missing < live.rows and known.missing < known.rows and type(live) is not type(known):
             words = f"{name} was a {kind_of(known)} and is a {kind_of(live)} now"
             yield _of_schema(name, words, window, rows, reference.rows)
-    for name in sorted(columns.keys() - reference.columns.keys()):
+    for name in came:
         yield _of_schema(name, f"{name} is new: the model was not trained with it", window, rows, reference.rows)
+
+
+def _folded(name: str) -> str:
+    """Alike for names that differ in capitals, blanks and punctuation."""
+    return "".join(filter(str.isalnum, name.casefold())) or name
 
 
 def _of_schema(name: str, words: str, window: Window, n: int, m: int) -> Finding:
@@ -259,12 +271,12 @@ def _of_schema(name: str, words: str, window: Window, n: int, m: int) -> Finding
 
 
 def _status(findings: Sequence[Finding], policy: Policy) -> Status:
+    if any(each.test == "schema" and each.severity is Severity.MAJOR for each in findings):
+        return Status.DATA_FAULT  # whatever moved beside it: a model that is not told what it needs answers otherwise
     lasting = [each for each in findings if each.streak.windows >= policy.persistence]
     if any(each.nature == "drift" for each in lasting):
         return Status.DRIFT
     if any(each.nature == "data" for each in lasting):
-        return Status.DATA_FAULT
-    if any(each.test == "schema" and each.severity is Severity.MAJOR for each in findings):
         return Status.DATA_FAULT
     return Status.SUSPECTED if any(each.test != "schema" for each in findings) else Status.STABLE
 
@@ -315,8 +327,14 @@ def _summary(status: Status, severity: Severity, findings: Sequence[Finding], wi
         Status.DATA_FAULT: f"the data look broken ({severity.name.lower()})",
         Status.DRIFT: f"drift ({severity.name.lower()})",
     }[status]
-    told = [f"{each.words} [since {_time(each.streak.since)}, p {each.evidence.p:.1g}]" for each in findings[:5]]
-    more = f"; and {len(findings) - 5} more" if len(findings) > 5 else ""
+    gone = [each for each in findings if each.test == "schema" and _GONE in each.words]
+    told, others = [], list(findings)
+    if len(gone) > 2:  # one cause has taken them: it must not hide what else moved
+        named = ", ".join(each.feature for each in gone[:_TOLD]) + (", ..." if len(gone) > _TOLD else "")
+        told.append(f"{len(gone)} columns are no longer there ({named}): {gone[0].words}")
+        others = [each for each in findings if each not in gone]
+    told += [f"{each.words} [since {_time(each.streak.since)}, p {each.evidence.p:.1g}]" for each in others[:_TOLD]]
+    more = f"; and {len(others) - _TOLD} more" if len(others) > _TOLD else ""
     return f"{head}: {'; '.join(told)}{more}"
 
 

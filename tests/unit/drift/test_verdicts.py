@@ -110,6 +110,25 @@ def test_another_schema_is_a_data_fault_at_once() -> None:
     }
 
 
+def test_a_schema_that_is_broken_is_no_drift_whatever_lasts_beside_it() -> None:
+    def renamed(seed: int) -> dict[str, Column]:
+        columns = moved(500, seed)
+        columns["Weight "] = columns.pop("weight")
+        return columns
+
+    last = run([renamed(0), renamed(1), renamed(2)])[-1]
+    assert last.status is Status.DATA_FAULT
+    assert "weight is no longer there: is it what comes as 'Weight ' now?" in last.words
+    assert "height: median" in last.words
+    assert [each.feature for each in last.findings if each.test == "schema"] == ["weight"]
+
+
+def test_many_columns_that_went_are_told_in_one_breath() -> None:
+    (verdict,) = run([{name.upper(): values for name, values in usual(500, 0).items()}])
+    assert "3 columns are no longer there (colour, height, weight): colour is no longer there" in verdict.words
+    assert verdict.words.count("no longer") == 2
+
+
 def test_a_column_more_is_told_and_stops_nothing() -> None:
     (verdict,) = run([{**usual(500, 0), "age": np.ones(500)}])
     assert verdict.status is Status.STABLE
