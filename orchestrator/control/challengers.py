@@ -28,7 +28,9 @@ BY = "retraining"
 
 
 class Challengers:
-    """Every method blocks, and may be called again for the same record: what was done is done once."""
+    """Every method blocks, and may be called again for the same record: what was done is done once. Receivers of webhooks
+    hear of the decision's steps, and not of the alias's moves beside them.
+    """
 
     def __init__(
         self, store: Store, promotions: Promotions, observations: ObservationStore, clock: Clock, prices: Prices
@@ -73,7 +75,7 @@ class Challengers:
     def _take_back(self, record: DecisionRecord, words: str) -> DecisionRecord:
         try:
             move = self._promotions.roll_back(
-                record.project, record.model, by=BY, reason=words, expected=record.version
+                record.project, record.model, by=BY, reason=words, expected=record.version, tell=False
             )
         except Conflict as error:
             return became(record, Standing.PROMOTED, str(error))
@@ -116,7 +118,7 @@ class Challengers:
         self._note(record, version, judgement)
         ended = {**ended, "version": version.version}
         try:
-            move = self._promotions.promote(version, by=BY, reason=f"decision {record.number}")
+            move = self._promotions.promote(version, by=BY, reason=f"decision {record.number}", tell=False)
         except (Refused, Conflict) as error:
             return became(record, Standing.KEPT, str(error), **ended)
         proven = _proven(judgement)

@@ -36,9 +36,10 @@ class Promotions:
         by: str,
         reason: str = "",
         anyway: bool = False,
+        tell: bool = True,
     ) -> AliasMove:
         """Move the alias to the version, if its proof holds against the one where it stands and it was not taken back before.
-        `anyway`: also where it does not; the reason says why then.
+        `anyway`: also where it does not; the reason says why then. `tell`: receivers of webhooks hear of it.
 
         Raises Refused with the judgement's words; Conflict where the alias moved meanwhile.
         """
@@ -55,12 +56,21 @@ class Promotions:
         if anyway and not reason:
             raise Refused("a promotion without a proof needs a reason, which the history keeps: give one")
         words = "; ".join(each for each in (reason, judgement.words if judgement is not None else "") if each)
-        return self._moved(version, alias, stands, by, words or "nothing stood there before", judgement)
+        return self._moved(version, alias, stands, by, words or "nothing stood there before", judgement, tell)
 
     def roll_back(
-        self, project: str, name: str, *, alias: str = CHAMPION, by: str, reason: str, expected: int | None = None
+        self,
+        project: str,
+        name: str,
+        *,
+        alias: str = CHAMPION,
+        by: str,
+        reason: str,
+        expected: int | None = None,
+        tell: bool = True,
     ) -> AliasMove:
-        """Move the alias to where it stood before. `expected`: the version to take back; None: whichever it is.
+        """Move the alias to where it stood before. `expected`: the version to take back; None: whichever it is. `tell`:
+        receivers of webhooks hear of it.
 
         Raises NotFound for an alias that never stood; Refused where nothing stood before; Conflict where it moved meanwhile.
         """
@@ -75,7 +85,7 @@ class Promotions:
                 f"{alias} of {name} stands on version {stands}, and stood on none before: promote another one"
             )
         version = find_version(self._store.models(project, name), project, name, str(before))
-        return self._moved(version, alias, stands, by, f"version {stands} taken back: {reason}", None)
+        return self._moved(version, alias, stands, by, f"version {stands} taken back: {reason}", None, tell)
 
     def compare(self, challenger: ModelVersion, champion: ModelVersion) -> Judgement:
         """Raises Refused for a version beside itself."""
@@ -111,7 +121,14 @@ class Promotions:
         return monitor.promote if monitor is not None else Promote()
 
     def _moved(
-        self, version: ModelVersion, alias: str, stands: int, by: str, reason: str, judgement: Judgement | None
+        self,
+        version: ModelVersion,
+        alias: str,
+        stands: int,
+        by: str,
+        reason: str,
+        judgement: Judgement | None,
+        tell: bool,
     ) -> AliasMove:
         report: Mapping[str, Any] = judgement.report() if judgement is not None else {}
         move = self._store.move_alias(
@@ -124,6 +141,7 @@ class Promotions:
             by=by,
             reason=reason,
             report=report,
+            tell=tell,
         )
         if move is None:
             raise Conflict(
