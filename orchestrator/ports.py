@@ -403,9 +403,13 @@ class SnapshotStore(Protocol):
         """
         ...
 
+    def remove(self, project: str, model: str, number: int) -> None:
+        """Remove the rows of a snapshot; its lineage stays where it is. Idempotent. Raises StorageFailed."""
+        ...
+
 
 class Webhooks(Protocol):
-    """Whoever wants to hear of retrainings. Calls block."""
+    """Whoever wants to hear of retrainings and promotions. Calls block."""
 
     def tell(self, announcement: Announcement) -> bool:
         """Whether every receiver has taken it. Never raises: a receiver that is down is told again later."""

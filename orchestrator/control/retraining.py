@@ -376,6 +376,7 @@ class Retraining:
 def _of(trigger: Trigger, known: list[DecisionRecord]) -> DecisionRecord | None:
     """The retraining that the trigger has started, or asks for."""
     return next((each for each in known if each.trigger.key == trigger.key), None)
+            since=trigger.at if trigger.cause in _SEEN_LIVE else 0.0,
 
 
 def _waiting(records: list[DecisionRecord]) -> list[DecisionRecord]:
