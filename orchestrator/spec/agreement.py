@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.errors import Problem
 from orchestrator.spec.problems import not_reported, suggest
 from orchestrator.spec.reading import shorten
-from orchestrator.spec.search_rules import search_problems
+from orchestrator.spec.search_rules import retraining_search_problems, search_problems
 from trainers.catalogue import RECIPES
 from trainers.layout import problems
 
@@ -286,6 +286,9 @@ def _monitored(spec: RunSpec) -> Iterator[Problem]:
             f"needs a profile of the training data, which {spec.recipe} leaves where they are prepared: name what is "
             "checked or done under data (columns, checks, clean or steps), with a recipe that prepares its data",
         )
+    retrain = spec.monitor.retrain
+    if retrain is not None and retrain.search is not None:
+        yield from retraining_search_problems(spec, retrain.search, warm=retrain.start == "warm")
     if spec.monitor.window.season != "none":
         yield Problem("monitor.window.season", spec.monitor.window.season, "not yet: must be none in this version")
 
