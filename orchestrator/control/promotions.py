@@ -101,7 +101,7 @@ class Promotions:
 
         fact = self._store.facts(challenger.project, challenger.name, challenger.version).get("proof")
         if fact is None:
-            words = f"not promoted: its run compared it with nothing, so nothing is proven against version {champion}"
+            words = f"not promoted: {self._why_unproven(challenger)}, so nothing is proven against version {champion}"
             return Judgement(False, words, champion)
         try:
             judgement = judge(fact, policy_of(self.wanted(challenger)))
@@ -111,6 +111,18 @@ class Promotions:
             words = f"not promoted: proven against version {judgement.champion}, and {champion} stands there by now"
             return Judgement(False, words, judgement.champion, judgement.metric, judgement.findings)
         return judgement
+
+    def _why_unproven(self, version: ModelVersion) -> str:
+        """Of a version without a comparison."""
+        try:
+            run = self._store.run(version.project, version.run_id)
+        except NotFound:
+            return "its run is not known any more"
+        if run.spec.get("script"):
+            return "it is of a script, whose model nobody else can ask about the same rows"
+        if run.kind == "sweep" and spec.PROOF in run.spec:
+            return "the best trial of its sweep was ended early, before it was compared with anything"
+        return "its run compared it with nothing"
 
     def wanted(self, version: ModelVersion) -> Promote:
         """What the version's run file asks of a promotion; the defaults where it has no monitor, or cannot be read now."""

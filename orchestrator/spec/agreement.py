@@ -57,6 +57,7 @@ def disagreements(spec: RunSpec) -> list[Problem]:
         _launcher,
         _searchable,
         _monitored,
+        _proven,
         _not_yet,
     )
     return [problem for check in checks for problem in check(spec)]
@@ -291,6 +292,22 @@ def _monitored(spec: RunSpec) -> Iterator[Problem]:
         yield from retraining_search_problems(spec, retrain.search, warm=retrain.start == "warm")
     if spec.monitor.window.season != "none":
         yield Problem("monitor.window.season", spec.monitor.window.season, "not yet: must be none in this version")
+
+
+def _proven(spec: RunSpec) -> Iterator[Problem]:
+    """A challenger is asked about the champion's rows, by ranks that have both models whole."""
+    if spec.monitor is None or "promote" not in spec.monitor.model_fields_set:
+        return
+    card = RECIPES.get(spec.recipe or "")
+    if spec.script is not None:
+        why = "a script's model is its own, and nobody else can ask it about the champion's rows"
+    elif card is not None and card.keeps_state:
+        why = f"{spec.recipe} keeps a part of its model beside it, and is not compared yet"
+    else:
+        return
+    yield Problem(
+        "monitor.promote", "a section", f"no challenger can be proven: {why}. Leave it out, and promote by hand"
+    )
 
 
 def _not_yet(spec: RunSpec) -> Iterator[Problem]:

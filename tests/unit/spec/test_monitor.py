@@ -105,5 +105,18 @@ def test_a_monitor_needs_the_profile_that_prepared_data_leave() -> None:
         load({"name": "x", "script": "train.py", "monitor": {}})
 
 
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ({"script": "train.py"}, "a script's model"),
+        ({"recipe": "recommender", "train": {"epochs": 1}}, "recommender keeps"),
+    ],
+)
+def test_what_can_never_be_proven_is_refused_by_name(target: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidSpec) as refused:
+        load({"name": "x", **target, "monitor": {"promote": {"margin": 0.01}}})
+    assert words in {each.path: each.message for each in refused.value.problems}["monitor.promote"]
+
+
 def test_seasons_are_not_yet_supported() -> None:
     assert "not yet" in told({"window": {"season": "hour"}})["monitor.window.season"]
