@@ -269,7 +269,9 @@ def _meant(label: Any) -> Any:
 
 
 def _schema(survey: _Survey, label: str) -> Any:
-    """Features by name, then the label: whole numbers where all of them are, so that classes are those of before."""
+    """Features by name, then the label: whole numbers where all of them are, so that classes are those of before. What is
+    sent as a feature under the label's own name is none.
+    """
     import pyarrow as pa
 
     kind = pa.bool_() if survey.labels == {bool} else pa.int64()
@@ -277,7 +279,8 @@ def _schema(survey: _Survey, label: str) -> Any:
         kind = pa.float64()
     if str in survey.labels:
         kind = pa.string()
-    return pa.schema([*sorted(survey.features.items()), (label, kind)])
+    features = sorted((name, each) for name, each in survey.features.items() if name != label)
+    return pa.schema([*features, (label, kind)])
 
 
 def _labelled(batch: Observed, late: LateLabels, schema: Any, since: float) -> Any:

@@ -115,7 +115,8 @@ def test_a_retraining_that_fails_is_told_and_is_not_tried_again_before_its_time(
     first = stack.client.wait(stack.client.submit(scarce).id)
     assert first.state == "SUCCEEDED", first.reason
     rows = {name: values[:200] for name, values in world(1, 1).items()}
-    stack.client.observe("scarce", {**rows, "(label)": rows.pop("label")}, source="pod", seq=1, version=1)
+    rows["(label)"] = rows.pop("label")
+    stack.client.observe("scarce", rows, source="pod", seq=1, version=1)
 
     def standings() -> list[tuple[str, str]]:
         return [(each.standing, each.because) for each in stack.client.decisions("scarce")]

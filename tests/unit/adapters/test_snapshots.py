@@ -113,6 +113,13 @@ def test_values_that_no_column_holds_are_refused_by_its_name(journal: Journal) -
         journal.take()
 
 
+def test_what_is_sent_as_a_feature_under_the_labels_name_is_left_out(journal: Journal) -> None:
+    journal.rows(2, height=[1.0, 2.0], digit=["no", "label"], **{"(label)": [3, 4]})
+    taken = journal.take()
+    assert taken.columns == ("height", "digit")
+    assert table(taken).column("digit").to_pylist() == [3, 4]
+
+
 def test_columns_that_came_and_went_are_missing_where_they_were_not(journal: Journal) -> None:
     journal.rows(1, height=[1], **{"(label)": [1]})
     journal.rows(1, height=[2.5], width=[3.0], **{"(label)": [2]})

@@ -651,6 +651,10 @@ async def test_a_best_trial_that_was_ended_early_is_measured_by_one_run_more(sea
     assert (going_on.standing, measuring.kind) == (Standing.TRAINING, "run"), going_on.told
     assert (measuring.spec["train"]["steps"], measuring.spec["init_from"]["resume"]) == (10, True)
     assert (measuring.spec["train"]["lr"], measuring.spec["proof"]["champion"]) == (0.01, 1)
+    sweep_ended = replace(going_on, run=str(going_on.told[-1].split()[1]), cost=0.0)
+    again = searching.retraining._challengers.follow(sweep_ended)
+    assert again is not None
+    assert again.run == measuring.id, "a server that was killed before it could note the run finds the same one"
     await searching.train(measuring, facts={"proof": proof(challenger=0.9, champion=0.6)})
     searching.passes(1)
     over = searching.now(record)
