@@ -83,9 +83,9 @@ def stack() -> Iterator[Stack]:
         watched = {"EVERTRAIN_PRICE_CPU_HOUR": "0.05", "EVERTRAIN_METRICS_RANKS": "2"}
         env = {**os.environ, "EVERTRAIN_HOME": str(home), "EVERTRAIN_WEBHOOKS": receiver.url, **watched}
         started = Stack(None, home, env, receiver)  # type: ignore[arg-type]  # no server yet to be a client of
-        up = started.evertrain("up", "--port", "0", "--http-port", "0", "--cpus", "4")
-        assert up.returncode == 0, up.stderr
         try:
+            up = started.evertrain("up", "--port", "0", "--http-port", "0", "--cpus", "4")
+            assert up.returncode == 0, up.stderr
             token = (started.state.server_dir / "admin.token").read_text().strip()
             with Client(started.state.server, token) as client:
                 yield Stack(client, home, env, receiver)
