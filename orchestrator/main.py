@@ -40,11 +40,12 @@ from orchestrator.control.monitors import Monitors
 from orchestrator.control.promotions import Promotions
 from orchestrator.control.retraining import Retraining
 from orchestrator.control.runs import RunRecords
+from orchestrator.control.snapshot_pruning import SnapshotPruning
 from orchestrator.control.startup import fill_board
 from orchestrator.control.sweeps import Sweeps
 from orchestrator.control.wakeups import LocalWakeups
 from orchestrator.errors import EvertrainError
-from orchestrator.ports import Clock, ObservationStore, Store, Wakeups
+from orchestrator.ports import Clock, ObservationStore, SnapshotStore, Store, Wakeups
 from orchestrator.settings import Settings, load_settings, write_private
 from orchestrator.store.store import open_store
 from orchestrator.telemetry.logging import set_up_logging
@@ -96,7 +97,8 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
     logs = DiskLogStore(settings.data_dir / "logs", settings.log_run_bytes)
     observations = DiskObservationStore(settings.data_dir / "observations", settings.observation_bytes)
     promotions = Promotions(store, clock)
-    retraining = _retraining(settings, store, commands, observations, promotions, wakeups, clock)
+    snapshots = ParquetSnapshots(observations, settings.storage_root)
+    retraining = _retraining(settings, store, commands, observations, snapshots, promotions, wakeups, clock)
     parts = Parts(
         settings=settings,
         store=store,
@@ -118,9 +120,9 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
     )
     announcer = Announcer(store, _webhooks(settings, clock), wakeups, clock)
     http = HttpServer(parts, metrics, Alerts(store, commands, clock, retraining.fired))
-    return Server(
-        store, parts, loop, _housekeeping(parts, logs, bundles, observations), announcer, GrpcServer(parts), http
-    )
+    pruning = SnapshotPruning(store, snapshots, clock, settings.snapshot_keep_days)
+    housekeeping = _housekeeping(parts, logs, bundles, observations, pruning)
+    return Server(store, parts, loop, housekeeping, announcer, GrpcServer(parts), http)
 
 
 def _fleet(
@@ -165,7 +167,11 @@ def _loop(
 
 
 def _housekeeping(
-    parts: Parts, logs: DiskLogStore, bundles: DiskBundleStore, observations: DiskObservationStore
+    parts: Parts,
+    logs: DiskLogStore,
+    bundles: DiskBundleStore,
+    observations: DiskObservationStore,
+    snapshots: SnapshotPruning,
 ) -> Housekeeping:
     settings = parts.settings
     return Housekeeping(
@@ -173,6 +179,7 @@ def _housekeeping(
         logs=logs,
         bundles=bundles,
         observations=observations,
+        snapshots=snapshots,
         clock=parts.clock,
         log_keep_days=settings.log_keep_days,
         bundle_keep_days=settings.bundle_keep_days,
@@ -185,6 +192,7 @@ def _retraining(
     store: Store,
     commands: Commands,
     observations: ObservationStore,
+    snapshots: SnapshotStore,
     promotions: Promotions,
     wakeups: Wakeups,
     clock: Clock,
@@ -193,8 +201,15 @@ def _retraining(
         store=store,
         commands=commands,
         observations=observations,
-        snapshots=ParquetSnapshots(observations, settings.storage_root),
-        challengers=Challengers(store, promotions, observations, clock, settings.prices),
+        snapshots=snapshots,
+        challengers=Challengers(
+            store=store,
+            commands=commands,
+            promotions=promotions,
+            observations=observations,
+            clock=clock,
+            prices=settings.prices,
+        ),
         wakeups=wakeups,
         clock=clock,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from orchestrator.core.alerts import Firing
+from orchestrator.core.announcements import Announcement
 from orchestrator.core.decisions import DecisionRecord, Order
 from orchestrator.core.monitors import Judgement, Monitor
 from orchestrator.core.records import (
@@ -147,9 +148,11 @@ class Store(Protocol):
         by: str,
         reason: str,
         report: Mapping[str, Any] | None = None,
+        tell: bool = False,
     ) -> AliasMove | None:
         """Compare and set: where `alias` stands on version `expected` (0: nowhere; None: wherever it stands), move it to
-        version `to` and append to the model's history, in one transaction; answer the move. None: it stands elsewhere, and
+        version `to` and append to the model's history, in one transaction; answer the move. `tell`: in the same transaction
+        it becomes one of `untold_moves`. None: it stands elsewhere, and
         nothing was written. Where it stands on `to` already, nothing is written and the newest of its moves is answered, so
         that a move may be repeated. Raises NotFound for a version that there is not.
         """
@@ -159,6 +162,14 @@ class Store(Protocol):
         """Newest first; "": of all aliases of the model. An alias of a version's draft has moved when that was registered.
         Empty where there is no such model, and of aliases that have not moved since histories are kept.
         """
+        ...
+
+    def untold_moves(self) -> list[AliasMove]:
+        """Those to be told that were not, of every project, by project, name and number."""
+        ...
+
+    def move_told(self, project: str, name: str, number: int) -> None:
+        """It is no longer one of them. Idempotent."""
         ...
 
     def standing(self, project: str, alias: str) -> Mapping[str, int]:
@@ -392,11 +403,15 @@ class SnapshotStore(Protocol):
         """
         ...
 
+    def remove(self, project: str, model: str, number: int) -> None:
+        """Remove the rows of a snapshot; its lineage stays where it is. Idempotent. Raises StorageFailed."""
+        ...
+
 
 class Webhooks(Protocol):
-    """Whoever wants to hear of retrainings. Calls block."""
+    """Whoever wants to hear of retrainings and promotions. Calls block."""
 
-    def tell(self, record: DecisionRecord) -> bool:
+    def tell(self, announcement: Announcement) -> bool:
         """Whether every receiver has taken it. Never raises: a receiver that is down is told again later."""
         ...
 

@@ -122,6 +122,11 @@ class Settings(BaseSettings):
         default=1024 * MIB, description="Kept of one monitor's live traffic; beyond it the oldest batches go."
     )
     observation_keep_days: _Days = Field(default=30.0, description="Live traffic goes after so many days.")
+    snapshot_keep_days: _Days = Field(
+        default=90.0,
+        description="The data of a retraining go so many days after its end, unless a version that serves, or would after a "
+        "rollback, learned from them.",
+    )
 
     price_cpu_hour: _Price = Field(default=0.0, description="What one CPU core costs an hour; for max_cost.")
     price_gpu_hour: _Price = Field(default=0.0, description="What one GPU costs an hour; for max_cost.")

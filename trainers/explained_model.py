@@ -18,11 +18,11 @@ from torch import nn
 from trainers.config import read_settings
 from trainers.contract import Launch
 from trainers.errors import BadConfig
-from trainers.export import CONFIG_NAME, WEIGHTS_NAME, export
+from trainers.export import CONFIG_BESIDE_NAME, CONFIG_NAME, WEIGHTS_NAME, export, sealed_weights
 from trainers.target import enter_code, make_task
 from trainers.tasks.classification import Classification
 from trainers.tasks.language_modelling import LanguageModelling, Windows
-from trainers.tasks.task import Task
+from trainers.tasks.task import AnyTask, KeepsState, Task
 
 _SOURCE = "data.source"
 _OF_THE_DATA = ("prepared", "profile")  # notes that say what a model was trained on, and nothing of its terms
@@ -38,15 +38,35 @@ class ExplainedModel:
     source: str
 
 
+@dataclass(frozen=True)
+class SealedModel:
+    """The same of any task whose model is whole in the checkpoint's weights."""
+
+    model: nn.Module
+    task: AnyTask
+    config: Mapping[str, Any]
+    source: str
+
+
 def load(checkpoint: str, source: str | None, code: str | None) -> ExplainedModel:
     """`source` None: the data that it was trained on. `code`: the directory of an entrypoint's code.
 
     Raises StorageError for a damaged checkpoint and BadConfig where data, code or weights do not suit it.
     """
+    found = revived(checkpoint, source, code)
+    if not isinstance(found.task, Task) or "transformers" in found.task.notes:
+        raise BadConfig("checkpoint", checkpoint, f"is of {found.config.get('target')}, which is not explained yet")
+    return ExplainedModel(found.model, found.task, found.config, found.source)
+
+
+def revived(checkpoint: str, source: str | None, code: str | None) -> SealedModel:
+    """As `load`."""
     with tempfile.TemporaryDirectory(prefix="evertrain-explain-") as scratch:
         export(checkpoint, Path(scratch))
-        config = json.loads(Path(scratch, CONFIG_NAME).read_text())
-        weights = load_file(Path(scratch, WEIGHTS_NAME))
+        beside = Path(scratch, CONFIG_BESIDE_NAME)
+        config = json.loads((beside if beside.exists() else Path(scratch, CONFIG_NAME)).read_text())
+        # Hugging Face's own names are those of its library: ours are in the checkpoint.
+        weights = sealed_weights(checkpoint) if beside.exists() else load_file(Path(scratch, WEIGHTS_NAME))
     data = _data(config, source)
     task = _suited(_task(config, data, code), config["notes"], data["source"])
     model = task.model().float().eval()
@@ -55,7 +75,7 @@ def load(checkpoint: str, source: str | None, code: str | None) -> ExplainedMode
     except RuntimeError as error:
         differences = "; ".join(each.strip() for each in str(error).splitlines()[1:4])
         raise BadConfig(_SOURCE, data["source"], f"makes another model than the checkpoint's: {differences}") from error
-    return ExplainedModel(model, task, config, data["source"])
+    return SealedModel(model, task, config, data["source"])
 
 
 def _data(config: Mapping[str, Any], source: str | None) -> dict[str, Any]:
@@ -68,7 +88,7 @@ def _data(config: Mapping[str, Any], source: str | None) -> dict[str, Any]:
     return own
 
 
-def _task(config: Mapping[str, Any], data: Mapping[str, Any], code: str | None) -> Task:
+def _task(config: Mapping[str, Any], data: Mapping[str, Any], code: str | None) -> AnyTask:
     kind, target = config.get("kind"), config.get("target", "")
     if kind not in ("recipe", "entrypoint"):
         raise BadConfig("checkpoint", config["checkpoint"], f"is of a {kind or 'script'}: only recipes and entrypoints say "
@@ -93,12 +113,12 @@ def _task(config: Mapping[str, Any], data: Mapping[str, Any], code: str | None) 
         code_dir=code,
     )
     task = make_task(launch, read_settings(launch))
-    if not isinstance(task, Task):
+    if isinstance(task, KeepsState):
         raise BadConfig("checkpoint", config["checkpoint"], f"is of {target}, which is not explained yet")
     return task
 
 
-def _suited(task: Task, notes: Mapping[str, Any], source: str) -> Task:
+def _suited(task: AnyTask, notes: Mapping[str, Any], source: str) -> AnyTask:
     """The task with its data in the model's terms. Raises BadConfig where they are not to be had in them.
 
     Data may hold fewer classes than the model knows, and a text fewer characters: both are told apart as the model

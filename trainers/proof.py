@@ -43,9 +43,9 @@ from trainers.data.preparing.transform import Fitted
 from trainers.data.sampler import Indices
 from trainers.errors import TrainerError
 from trainers.exchange import Exchange
-from trainers.explained_model import load
+from trainers.explained_model import revived
 from trainers.export import sealed_weights
-from trainers.tasks.task import AnyTask, KeepsState, Predicts, Task
+from trainers.tasks.task import AnyTask, KeepsState, Predicts
 
 FORMAT = 1
 MOST_ROWS = 4096
@@ -70,7 +70,7 @@ class Contender:
 
     name: str  # champion or challenger
     model: nn.Module
-    task: Task
+    task: AnyTask
     data: Data
     notes: Mapping[str, Any]
 
@@ -150,11 +150,11 @@ def _comparison(
 def _contenders(
     launch: Launch, settings: Settings, asked: Proof, task: AnyTask, checkpoint: str | None, loader: Loader
 ) -> tuple[Contender, Contender]:
-    if not isinstance(task, Task) or isinstance(task, KeepsState):
-        raise NotComparable(f"{type(task).__name__} is more than one model and its loss, which is not compared yet")
+    if isinstance(task, KeepsState):
+        raise NotComparable(f"{type(task).__name__} keeps a part of its model beside it, which is not compared yet")
     if checkpoint is None:
         raise NotComparable("the run has sealed nothing")
-    found = load(asked.checkpoint, None, launch.code_dir)
+    found = revived(asked.checkpoint, None, launch.code_dir)
     data = section(Data, found.config["data"], "data")
     champion = Contender("champion", found.model, found.task, data, found.config["notes"])
     model = task.model().float().eval()

@@ -70,6 +70,9 @@ def take_best(loop: Loop, checkpoints: Checkpoints, exchange: Exchange) -> Chose
     """
     judgement = loop.judgement
     best, last = exchange.decided(lambda: (judgement.best_checkpoint, loop.sealed_checkpoint))  # only rank 0 knows
+    begun = loop.settings.init_from
+    if best is None and begun is not None and begun.resume and begun.checkpoint == last:
+        return Chosen(last, loop.metrics, "nothing was left to train: measured are the weights that it began with")
     if best is None:
         what = "was never a finite number" if judgement.metric in loop.metrics else "was not measured"
         return Chosen(last, loop.metrics, f"{judgement.metric} {what}: kept are the last weights")

@@ -6,16 +6,18 @@ interrupted, and is taken anew. Readers of `data.source` pass over names that be
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from orchestrator.adapters.late_labels import LateLabels
 from orchestrator.core.decisions import Order
 from orchestrator.core.words import counted
 from orchestrator.errors import EvertrainError, Refused, StorageFailed
@@ -24,7 +26,7 @@ from orchestrator.ports import ObservationStore, Observed, Snapshot, TooFewLabel
 MOST_ROWS = 1_000_000
 """The newest: what was served long ago is in the data of earlier versions."""
 GROUP_ROWS = 100_000
-_REQUEST, _LABEL = "(request)", "(label)"
+_REQUEST, _TIME, _LABEL = "(request)", "(time)", "(label)"
 _EXACT = 2**53  # up to here every whole number is one of floating point
 _DIGITS = 18  # fit an integer of 64 bits
 
@@ -40,13 +42,12 @@ class _Survey:
     until: float = 0.0
     versions: dict[int, int] = field(default_factory=dict)  # rows that each model version answered
     sources: set[str] = field(default_factory=set)
-    late: dict[str | None, Any] = field(default_factory=dict)  # labels that came later, by request
     features: dict[str, Any] = field(default_factory=dict)  # Arrow types by name
     labels: set[type] = field(default_factory=set)  # bool, int, float, str
 
 
 class ParquetSnapshots:
-    """Implements ports.SnapshotStore. Reads the journal twice: memory holds one piece of it, and the late labels."""
+    """Implements ports.SnapshotStore. Reads the journal twice: memory holds one piece of it at a time."""
 
     def __init__(self, observations: ObservationStore, root: str) -> None:
         self._observations, self._root = observations, root.rstrip("/")
@@ -62,7 +63,7 @@ class ParquetSnapshots:
         number_label: bool = False,
         least_rows: int = 1,
     ) -> Snapshot:
-        url = f"{self._root}/snapshots/{project}/{model}/{number}"
+        url = self._url(project, model, number)
         try:
             files, path = _storage(url)
             lineage = _read_lineage(files, path)
@@ -73,6 +74,21 @@ class ParquetSnapshots:
         except Exception as error:  # object stores raise whatever their client library has
             raise StorageFailed(f"{url}: the snapshot cannot be written: {error or type(error).__name__}") from error
         return Snapshot(url, int(lineage["rows"]), tuple(lineage["columns"]), lineage)
+
+    def remove(self, project: str, model: str, number: int) -> None:
+        url = self._url(project, model, number)
+        try:
+            files, path = _storage(url)
+            files.rm_file(f"{path}/rows.parquet")
+        except FileNotFoundError:
+            return
+        except EvertrainError:
+            raise
+        except Exception as error:  # as above
+            raise StorageFailed(f"{url}: the snapshot cannot be removed: {error or type(error).__name__}") from error
+
+    def _url(self, project: str, model: str, number: int) -> str:
+        return f"{self._root}/snapshots/{project}/{model}/{number}"
 
     def _write(
         self,
@@ -85,12 +101,15 @@ class ParquetSnapshots:
         number_label: bool,
         least_rows: int,
     ) -> Mapping[str, Any]:
-        survey = self._survey(project, model, order)
-        survey.labels |= {float} if number_label else set()
-        schema = _schema(survey, label)
-        files.makedirs(path, exist_ok=True)
-        rows = self._write_rows(files, f"{path}/rows.parquet", project, model, order.upto, survey, schema)
+        with contextlib.closing(LateLabels()) as late:
+            survey = self._survey(project, model, order, late)
+            survey.labels |= {float} if number_label else set()
+            schema = _schema(survey, label)
+            files.makedirs(path, exist_ok=True)
+            tables = self._tables(project, model, order, survey, late, schema)
+            rows = _write_rows(files, f"{path}/rows.parquet", tables, schema)
         if rows < max(1, least_rows):
+            files.rm_file(f"{path}/rows.parquet")
             observed = f"{counted(survey.rows, 'observed row')} of model {model}"
             has = f"none of {observed} has a label" if not rows else f"only {rows} of {observed} are labelled"
             wanted = f", at least {least_rows} are needed" if least_rows > 1 else ""
@@ -110,43 +129,29 @@ class ParquetSnapshots:
         files.mv(f"{path}/.lineage", f"{path}/_lineage.json")
         return lineage
 
-    def _survey(self, project: str, model: str, order: Order) -> _Survey:
+    def _survey(self, project: str, model: str, order: Order, late: LateLabels) -> _Survey:
         survey = _Survey()
-        kept: deque[Observed] = deque()
+        kept: deque[tuple[int, int]] = deque()  # numbers and rows of batches
         rows = 0
         for batch in self._batches(project, model, order.after, order.upto):
             survey.until = batch.at
             if batch.kind == "labels":
-                _take_labels(batch, survey)
+                _take_labels(batch, survey, late)
             elif batch.kind == "rows":
                 _take_rows(batch, survey)
-                kept.append(replace(batch, data=b""))
+                kept.append((batch.number, batch.rows))
                 rows += batch.rows
             while rows > MOST_ROWS:
-                rows -= kept.popleft().rows
+                rows -= kept.popleft()[1]
         if kept:
-            survey.first, survey.last, survey.rows = kept[0].number, kept[-1].number, rows
+            survey.first, survey.last, survey.rows = kept[0][0], kept[-1][0], rows
         return survey
 
-    def _write_rows(
-        self, files: Any, path: str, project: str, model: str, upto: int, survey: _Survey, schema: Any
-    ) -> int:
-        import pyarrow.parquet as pq
-
-        written = 0
-        with files.open(path, "wb") as file:
-            with pq.ParquetWriter(file, schema) as writer:
-                for group in _grouped(self._tables(project, model, upto, survey, schema)):
-                    writer.write_table(group, row_group_size=GROUP_ROWS)
-                    written += group.num_rows
-            if isinstance(files, LocalFileSystem):
-                file.flush()
-                os.fsync(file.fileno())
-        return written
-
-    def _tables(self, project: str, model: str, upto: int, survey: _Survey, schema: Any) -> Iterator[Any]:
-        for batch in self._batches(project, model, survey.first - 1, upto) if survey.first else ():
-            if batch.kind == "rows" and (table := _labelled(batch, survey, schema)).num_rows:
+    def _tables(
+        self, project: str, model: str, order: Order, survey: _Survey, late: LateLabels, schema: Any
+    ) -> Iterator[Any]:
+        for batch in self._batches(project, model, survey.first - 1, order.upto) if survey.first else ():
+            if batch.kind == "rows" and (table := _labelled(batch, late, schema, order.since)).num_rows:
                 survey.since = survey.since or batch.at
                 survey.versions[batch.version] = survey.versions.get(batch.version, 0) + table.num_rows
                 survey.sources.add(batch.source)
@@ -159,6 +164,21 @@ class ParquetSnapshots:
                 return
             yield from (each for each in found if each.number <= upto)
             after = found[-1].number
+
+
+def _write_rows(files: Any, path: str, tables: Iterator[Any], schema: Any) -> int:
+    import pyarrow.parquet as pq
+
+    written = 0
+    with files.open(path, "wb") as file:
+        with pq.ParquetWriter(file, schema) as writer:
+            for group in _grouped(tables):
+                writer.write_table(group, row_group_size=GROUP_ROWS)
+                written += group.num_rows
+        if isinstance(files, LocalFileSystem):
+            file.flush()
+            os.fsync(file.fileno())
+    return written
 
 
 def _grouped(tables: Iterator[Any]) -> Iterator[Any]:
@@ -203,13 +223,11 @@ def _table(batch: Observed) -> Any:
         return stream.read_all()
 
 
-def _take_labels(batch: Observed, survey: _Survey) -> None:
+def _take_labels(batch: Observed, survey: _Survey, late: LateLabels) -> None:
     table = _table(batch)
     requests, labels = _texts(table.column(_REQUEST)), _labels(table.column(_LABEL))
     survey.labels |= {type(each) for each in labels if each is not None}
-    for request, label in zip(requests, labels, strict=True):
-        if request is not None and label is not None:
-            survey.late[request] = label
+    late.add(zip(requests, labels, strict=True))
 
 
 def _take_rows(batch: Observed, survey: _Survey) -> None:
@@ -251,7 +269,9 @@ def _meant(label: Any) -> Any:
 
 
 def _schema(survey: _Survey, label: str) -> Any:
-    """Features by name, then the label: whole numbers where all of them are, so that classes are those of before."""
+    """Features by name, then the label: whole numbers where all of them are, so that classes are those of before. What is
+    sent as a feature under the label's own name is none.
+    """
     import pyarrow as pa
 
     kind = pa.bool_() if survey.labels == {bool} else pa.int64()
@@ -259,18 +279,21 @@ def _schema(survey: _Survey, label: str) -> Any:
         kind = pa.float64()
     if str in survey.labels:
         kind = pa.string()
-    return pa.schema([*sorted(survey.features.items()), (label, kind)])
+    features = sorted((name, each) for name, each in survey.features.items() if name != label)
+    return pa.schema([*features, (label, kind)])
 
 
-def _labelled(batch: Observed, survey: _Survey, schema: Any) -> Any:
-    """The rows of a batch that have a label, in the snapshot's columns."""
+def _labelled(batch: Observed, late: LateLabels, schema: Any, since: float) -> Any:
+    """The rows of a batch that have a label and are not of before `since`, in the snapshot's columns."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     table = _table(batch)
     labels = _labels(table.column(_LABEL)) if _LABEL in table.column_names else [None] * table.num_rows
     requests = _texts(table.column(_REQUEST)) if _REQUEST in table.column_names else [None] * table.num_rows
     both = zip(requests, labels, strict=True)
-    joined = [label if request is None else survey.late.get(request, label) for request, label in both]
+    known = late.of(requests)
+    joined = [label if request is None else known.get(request, label) for request, label in both]
     columns = []
     for each in schema:
         try:
@@ -287,7 +310,21 @@ def _labelled(batch: Observed, survey: _Survey, schema: Any) -> Any:
                 f"in it that are not: {error}"
             ) from error
     made = pa.table(columns, schema=schema)
-    return made.filter(pa.array([each is not None for each in joined], pa.bool_()))
+    taken = pa.array([each is not None for each in joined], pa.bool_())
+    return made.filter(pc.and_(taken, _since(table, since)))
+
+
+def _since(table: Any, since: float) -> Any:
+    """Which rows are of that time or later, by what they say themselves; those that say nothing were received later."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not since or _TIME not in table.column_names:
+        return pa.array([True] * table.num_rows, pa.bool_())
+    times = table.column(_TIME).combine_chunks()
+    if pa.types.is_timestamp(times.type):
+        times = pc.divide(times.cast(pa.timestamp("us")).cast(pa.int64()).cast(pa.float64()), 1e6)
+    return pc.fill_null(pc.greater_equal(times, since), True)
 
 
 def _column(labels: list[Any], kind: Any) -> Any:

@@ -1,8 +1,9 @@
-"""Whoever wants to hear of retrainings: each step of one is posted to every URL of the settings, signed.
+"""Whoever wants to hear of retrainings and promotions: each step is posted to every URL of the settings, signed.
 
     POST URL
     Content-Type: application/json
-    Evertrain-Delivery: default/digits/7/promoted          the same for a step that is told again
+    Evertrain-Delivery: default/digits/7/promoted          the same for a step that is told again; of an alias that
+                                                           somebody moved: default/digits/moves/12
     Evertrain-Timestamp: 1790000000                        seconds since the epoch
     Evertrain-Signature: sha256=HEX                        HMAC-SHA256, with the secret, of TIMESTAMP "." BODY
 
@@ -20,7 +21,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 
-from orchestrator.core.decisions import DecisionRecord
+from orchestrator.core.announcements import Announcement
 from orchestrator.ports import Clock
 
 log = logging.getLogger(__name__)
@@ -42,9 +43,10 @@ class HttpWebhooks:
         self._urls, self._secret, self._clock = tuple(urls), secret, clock
         self._opener = urllib.request.build_opener(_Unmoved)
 
-    def tell(self, record: DecisionRecord) -> bool:
-        body = json.dumps(message(record)).encode()
-        taken = [self._post(url, delivery(record), body) for url in self._urls]  # all are told, whoever does not answer
+    def tell(self, announcement: Announcement) -> bool:
+        body = json.dumps(announcement.message).encode()
+        # all are told, whoever does not answer
+        taken = [self._post(url, announcement.delivery, body) for url in self._urls]
         return all(taken)
 
     def _post(self, url: str, name: str, body: bytes) -> bool:
@@ -69,25 +71,3 @@ class HttpWebhooks:
 def signature(secret: bytes, timestamp: str, body: bytes) -> str:
     """What a receiver compares with the header, by `hmac.compare_digest`."""
     return "sha256=" + hmac.new(secret, timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
-
-
-def delivery(record: DecisionRecord) -> str:
-    return f"{record.project}/{record.model}/{record.number}/{record.standing}"
-
-
-def message(record: DecisionRecord) -> dict[str, object]:
-    """What is posted: the decision as it stands."""
-    return {
-        "event": f"retraining.{record.standing}",
-        "project": record.project,
-        "model": record.model,
-        "decision": record.number,
-        "at": record.at,
-        "cause": record.trigger.cause,
-        "because": record.decision.because,
-        "words": record.decision.words,
-        "told": list(record.told),
-        "run": record.run,
-        "version": record.version,
-        "by": record.by,
-    }

@@ -46,7 +46,8 @@ class ModelsService(rpc.ModelsServicer):
         version = await self._find(caller().scope(request.project), request.name, str(request.version))
         expected = 0 if request.alias == CHAMPION else None  # one that stands moves by its proof, or by a reason
         move = partial(parts.store.move_alias, expected=expected, at=parts.clock.now(), by=caller().name)
-        moved = partial(move, version.project, request.name, request.alias, version.version, reason="set by hand")
+        named = (version.project, request.name, request.alias, version.version)
+        moved = partial(move, *named, reason="set by hand", tell=True)
         if await parts.blocking(moved) is None:
             raise Refused(
                 f"{request.name} has a champion, which a challenger is proven against: `evertrain model promote "

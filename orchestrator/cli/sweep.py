@@ -136,9 +136,14 @@ def _sweep(name: str) -> Sweep:
 
 def _run_file(client: Client, sweep: Sweep, trial: Trial) -> dict[str, Any]:
     """The trial's run file under the sweep's name: what a run of the best point alone would be submitted with."""
-    document = dict(client.get(trial.run_id, project=project()).spec)
-    plain = {key: value for key, value in document.items() if value not in (None, {}, [], ())}
-    return {**plain, "name": sweep.name}
+    from orchestrator.spec.search import PROOF
+
+    document = {
+        **client.get(trial.run_id, project=project()).spec,
+        "name": sweep.name,
+        "monitor": client.get(sweep.id, project=project()).spec.get("monitor"),  # with its search, which no trial has
+    }
+    return {key: value for key, value in document.items() if value not in (None, {}, [], ()) and key != PROOF}
 
 
 def _write(to: Path, table: Sequence[dict[str, Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from orchestrator.core import snapshots
 from orchestrator.core.records import Ancestor, ModelVersion
 from orchestrator.core.runs import Run
 from orchestrator.ports import Store
@@ -18,19 +19,20 @@ def ancestry(store: Store, version: ModelVersion) -> list[Ancestor]:
     following: ModelVersion | None = version
     while following is not None and len(found) < _MOST:
         run = store.run(following.project, following.run_id)
-        found.append(_ancestor(following, run))
+        facts = store.facts(following.project, following.name, following.version)
+        found.append(_ancestor(following, run, snapshots.told((facts.get("retraining") or {}).get("data") or {})))
         following = _begun_with(store, run)
     return found
 
 
-def _ancestor(version: ModelVersion, run: Run) -> Ancestor:
+def _ancestor(version: ModelVersion, run: Run, gone: str) -> Ancestor:
     init, data, proof = (_section(run, name) for name in ("init_from", "data", PROOF))
     return Ancestor(
         version=version,
         run=run.name,
         submitted_by=run.submitted_by,
         submitted_at=run.submitted_at,
-        data=str(data.get("source") or ""),
+        data=str(data.get("source") or "") + (f" ({gone})" if gone else ""),
         weights=next((str(init[key]) for key in ("model", "checkpoint", "file") if init.get(key)), ""),
         champion=int(proof.get("champion") or 0),
     )

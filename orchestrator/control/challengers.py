@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import spec
+from orchestrator.control.commands import Commands, SubmitCommand
 from orchestrator.control.live_answers import LiveAnswers
 from orchestrator.control.model_versions import champion_of
 from orchestrator.control.promotions import Promotions
@@ -16,8 +18,10 @@ from orchestrator.core.money import Prices
 from orchestrator.core.probation import Answers
 from orchestrator.core.records import AliasMove, ModelVersion
 from orchestrator.core.runs import Run, Succeeded
-from orchestrator.errors import Conflict, NotFound, Refused
+from orchestrator.errors import Conflict, InvalidSpec, NotFound, Refused
 from orchestrator.ports import Clock, ObservationStore, Store
+from orchestrator.spec.retraining import measuring_document
+from trainers.contract import found
 
 if TYPE_CHECKING:
     from orchestrator.drift.proving import Judgement
@@ -28,13 +32,22 @@ BY = "retraining"
 
 
 class Challengers:
-    """Every method blocks, and may be called again for the same record: what was done is done once."""
+    """Every method blocks, and may be called again for the same record: what was done is done once. Receivers of webhooks
+    hear of the decision's steps, and not of the alias's moves beside them.
+    """
 
     def __init__(
-        self, store: Store, promotions: Promotions, observations: ObservationStore, clock: Clock, prices: Prices
+        self,
+        *,
+        store: Store,
+        commands: Commands,
+        promotions: Promotions,
+        observations: ObservationStore,
+        clock: Clock,
+        prices: Prices,
     ) -> None:
-        self._store, self._promotions, self._observations = store, promotions, observations
-        self._clock, self._prices = clock, prices
+        self._store, self._commands, self._promotions = store, commands, promotions
+        self._observations, self._clock, self._prices = observations, clock, prices
         self._live = LiveAnswers(observations)
 
     def follow(self, record: DecisionRecord) -> DecisionRecord | None:
@@ -42,7 +55,7 @@ class Challengers:
         run = self._store.run(record.project, record.run)
         if not run.terminal:
             return None
-        ended = {"ended_at": self._clock.now(), "cost": self._cost_of(run)}
+        ended = {"ended_at": self._clock.now(), "cost": record.cost + self._cost_of(run)}
         if not isinstance(run.state, Succeeded):
             words = f"run {run.id} ended {run.state.kind}: {run.state.reason.message}"
             return became(record, Standing.FAILED, words, **ended)
@@ -50,7 +63,39 @@ class Challengers:
         version = next((each for each in versions if each.run_id == run.id), None)
         if version is None:
             return became(record, Standing.FAILED, f"run {run.id} registered no version: it sealed nothing", **ended)
+        if (trial := self._unmeasured(run, version)) is not None:
+            return self._measured(record, version, trial, ended)
         return self._prove(record, version, ended)
+
+    def _unmeasured(self, run: Run, version: ModelVersion) -> Run | None:
+        """The best trial of a sweep where it left no comparison, for it was ended early."""
+        facts = self._store.facts(version.project, version.name, version.version)
+        best = facts.get("sweep") or {}
+        if run.kind != "sweep" or spec.PROOF not in run.spec or "proof" in facts or not best.get("run"):
+            return None
+        return self._store.run(version.project, str(best["run"]))
+
+    def _measured(
+        self, record: DecisionRecord, version: ModelVersion, trial: Run, ended: Mapping[str, Any]
+    ) -> DecisionRecord:
+        """The retraining goes on with one run more, which trains nothing, and whose version is the challenger."""
+        seal = found(version.checkpoint, None)
+        if seal is None:
+            words = f"{version.checkpoint} is no checkpoint, and the best trial of sweep {record.run} was ended early"
+            return became(record, Standing.FAILED, words, **ended)
+        document = measuring_document(trial.spec, name=record.model, checkpoint=seal.checkpoint, step=seal.step)
+        command = SubmitCommand(
+            project=record.project,
+            spec_text=json.dumps(document, sort_keys=True),
+            by=record.by or "monitor",
+            idempotency_key=f"retrain/{record.model}/{record.trigger.key}/measured",
+        )
+        try:
+            run = self._commands.submit([command])[0].run
+        except (InvalidSpec, Refused, NotFound, Conflict) as error:
+            return became(record, Standing.FAILED, f"its best trial cannot be measured: {error}", **ended)
+        words = f"sweep {record.run} has ended; its best trial was ended early, and run {run.id} measures it"
+        return became(record, Standing.TRAINING, words, run=run.id, cost=ended["cost"])
 
     def watch(self, record: DecisionRecord) -> DecisionRecord | None:
         """The record once its probation is over; None while it is not."""
@@ -73,7 +118,7 @@ class Challengers:
     def _take_back(self, record: DecisionRecord, words: str) -> DecisionRecord:
         try:
             move = self._promotions.roll_back(
-                record.project, record.model, by=BY, reason=words, expected=record.version
+                record.project, record.model, by=BY, reason=words, expected=record.version, tell=False
             )
         except Conflict as error:
             return became(record, Standing.PROMOTED, str(error))
@@ -95,18 +140,23 @@ class Challengers:
         self._live.forget(record.project, record.model, record.version)
         return became(record, Standing.ROLLED_BACK, f"version {move.version} is champion again: {move.reason}")
 
-    def cost(self, project: str, run_id: str) -> float:
-        """Of a run, in the server's currency; 0 where nothing is known of it, or of prices."""
+    def cost_of_one(self, project: str, run_id: str) -> float:
+        """Of a run, or of one trial of a sweep, in the server's currency; 0 where nothing is known of it, or of prices."""
         try:
-            return self._cost_of(self._store.run(project, run_id))
+            run = self._store.run(project, run_id)
         except NotFound:
             return 0.0
+        trials = len(self._store.trials(run.id)) if run.kind == "sweep" else 1
+        return self._cost_of(run) / max(1, trials)
 
     def _cost_of(self, run: Run) -> float:
+        """A sweep holds nothing: its trials do."""
+        if run.kind == "sweep":
+            return sum(self._cost_of(each) for each in self._store.trials(run.id))
         shape = spec.stored_shape(run.spec)
         ledger = lifecycle.ledger(run, workers=shape.workers, now=self._clock.now())
-        found = money.cost(shape, self._prices, ledger)
-        return found.amount if found is not None else 0.0
+        price = money.cost(shape, self._prices, ledger)
+        return price.amount if price is not None else 0.0
 
     def _prove(self, record: DecisionRecord, version: ModelVersion, ended: Mapping[str, Any]) -> DecisionRecord:
         """Judge the comparison that the run left, and move the alias where it holds."""
@@ -116,7 +166,7 @@ class Challengers:
         self._note(record, version, judgement)
         ended = {**ended, "version": version.version}
         try:
-            move = self._promotions.promote(version, by=BY, reason=f"decision {record.number}")
+            move = self._promotions.promote(version, by=BY, reason=f"decision {record.number}", tell=False)
         except (Refused, Conflict) as error:
             return became(record, Standing.KEPT, str(error), **ended)
         proven = _proven(judgement)

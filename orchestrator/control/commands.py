@@ -29,6 +29,7 @@ from orchestrator.errors import InvalidSpec, NotFound, Refused
 from orchestrator.planning.outlook import Past, past_of
 from orchestrator.planning.plan import Plan, Review, looked_at, plan, review
 from orchestrator.ports import BundleStore, Clock, Store, Submitted
+from orchestrator.spec.search import without_searches
 from trainers.catalogue import RECIPES
 from trainers.shapes import NOTHING, Facts
 
@@ -89,9 +90,9 @@ class Commands:
         goes on without it. Raises Conflict.
         """
         try:
-            submission = self._submission(command, self._clusters(), {}, {})
+            submission = self._submission(command, self._clusters(), {}, {}, sweep_spec.get(spec.PROOF))
         except (InvalidSpec, Refused, NotFound) as error:
-            plain = {key: value for key, value in sweep_spec.items() if key != "search"}
+            plain = without_searches(sweep_spec)
             asked = json.loads(command.spec_text)
             why = f"this point cannot work: {error}"
             submission = replace(self._record_of(command, spec.load(plain), asked, why), name=asked["name"])
@@ -180,7 +181,9 @@ class Commands:
         clusters: Sequence[ClusterView],
         reviews: dict[tuple[str, bytes], Review],
         champions: dict[str, Mapping[str, int]],
+        proof: Mapping[str, Any] | None = None,
     ) -> Submission:
+        """`proof`: of the sweep whose trial it is, all of which are compared with the same version."""
         parsed = spec.parse(command.spec_text)
         document = spec.dump(parsed)
         key = command.project, looked_at(document)
@@ -206,7 +209,7 @@ class Commands:
         resolved_document = {
             **document,
             "parallelism": reviewed.spec.parallelism.model_dump(mode="json"),
-            **self._proof(command, parsed, champions),
+            **({spec.PROOF: dict(proof)} if proof else self._proof(command, parsed, champions)),
         }
         planned = "; ".join(each for each in (reviewed.reason, *reviewed.warnings) if each)
         return replace(self._record_of(command, parsed, resolved_document), planned=planned)
@@ -277,7 +280,7 @@ class Commands:
     ) -> dict[str, Any]:
         """The section that has the ranks compare their result with the model's champion, as it is now; none without one."""
         project = command.project
-        if parsed.kind == "script" or parsed.search is not None or command.lineage is not None:
+        if parsed.kind == "script" or command.lineage is not None:
             return {}
         if project not in champions:
             champions[project] = self._store.standing(project, CHAMPION)

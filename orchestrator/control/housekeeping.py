@@ -1,10 +1,12 @@
-"""What has been kept long enough goes: logs of ended runs, code that no run needs any more, live traffic, old alerts."""
+"""What has been kept long enough goes: logs of ended runs, code that no run needs any more, live traffic, the data of old
+retrainings, old alerts."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 
+from orchestrator.control.snapshot_pruning import SnapshotPruning
 from orchestrator.errors import EvertrainError
 from orchestrator.ports import Clock, Prunable, Store
 
@@ -25,13 +27,14 @@ class Housekeeping:
         logs: Prunable,
         bundles: Prunable,
         observations: Prunable,
+        snapshots: SnapshotPruning,
         clock: Clock,
         log_keep_days: float,
         bundle_keep_days: float,
         observation_keep_days: float,
     ) -> None:
         self._store, self._logs, self._bundles, self._clock = store, logs, bundles, clock
-        self._observations = observations
+        self._observations, self._snapshots = observations, snapshots
         self._log_keep_s, self._bundle_keep_s = log_keep_days * DAY_S, bundle_keep_days * DAY_S
         self._observation_keep_s = observation_keep_days * DAY_S
 
@@ -53,10 +56,12 @@ class Housekeeping:
         bundles = self._bundles.prune(now - self._bundle_keep_s, needed)
         self._store.forget_firings(now - ALERTS_KEEP_S)
         observed = self._observations.prune(now - self._observation_keep_s, ())
-        if logs or bundles or observed:
+        snapshots = self._snapshots.one_pass(unfinished)
+        if logs or bundles or observed or snapshots:
             log.info(
-                "housekeeping: removed the logs of %d runs, %d code bundles and %d files of live traffic",
+                "housekeeping: removed the logs of %d runs, %d code bundles, %d files of live traffic and %d snapshots",
                 len(logs),
                 len(bundles),
                 len(observed),
+                snapshots,
             )

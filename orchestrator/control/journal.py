@@ -6,8 +6,9 @@ from orchestrator.ports import ObservationStore
 
 
 def last_before(observations: ObservationStore, project: str, model: str, at: float) -> int:
-    """The number of the last batch that was received before that moment; 0 where there is none. Reads a few batches: they
-    are numbered in the order in which they came.
+    """The number of the last batch that was received before that moment; 0 where there is none. No row of that moment or
+    later is in it or before it, for a row is received after it was; rows of earlier may come behind it, late or from a feed,
+    and those that say when they were are told apart by that. Reads a few batches: they are numbered as they came.
     """
     low, high = 0, observations.last(project, model)  # the answer is one of low ... high
     while low < high:

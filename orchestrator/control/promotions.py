@@ -36,9 +36,10 @@ class Promotions:
         by: str,
         reason: str = "",
         anyway: bool = False,
+        tell: bool = True,
     ) -> AliasMove:
         """Move the alias to the version, if its proof holds against the one where it stands and it was not taken back before.
-        `anyway`: also where it does not; the reason says why then.
+        `anyway`: also where it does not; the reason says why then. `tell`: receivers of webhooks hear of it.
 
         Raises Refused with the judgement's words; Conflict where the alias moved meanwhile.
         """
@@ -55,12 +56,21 @@ class Promotions:
         if anyway and not reason:
             raise Refused("a promotion without a proof needs a reason, which the history keeps: give one")
         words = "; ".join(each for each in (reason, judgement.words if judgement is not None else "") if each)
-        return self._moved(version, alias, stands, by, words or "nothing stood there before", judgement)
+        return self._moved(version, alias, stands, by, words or "nothing stood there before", judgement, tell)
 
     def roll_back(
-        self, project: str, name: str, *, alias: str = CHAMPION, by: str, reason: str, expected: int | None = None
+        self,
+        project: str,
+        name: str,
+        *,
+        alias: str = CHAMPION,
+        by: str,
+        reason: str,
+        expected: int | None = None,
+        tell: bool = True,
     ) -> AliasMove:
-        """Move the alias to where it stood before. `expected`: the version to take back; None: whichever it is.
+        """Move the alias to where it stood before. `expected`: the version to take back; None: whichever it is. `tell`:
+        receivers of webhooks hear of it.
 
         Raises NotFound for an alias that never stood; Refused where nothing stood before; Conflict where it moved meanwhile.
         """
@@ -75,7 +85,7 @@ class Promotions:
                 f"{alias} of {name} stands on version {stands}, and stood on none before: promote another one"
             )
         version = find_version(self._store.models(project, name), project, name, str(before))
-        return self._moved(version, alias, stands, by, f"version {stands} taken back: {reason}", None)
+        return self._moved(version, alias, stands, by, f"version {stands} taken back: {reason}", None, tell)
 
     def compare(self, challenger: ModelVersion, champion: ModelVersion) -> Judgement:
         """Raises Refused for a version beside itself."""
@@ -91,7 +101,7 @@ class Promotions:
 
         fact = self._store.facts(challenger.project, challenger.name, challenger.version).get("proof")
         if fact is None:
-            words = f"not promoted: its run compared it with nothing, so nothing is proven against version {champion}"
+            words = f"not promoted: {self._why_unproven(challenger)}, so nothing is proven against version {champion}"
             return Judgement(False, words, champion)
         try:
             judgement = judge(fact, policy_of(self.wanted(challenger)))
@@ -102,6 +112,18 @@ class Promotions:
             return Judgement(False, words, judgement.champion, judgement.metric, judgement.findings)
         return judgement
 
+    def _why_unproven(self, version: ModelVersion) -> str:
+        """Of a version without a comparison."""
+        try:
+            run = self._store.run(version.project, version.run_id)
+        except NotFound:
+            return "its run is not known any more"
+        if run.spec.get("script"):
+            return "it is of a script, whose model nobody else can ask about the same rows"
+        if run.kind == "sweep" and spec.PROOF in run.spec:
+            return "the best trial of its sweep was ended early, before it was compared with anything"
+        return "its run compared it with nothing"
+
     def wanted(self, version: ModelVersion) -> Promote:
         """What the version's run file asks of a promotion; the defaults where it has no monitor, or cannot be read now."""
         try:
@@ -111,7 +133,14 @@ class Promotions:
         return monitor.promote if monitor is not None else Promote()
 
     def _moved(
-        self, version: ModelVersion, alias: str, stands: int, by: str, reason: str, judgement: Judgement | None
+        self,
+        version: ModelVersion,
+        alias: str,
+        stands: int,
+        by: str,
+        reason: str,
+        judgement: Judgement | None,
+        tell: bool,
     ) -> AliasMove:
         report: Mapping[str, Any] = judgement.report() if judgement is not None else {}
         move = self._store.move_alias(
@@ -124,6 +153,7 @@ class Promotions:
             by=by,
             reason=reason,
             report=report,
+            tell=tell,
         )
         if move is None:
             raise Conflict(

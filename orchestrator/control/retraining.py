@@ -35,7 +35,14 @@ from orchestrator.core.retraining import Action, Cause, Decision, Situation, Tri
 from orchestrator.core.words import counted
 from orchestrator.errors import Conflict, EvertrainError, InvalidSpec, NotFound, Refused, Unavailable
 from orchestrator.ports import Clock, ObservationStore, SnapshotStore, Store, TooFewLabels, Wakeups
-from orchestrator.spec.retraining import alerts_of, estimates_number, label_of, policy_of, retraining_document
+from orchestrator.spec.retraining import (
+    alerts_of,
+    estimates_number,
+    label_of,
+    policy_of,
+    retraining_document,
+    trials_of,
+)
 from orchestrator.spec.search import put
 
 log = logging.getLogger(__name__)
@@ -287,14 +294,15 @@ class Retraining:
             return decided_again(record, unlabelled(record.trigger, str(error), now), None, now)
         except (InvalidSpec, Refused, NotFound, Conflict) as error:
             return became(record, Standing.FAILED, f"no run could be submitted: {error}", ended_at=now)
-        words = f"run {run.id} trains on {counted(snapshot['rows'], 'labelled row')}"
+        what = f"sweep {run.id} tries points" if run.kind == "sweep" else f"run {run.id} trains"
+        words = f"{what} on {counted(snapshot['rows'], 'labelled row')}"
         return became(record, Standing.TRAINING, words, run=run.id, data=snapshot)
 
     def _document(
         self, record: DecisionRecord, order: Order, least_rows: int
     ) -> tuple[dict[str, Any], Mapping[str, Any]]:
         """The run file, a function of the record alone, and the lineage of its data."""
-        base = self._store.run(record.project, order.base).spec
+        base = self._base(record, order)
         facts = self._store.facts(record.project, record.model, order.champion) if order.champion else {}
         profile = facts.get("profile") or {}
         label = label_of(base, profile)
@@ -307,8 +315,6 @@ class Retraining:
             number_label=estimates_number(profile),
             least_rows=least_rows,
         )
-        if base.get("search"):
-            base = put(base, (facts.get("sweep") or {}).get("point") or {})
         document = retraining_document(
             base,
             base["monitor"],
@@ -317,6 +323,15 @@ class Retraining:
             champion=f"{record.model}@{order.champion}" if order.champion else "",
         )
         return document, {**snapshot.lineage, "url": snapshot.url, "rows": snapshot.rows}
+
+    def _base(self, record: DecisionRecord, order: Order) -> dict[str, Any]:
+        """The run file that it starts from; of a sweep at the point that its version came from."""
+        run = self._store.run(record.project, order.base)
+        if run.kind != "sweep":
+            return dict(run.spec)
+        made = next((each for each in self._store.models(record.project, record.model) if each.run_id == run.id), None)
+        facts = self._store.facts(made.project, made.name, made.version) if made is not None else {}
+        return put(run.spec, (facts.get("sweep") or {}).get("point") or {})
 
     def _command(self, record: DecisionRecord, document: Mapping[str, Any]) -> SubmitCommand:
         return SubmitCommand(
@@ -345,8 +360,12 @@ class Retraining:
             now=now,
             new_rows=self._observations.rows(monitor.project, monitor.model, since=learned),
             past=past(known),
-            expected_cost=costs[0] if costs else self._challengers.cost(monitor.project, monitor.run),
+            expected_cost=costs[0] if costs else self._expected_cost(monitor),
         )
+
+    def _expected_cost(self, monitor: Monitor) -> float:
+        """Of the first retraining: each of its runs, of which a search has several, costs what one of the model's did."""
+        return trials_of(monitor.settings) * self._challengers.cost_of_one(monitor.project, monitor.run)
 
     def _order(self, monitor: Monitor, trigger: Trigger) -> Order:
         """What the retraining is made of. Where the world has changed it learns from what came since then: the rows of before
@@ -357,6 +376,7 @@ class Retraining:
             champion=champion.version if champion is not None else 0,
             after=self._begins_after(monitor, trigger),
             upto=self._observations.last(monitor.project, monitor.model),
+            since=trigger.at if trigger.cause in _SEEN_LIVE else 0.0,
         )
 
     def _begins_after(self, monitor: Monitor, trigger: Trigger) -> int:

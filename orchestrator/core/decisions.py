@@ -55,6 +55,7 @@ class Order:
     champion: int  # the version that served then; 0: none did
     after: int  # it learns from the batches of observations above this number
     upto: int  # up to this one
+    since: float = 0.0  # and not from rows that say themselves that they are of before this time
 
 
 @dataclass(frozen=True)

@@ -55,13 +55,21 @@ def first_champion(draft: Monitor, version: int) -> AliasMove:
 
 def brought(known: Monitor | None, draft: Monitor, champion: int) -> Monitor | None:
     """The monitor as it shall be now that a run has registered another version: new, or with the settings of a file that
-    says something else. None: as it was. A retraining says what the file says that it started from, and changes nothing.
+    says something else. None: as it was. A retraining says what the file says that it started from, and changes nothing;
+    neither does a key that a newer server knows and the file does not use.
     """
     if known is None:
         return replace(draft, reference=champion)
-    if known.settings == draft.settings:
+    if _said(known.settings) == _said(draft.settings):
         return None
     return replace(known, settings=draft.settings, run=draft.run)
+
+
+def _said(settings: Any) -> Any:
+    """Without the keys that are null."""
+    if not isinstance(settings, Mapping):
+        return settings
+    return {key: _said(value) for key, value in settings.items() if value is not None}
 
 
 @dataclass(frozen=True)

@@ -149,8 +149,8 @@ def decide(trigger: Trigger, policy: Policy, situation: Situation) -> Decision:
 def due(policy: Policy, situation: Situation, since: float, scheduled_at: float = 0.0) -> list[Trigger]:
     """The triggers that time and data alone bring. `since`: when the monitor began. `scheduled_at`: the last time of the
     schedule that was decided on, whatever came of that: one that was rejected, or told in a dry run, is no retraining, and
-    the next one is due all the same. Their keys are those of the occasion, so that asking often, or again after a crash,
-    starts nothing twice.
+    the next one is due all the same; rows ask again each time that they have doubled. Their keys are those of the occasion,
+    so that asking often, or again after a crash, starts nothing twice.
     """
     triggers = []
     last = max((each.at for each in situation.past), default=since)
@@ -160,7 +160,9 @@ def due(policy: Policy, situation: Situation, since: float, scheduled_at: float 
             triggers.append(Trigger(Cause.SCHEDULE, f"schedule/{at:.0f}", at, f"scheduled for {_time(at)}"))
     if policy.volume_rows is not None and situation.new_rows >= policy.volume_rows:
         words = f"{situation.new_rows:,} new rows, {policy.volume_rows:,} were asked for"
-        triggers.append(Trigger(Cause.DATA_VOLUME, f"data_volume/{last:.0f}", situation.now, words))
+        doubled = (situation.new_rows // policy.volume_rows).bit_length() - 1
+        key = f"data_volume/{last:.0f}" + (f"x{2**doubled}" if doubled else "")
+        triggers.append(Trigger(Cause.DATA_VOLUME, key, situation.now, words))
     return triggers
 
 

@@ -16,10 +16,8 @@ from orchestrator.spec.problems import problems_of
 from orchestrator.spec.reading import MAX_TEXT_BYTES, read_mapping, shorten
 from orchestrator.spec.resources import Resources
 from orchestrator.spec.run import BUNDLE_PREFIX, RunSpec
+from orchestrator.spec.search import PROOF
 from trainers.catalogue import RECIPES
-
-PROOF = "proof"
-"""The section of a stored run that only the server writes: the champion with which its result is compared."""
 
 __all__ = [
     "BUNDLE_PREFIX",

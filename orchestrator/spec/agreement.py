@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.errors import Problem
 from orchestrator.spec.problems import not_reported, suggest
 from orchestrator.spec.reading import shorten
-from orchestrator.spec.search_rules import search_problems
+from orchestrator.spec.search_rules import retraining_search_problems, search_problems
 from trainers.catalogue import RECIPES
 from trainers.layout import problems
 
@@ -57,6 +57,7 @@ def disagreements(spec: RunSpec) -> list[Problem]:
         _launcher,
         _searchable,
         _monitored,
+        _proven,
         _not_yet,
     )
     return [problem for check in checks for problem in check(spec)]
@@ -286,8 +287,27 @@ def _monitored(spec: RunSpec) -> Iterator[Problem]:
             f"needs a profile of the training data, which {spec.recipe} leaves where they are prepared: name what is "
             "checked or done under data (columns, checks, clean or steps), with a recipe that prepares its data",
         )
+    retrain = spec.monitor.retrain
+    if retrain is not None and retrain.search is not None:
+        yield from retraining_search_problems(spec, retrain.search, warm=retrain.start == "warm")
     if spec.monitor.window.season != "none":
         yield Problem("monitor.window.season", spec.monitor.window.season, "not yet: must be none in this version")
+
+
+def _proven(spec: RunSpec) -> Iterator[Problem]:
+    """A challenger is asked about the champion's rows, by ranks that have both models whole."""
+    if spec.monitor is None or "promote" not in spec.monitor.model_fields_set:
+        return
+    card = RECIPES.get(spec.recipe or "")
+    if spec.script is not None:
+        why = "a script's model is its own, and nobody else can ask it about the champion's rows"
+    elif card is not None and card.keeps_state:
+        why = f"{spec.recipe} keeps a part of its model beside it, and is not compared yet"
+    else:
+        return
+    yield Problem(
+        "monitor.promote", "a section", f"no challenger can be proven: {why}. Leave it out, and promote by hand"
+    )
 
 
 def _not_yet(spec: RunSpec) -> Iterator[Problem]:

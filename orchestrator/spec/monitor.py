@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from orchestrator.core.cron import parse_cron
 from orchestrator.spec.quantities import Duration, Money
+from orchestrator.spec.search import Search
 from orchestrator.spec.section import Count, Number, Section
 
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
@@ -132,6 +133,9 @@ class Retrain(Section):
         Literal["warm", "scratch"], Field(description="warm: from the weights of the serving version.")
     ] = "warm"
     priority: Annotated[Count | None, Field(ge=0, le=100, description="Default: that of this run.")] = None
+    search: Annotated[
+        Search | None, Field(description="Each retraining is a small sweep, whose best trial is the challenger.")
+    ] = None
 
     @model_validator(mode="after")
     def _said_once(self) -> Retrain:

@@ -14,6 +14,7 @@ from orchestrator.errors import InvalidSpec
 from orchestrator.spec import PROOF
 from orchestrator.spec.monitor import Monitor, Retrain
 from orchestrator.spec.problems import problems_of
+from orchestrator.spec.search import without_searches
 
 _CAUSES = {
     "drift": Cause.DRIFT,
@@ -73,12 +74,15 @@ def retraining_document(
 ) -> dict[str, Any]:
     """The run file of a retraining: that of the monitored run, as `dump` wrote it, on other data.
 
-    `source`: the snapshot, whose label stands in column `label`. `champion`: NAME@VERSION to begin with, or "". A search is
-    left out: it was for the first model, and its result stands in no run file. What splits rows by a column that live traffic
-    does not have (`split_by`) is left to the label or to the rows' hashes. Raises InvalidSpec.
+    `source`: the snapshot, whose label stands in column `label`. `champion`: NAME@VERSION to begin with, or "". The file's
+    own search is left out: it was for the first model, and its result stands in no run file; that of `monitor.retrain` makes
+    the retraining a sweep. What splits rows by a column that live traffic does not have (`split_by`) is left to the label or
+    to the rows' hashes. Raises InvalidSpec.
     """
     retrain = _section(settings).retrain or Retrain()
     changed = {key: value for key, value in document.items() if key not in ("search", PROOF)}
+    if retrain.search is not None:
+        changed["search"] = retrain.search.model_dump(mode="json")
     data = dict(document.get("data") or {})
     stratified = (data.get("split_by") or {}).get("stratify")
     changed["data"] = {
@@ -93,6 +97,25 @@ def retraining_document(
     if retrain.priority is not None:
         changed["priority"] = retrain.priority
     return changed
+
+
+def measuring_document(trial: Mapping[str, Any], *, name: str, checkpoint: str, step: int) -> dict[str, Any]:
+    """The run file that measures a trial which was ended early, from its best checkpoint on and not one step further: so that
+    it leaves what a whole trial leaves for its version, the profile and the comparison with the champion.
+    """
+    train = {**(trial.get("train") or {}), "steps": step}
+    return {
+        **without_searches(trial),
+        "name": name,
+        "train": train,
+        "init_from": {"checkpoint": checkpoint, "resume": True},
+    }
+
+
+def trials_of(settings: Mapping[str, Any]) -> int:
+    """Runs that one retraining takes, at most. Raises InvalidSpec."""
+    retrain = _section(settings).retrain
+    return retrain.search.wanted if retrain is not None and retrain.search is not None else 1
 
 
 def _section(settings: Mapping[str, Any]) -> Monitor:

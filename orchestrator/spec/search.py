@@ -199,6 +199,9 @@ RATES = ("train.lr", "train.weight_decay", "train.momentum", "train.label_smooth
 KEPT_FOR_OTHERS = 10
 """Checkpoints of a population's trial: who goes on from one may wait a while before it is read."""
 
+PROOF = "proof"
+"""The section of a stored run that only the server writes: the champion with which its result is compared."""
+
 DEFAULT_TRIALS = 20
 MOST_POINTS = 100_000
 
@@ -254,8 +257,7 @@ def trial_document(
     `start`: the checkpoint that it goes on from.
     """
     search = Search.model_validate(document["search"])
-    plain = {key: value for key, value in document.items() if key != "search"}
-    changed = put(plain, point)
+    changed = put(without_searches(document), point)
     changed["name"] = f"{str(document['name'])[:50].rstrip('-')}-trial-{number}"
     if search.scheduler.type not in ("fifo", "median") and (most := search.scheduler.max_steps) is not None:
         train = dict(changed.get("train") or {})
@@ -269,6 +271,15 @@ def trial_document(
         kept = {key: value for key, value in (changed.get("init_from") or {}).items() if key in ("freeze", "groups")}
         changed["init_from"] = {**kept, "checkpoint": start, "resume": True}
     return changed
+
+
+def without_searches(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The run file of one run: neither it nor its retrainings are sweeps. What only the server writes stays out."""
+    plain = {key: value for key, value in document.items() if key not in ("search", PROOF)}
+    monitor = document.get("monitor") or {}
+    if (monitor.get("retrain") or {}).get("search") is not None:
+        plain["monitor"] = {**monitor, "retrain": {**monitor["retrain"], "search": None}}
+    return plain
 
 
 def interval(document: Mapping[str, Any], search: Search) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -15,12 +16,28 @@ from orchestrator.spec.search import POPULATIONS, RATES, Search, Value, in_order
 if TYPE_CHECKING:
     from orchestrator.spec.run import RunSpec
 
+_OF_THE_SNAPSHOT = ("data.source", "data.label", "data.split_by")
 _SEARCHABLE = ("data", "model", "train", "parallelism", "deepspeed", "init_from", "resources", "env")
 
 
 def search_problems(spec: RunSpec, search: Search) -> list[Problem]:
     checks = (_conditions, _metric, _scheduler, _algorithm, _population, _first_points, _paths)
     return [problem for check in checks for problem in check(spec, search)]
+
+
+def retraining_search_problems(spec: RunSpec, search: Search, *, warm: bool) -> Iterator[Problem]:
+    """Of `monitor.retrain.search`: what holds for every search, and what a retraining settles itself."""
+    for each in search_problems(spec, search):
+        yield replace(each, path=f"monitor.retrain.{each.path}")
+    for path in search.space:
+        where = f"monitor.retrain.search.space.{path}"
+        if any(path == each or path.startswith(f"{each}.") for each in _OF_THE_SNAPSHOT):
+            yield Problem(where, path, "cannot be searched: a retraining takes the rows that were seen live")
+        elif path.startswith("init_from."):
+            yield Problem(where, path, "cannot be searched: monitor.retrain.start says what a retraining begins with")
+        elif warm and spec.recipe is not None and path.startswith("model.") and path not in RATES:
+            words = "cannot be searched with start warm: the weights that it begins with have their shape. Use scratch"
+            yield Problem(where, path, words)
 
 
 def _conditions(spec: RunSpec, search: Search) -> Iterator[Problem]:
@@ -109,7 +126,8 @@ def _first_points(spec: RunSpec, search: Search) -> Iterator[Problem]:
 
 def _paths(spec: RunSpec, search: Search) -> Iterator[Problem]:
     """Each parameter's ends, put into the run file one by one, must pass its rules."""
-    document = spec.model_dump(mode="json", exclude={"search"}, exclude_unset=True)
+    own: Any = {"search": True, "monitor": {"retrain": {"search"}}}  # or checking a value would check the space again
+    document = spec.model_dump(mode="json", exclude=own, exclude_unset=True)
     for path, parameter in search.space.items():
         section = path.split(".")[0]
         if section not in _SEARCHABLE or "." not in path:

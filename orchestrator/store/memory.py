@@ -46,6 +46,7 @@ class MemoryStore:
         self._monitors: dict[tuple[str, str], Monitor] = {}
         self._judgements: dict[tuple[str, str], list[Judgement]] = {}
         self._moves: dict[tuple[str, str], list[AliasMove]] = {}  # oldest first
+        self._untold: set[tuple[str, str, int]] = set()  # moves, by project, name and number
         self._tokens: dict[str, Token] = {}
         self._secrets: dict[tuple[str, str], str] = {}
         self._clusters: dict[str, Cluster] = {}
@@ -215,12 +216,13 @@ class MemoryStore:
         by: str,
         reason: str,
         report: Mapping[str, Any] | None = None,
+        tell: bool = False,
     ) -> AliasMove | None:
         with self._lock:
             draft = AliasMove(project, name, 0, alias, to, 0, at, by, reason, _as_stored(dict(report or {})))
-            return self._move_alias(draft, expected)
+            return self._move_alias(draft, expected, tell)
 
-    def _move_alias(self, draft: AliasMove, expected: int | None) -> AliasMove | None:
+    def _move_alias(self, draft: AliasMove, expected: int | None, tell: bool = False) -> AliasMove | None:
         self._facts_of(draft.project, draft.name, draft.version)
         moves = self._moves.setdefault((draft.project, draft.name), [])
         newest = next((each for each in reversed(moves) if each.alias == draft.alias), None)
@@ -231,6 +233,8 @@ class MemoryStore:
             return None
         move = replace(draft, number=len(moves) + 1, before=stands)
         moves.append(move)
+        if tell:
+            self._untold.add((move.project, move.name, move.number))
         versions = self._models[draft.project, draft.name]
         for index, each in enumerate(versions):
             kept = {kept for kept in each.aliases if kept != draft.alias}
@@ -242,6 +246,14 @@ class MemoryStore:
         with self._lock:
             moves = self._moves.get((project, name), [])
             return [each for each in reversed(moves) if alias in ("", each.alias)]
+
+    def untold_moves(self) -> list[AliasMove]:
+        with self._lock:
+            return [self._moves[project, name][number - 1] for project, name, number in sorted(self._untold)]
+
+    def move_told(self, project: str, name: str, number: int) -> None:
+        with self._lock:
+            self._untold.discard((project, name, number))
 
     def standing(self, project: str, alias: str) -> Mapping[str, int]:
         with self._lock:

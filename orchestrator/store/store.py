@@ -43,6 +43,7 @@ from orchestrator.store.tables import (
     searches,
     secrets,
     tokens,
+    untold_moves,
 )
 from orchestrator.store.writer import GroupWriter
 
@@ -205,13 +206,25 @@ class SqlStore:
         by: str,
         reason: str,
         report: Mapping[str, Any] | None = None,
+        tell: bool = False,
     ) -> AliasMove | None:
         draft = AliasMove(project, name, 0, alias, to, 0, at, by, reason, dict(report or {}))
-        return self._writer.write(lambda connection: _move_alias(connection, draft, expected))
+        return self._writer.write(lambda connection: _move_alias(connection, draft, expected, tell))
 
     def alias_history(self, project: str, name: str, alias: str = "") -> list[AliasMove]:
         query = _moves_of(project, name, alias)
         return [codec.alias_move(record) for record in self._read(lambda c: c.scalars(query).all())]
+
+    def untold_moves(self) -> list[AliasMove]:
+        same = [getattr(alias_moves.c, key) == getattr(untold_moves.c, key) for key in ("project", "name", "number")]
+        query = select(alias_moves.c.record).join(untold_moves, and_(*same))
+        query = query.order_by(untold_moves.c.project, untold_moves.c.name, untold_moves.c.number)
+        return [codec.alias_move(record) for record in self._read(lambda c: c.scalars(query).all())]
+
+    def move_told(self, project: str, name: str, number: int) -> None:
+        table = untold_moves
+        this = (table.c.project == project, table.c.name == name, table.c.number == number)
+        self._writer.write(lambda connection: connection.execute(delete(table).where(*this)))
 
     def standing(self, project: str, alias: str) -> Mapping[str, int]:
         table = model_aliases
@@ -591,7 +604,7 @@ def _note(connection: Connection, project: str, name: str, version: int, fact: s
     _upsert(connection, model_facts, row, ("record",))
 
 
-def _move_alias(connection: Connection, draft: AliasMove, expected: int | None) -> AliasMove | None:
+def _move_alias(connection: Connection, draft: AliasMove, expected: int | None, tell: bool = False) -> AliasMove | None:
     """The draft as a move, with its number and where the alias stood, written; see ports.Store.move_alias."""
     project, name, alias = draft.project, draft.name, draft.alias
     _insist_on_version(connection, project, name, draft.version)
@@ -611,6 +624,8 @@ def _move_alias(connection: Connection, draft: AliasMove, expected: int | None) 
     _upsert(connection, model_aliases, {**mine, "alias": alias, "version": move.version}, ("version",))
     row = {**mine, "number": move.number, "alias": alias, "record": codec.alias_move_record(move)}
     connection.execute(insert(alias_moves), row)
+    if tell:
+        connection.execute(insert(untold_moves), {**mine, "number": move.number})
     return move
 
 

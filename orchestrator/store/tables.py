@@ -147,6 +147,18 @@ alias_moves = Table(
     ForeignKeyConstraint(["project", "name"], ["models.project", "models.name"]),
 )
 
+# Moves that receivers of webhooks are to hear of, until they have.
+untold_moves = Table(
+    "untold_moves",
+    metadata,
+    Column("project", Word, primary_key=True),
+    Column("name", Word, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    ForeignKeyConstraint(
+        ["project", "name", "number"], ["alias_moves.project", "alias_moves.name", "alias_moves.number"]
+    ),
+)
+
 model_facts = Table(
     "model_facts",
     metadata,

@@ -364,6 +364,8 @@ def every_call(store: Store) -> dict[str, Callable[[], Any]]:
         "decision": lambda: store.decision("p", "m", 1),
         "open_decisions": store.open_decisions,
         "move_alias": lambda: store.move_alias("p", "m", "a", 1, at=1.0, by="b", reason="r"),
+        "untold_moves": store.untold_moves,
+        "move_told": lambda: store.move_told("p", "m", 1),
         "standing": lambda: store.standing("p", "a"),
         "alias_history": lambda: store.alias_history("p", "m"),
         "add_token": lambda: store.add_token(token),

@@ -609,6 +609,22 @@ def test_a_move_that_is_repeated_is_written_once(store: Store) -> None:
     assert store.alias_history("default", "digits") == [first]
 
 
+def test_a_move_that_is_to_be_told_is_known_until_it_was(store: Store) -> None:
+    for run in submit(store, range(2)):
+        _register(store, run)
+    first = _move(store, "champion", 1, tell=True)
+    _move(store, "best", 1)
+    assert _move(store, "champion", 1, tell=True) == first
+    assert _move(store, "champion", 2, expected=2, tell=True) is None
+    assert store.untold_moves() == [first]
+    second = _move(store, "champion", 2, tell=True)
+
+    assert store.untold_moves() == [first, second]
+    for _ in range(2):
+        store.move_told("default", "digits", 1)
+    assert store.untold_moves() == [second]
+
+
 def test_where_an_alias_stands_is_known_of_all_models_of_a_project(store: Store) -> None:
     for number, (project, name) in enumerate([("a", "x"), ("a", "x"), ("a", "y"), ("a", "z"), ("b", "x")]):
         (run,) = submit(store, [number], project=project)

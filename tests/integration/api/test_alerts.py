@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -275,3 +276,28 @@ def test_alertmanager_tells_the_server_until_it_has_heard_and_a_run_is_paused_on
         fetch(f"{url}/api/v2/alerts", [{**alert, "endsAt": datetime.datetime.now(datetime.UTC).isoformat()}])
         until(lambda: http.alerts.counts()[Outcome.RESOLVED] > 0)
     assert http.alerts.counts()[Outcome.PAUSED] == 1
+
+
+def test_an_alertmanager_that_was_killed_and_has_forgotten_starts_nothing_anew(
+    stack: Stack, secret: str, tmp_path: Path
+) -> None:
+    run, heard, began = training(stack), Heard(), datetime.datetime.now(datetime.UTC).isoformat()
+    (tmp_path / "token").write_text(secret)
+    labels = {"project": "default", "run": run.id, "evertrain_action": "pause"}
+    storm = [
+        {"labels": {**labels, "alertname": "LossRises", "instance": f"host-{number}"}, "startsAt": began}
+        for number in range(200)
+    ]
+    with Http(stack, heard) as http:
+        with alertmanager(tmp_path, http.server.port, tmp_path / "token") as url:
+            fetch(f"{url}/api/v2/alerts", storm)
+            until(lambda: len(heard.calls) == 200)
+        stack.parts.commands.resume("*", run.id, by="ada")
+        told_at = stack.store.alerts_told_at()
+        shutil.rmtree(tmp_path / "alertmanager")  # what it has sent is in there
+        with alertmanager(tmp_path, http.server.port, tmp_path / "token") as url:
+            assert stack.store.alerts_told_at() == told_at, "nobody told anything while it was down"
+            fetch(f"{url}/api/v2/alerts", storm)  # as Prometheus does, again and again
+            until(lambda: http.alerts.counts()[Outcome.REPEATED] >= 200)
+    assert len(heard.calls) == len({call[1] for call in heard.calls}) == 200
+    assert stack.store.run("*", run.id).paused == "", "somebody has resumed it, and the alerts still fire"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,13 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy
 
+from orchestrator import spec
 from orchestrator.cli.app import main
 from orchestrator.drift.batches import read_batch
+from tests.integration.api.http_side import Http
 from tests.integration.api.stack import Stack
+from tests.integration.watchers import free_port
+from tests.unit.control.profiles import PROFILE
 
 Feed = Callable[..., tuple[int, str]]
 NUMBERS = iter(range(1, 10**6))
@@ -146,8 +151,8 @@ def test_a_file_that_says_nothing_of_a_feed_is_not_overwritten(model: str, feed:
 
 
 @pytest.fixture(scope="module")
-def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, float]]:
-    """A Prometheus that holds an hour of two series of a minute's step; its address, and the time of the first point."""
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """A Prometheus' directory that holds an hour of two series of a minute's step, and the time of the first point."""
     if not (shutil.which("prometheus") and shutil.which("promtool")):
         pytest.skip("Prometheus is not installed: apt-get install prometheus")
     root = tmp_path_factory.mktemp("prometheus")
@@ -161,17 +166,27 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, 
     subprocess.run(
         ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(root / "points"), str(root / "data")], check=True
     )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    return root, start
+
+
+@contextmanager
+def answering(root: Path, address: str) -> Iterator[None]:
     options = [f"--config.file={root / 'prometheus.yml'}", f"--storage.tsdb.path={root / 'data'}"]
     process = subprocess.Popen(["prometheus", *options, f"--web.listen-address={address}", "--log.level=warn"])
     try:
         _wait_until_ready(address, process)
-        yield f"http://{address}", start
+        yield
     finally:
         process.terminate()
         process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def prometheus(recorded: tuple[Path, float]) -> Iterator[tuple[str, float]]:
+    """Its address, and the time of the first point."""
+    address = f"127.0.0.1:{free_port()}"
+    with answering(recorded[0], address):
+        yield f"http://{address}", recorded[1]
 
 
 def _wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
@@ -212,3 +227,59 @@ def test_a_query_that_makes_no_column_is_refused_in_words(
 ) -> None:
     code, text = feed("promql", model, prometheus[0], query, "--back", "3h")
     assert (code, said in text) == (1, True), text
+
+
+WATCHED = """
+recipe: tabular
+data: {source: sklearn://wine}
+train: {epochs: 1, global_batch: 32}
+monitor: {window: {by: count, rows: 50, minimum: 20, length: 1h}}
+"""
+
+
+def test_a_monitor_is_blind_while_prometheus_is_down_and_the_feed_goes_on_when_it_is_back(
+    stack: Stack, recorded: tuple[Path, float], tmp_path: Path
+) -> None:
+    document = spec.dump(spec.parse(f"name: measured\n{WATCHED}"))
+    stack.end(stack.place(stack.submit(name="measured", spec=document)))
+    stack.store.put_fact("default", "measured", 1, "profile", PROFILE)
+    monitors, address = stack.parts.monitors, f"127.0.0.1:{free_port()}"
+    state, said = tmp_path / "state.json", tmp_path / "said"
+    state.write_text(json.dumps({"source": "prom", "seq": 1, "position": recorded[1] - 60}))
+    words = ["promql", "measured", f"http://{address}", 'height=answer_share{answer="yes"}', "--every", "1s"]
+    command = [sys.executable, "-m", "orchestrator.cli.app", "monitor", "feed", *words, "--state", str(state)]
+    env = {**os.environ, "EVERTRAIN_SERVER": stack.address, "EVERTRAIN_TOKEN": stack.admin}
+
+    def until(reached: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not reached():
+            assert time.monotonic() < deadline, said.read_text()
+            time.sleep(0.05)
+
+    def status() -> str:
+        while monitors.one_pass():
+            pass
+        return monitors.get("default", "measured").status
+
+    with said.open("wb") as output:
+        feed = subprocess.Popen(command, env=env, stdout=output, stderr=output)
+    try:
+        assert status() == "waiting"
+        until(lambda: f"Prometheus at http://{address} does not answer" in said.read_text())
+        stack.clock.ahead_s += 7200
+        assert status() == "blind"
+        with Http(stack) as http:
+            shown = http.get("/metrics")[1]
+        assert 'evertrain_monitor_status{project="default",model="measured",status="blind"} 1' in shown.replace(
+            "1.0", "1"
+        )
+        with answering(recorded[0], address):
+            until(lambda: len(values(stack, "measured", "height")) >= 60)
+            assert status() == "drift", "and no longer blind"
+        until(lambda: said.read_text().count("trying again in 1s") >= 2)
+    finally:
+        feed.terminate()
+        feed.wait(30)
+    shares = values(stack, "measured", "height")
+    np.testing.assert_allclose(shares[:60], [0.25 + minute / 1000 for minute in range(60)], err_msg="each of them once")
+    assert feed.returncode != 0

@@ -19,6 +19,7 @@ from orchestrator.api.views import RunUpdate
 from orchestrator.cli.stack_state import StackState, load_state
 from orchestrator.core.runs import Event
 from orchestrator.errors import Unavailable
+from tests.webhook_receiver import Receiver
 
 PATIENCE_S = 120.0
 
@@ -28,6 +29,7 @@ class Stack:
     client: Client
     home: Path
     env: dict[str, str]
+    receiver: Receiver  # of what its webhooks are told
 
     @property
     def state(self) -> StackState:
@@ -77,18 +79,19 @@ def kind(wanted: str) -> Callable[[Event], bool]:
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="evs-") as directory:
-        home = Path(directory)
+        home, receiver = Path(directory), Receiver()
         watched = {"EVERTRAIN_PRICE_CPU_HOUR": "0.05", "EVERTRAIN_METRICS_RANKS": "2"}
-        env = {**os.environ, "EVERTRAIN_HOME": str(home), **watched}
-        started = Stack(None, home, env)  # type: ignore[arg-type]  # no server yet to be a client of
-        up = started.evertrain("up", "--port", "0", "--http-port", "0", "--cpus", "4")
-        assert up.returncode == 0, up.stderr
+        env = {**os.environ, "EVERTRAIN_HOME": str(home), "EVERTRAIN_WEBHOOKS": receiver.url, **watched}
+        started = Stack(None, home, env, receiver)  # type: ignore[arg-type]  # no server yet to be a client of
         try:
+            up = started.evertrain("up", "--port", "0", "--http-port", "0", "--cpus", "4")
+            assert up.returncode == 0, up.stderr
             token = (started.state.server_dir / "admin.token").read_text().strip()
             with Client(started.state.server, token) as client:
-                yield Stack(client, home, env)
+                yield Stack(client, home, env, receiver)
         finally:
             down = started.evertrain("down")
+            receiver.close()
             assert down.returncode == 0, down.stderr
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from orchestrator.drift.proving import Policy, judge, read_outcomes
 from tests.integration.trainers.gangs import Gang, digits_launch, run_gang
+from tests.tiny_llama import write_tiny_llama
 from trainers.contract import Done
 from trainers.data.sources import read_labelled
 from trainers.shadow import main
@@ -142,6 +143,42 @@ def test_a_users_own_task_is_compared_by_what_it_measures(tmp_path: Path) -> Non
     judgement = judge(proof_of(challenger), Policy(margin=0.5, slower=None))
 
     assert (judgement.metric, judgement.promote) == ("error", True), judgement.words
+
+
+@pytest.mark.parametrize(
+    ("family", "metric"), [("digits_gan", "energy"), ("hf_causal_lm", "loss"), ("cartpole_ppo", "return")]
+)
+def test_what_tells_no_classes_apart_is_compared_by_its_own_metric(family: str, metric: str, tmp_path: Path) -> None:
+    """A generator, whose discriminator is no part of it, a language model of Hugging Face's, and a policy in episodes that
+    no training saw: on held-out rows both say what was measured of them when they were trained.
+    """
+
+    def launch(root: Path, steps: int, **config: Any) -> Gang:
+        train = {"epochs": None, "steps": steps, "lr": 1e-2 if steps > 1 else 1e-9, "global_batch": 32}
+        sections: dict[str, Any] = {"parallelism": {"zero": 1}, **config}
+        if family == "hf_causal_lm":
+            pytest.importorskip("transformers")
+            sections |= {"model": {"config": str(write_tiny_llama(tmp_path / "llama")), "context": 32}}
+            sections |= {"data": {"source": "text://pydoc_topics", "split": [0.98, 0.01, 0.01]}}
+        elif family == "cartpole_ppo":
+            sections |= {"model": {"environments": 8, "horizon": 32, "episodes": 20}}
+            sections |= {"data": {"source": "gymnasium://CartPole-v1"}}
+        else:
+            sections |= {"model": {"width": 32, "noise": 4}}
+        root.mkdir()
+        gang = run_gang(replace(digits_launch(root, train=train, **sections), target=family), world_size=1)
+        assert gang.codes == [0]
+        return gang
+
+    champion = launch(tmp_path / "one", 1)
+    challenger = launch(tmp_path / "two", 40, proof=against(champion))
+
+    proof = proof_of(challenger)
+    means = [values.mean() for values in read_outcomes(proof).parts["recent"].values[metric]]
+    assert means == pytest.approx(
+        [each.one(Done).metrics[f"test_{metric}"] for each in (champion, challenger)], rel=1e-4
+    )
+    assert judge(proof, Policy()).metric == metric
 
 
 def test_what_a_version_would_have_said_of_live_rows_is_recorded_beside_what_was_said(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +113,13 @@ def test_values_that_no_column_holds_are_refused_by_its_name(journal: Journal) -
         journal.take()
 
 
+def test_what_is_sent_as_a_feature_under_the_labels_name_is_left_out(journal: Journal) -> None:
+    journal.rows(2, height=[1.0, 2.0], digit=["no", "label"], **{"(label)": [3, 4]})
+    taken = journal.take()
+    assert taken.columns == ("height", "digit")
+    assert table(taken).column("digit").to_pylist() == [3, 4]
+
+
 def test_columns_that_came_and_went_are_missing_where_they_were_not(journal: Journal) -> None:
     journal.rows(1, height=[1], **{"(label)": [1]})
     journal.rows(1, height=[2.5], width=[3.0], **{"(label)": [2]})
@@ -196,3 +205,40 @@ def test_fewer_labelled_rows_than_asked_for_are_refused_and_taken_once_there_are
         take()
     journal.labels(["b"], [7])
     assert take().rows == 2
+
+
+def test_rows_that_say_themselves_that_they_are_of_before_are_not_of_the_world_since(journal: Journal) -> None:
+    late = [datetime.datetime.fromtimestamp(at, datetime.UTC) for at in (40.0, 60.0)]
+    journal.rows(2, height=[1.0, 2.0], **{"(time)": [40.0, 60.0], "(label)": [1, 2]})
+    journal.rows(2, height=[3.0, 4.0], **{"(time)": late, "(label)": [3, 4]})
+    journal.rows(2, height=[5.0, 6.0], **{"(time)": [None, 60.0], "(label)": [5, 6]})
+    journal.rows(1, height=[7.0], **{"(label)": [7]})
+    order = Order("run-base", 1, 0, 4, since=50.0)
+    taken = journal.snapshots.take("default", "digits", 1, order, label="digit")
+    assert table(taken).column("digit").to_pylist() == [2, 4, 5, 6, 7]
+
+
+def test_late_labels_take_little_memory_however_many_there_are(journal: Journal) -> None:
+    rows, batches = 10_000, 20
+    for batch in range(batches):
+        requests = [f"request-{batch}-{row}" for row in range(rows)]
+        journal.labels(requests, list(range(rows)))
+    journal.rows(2, height=[1.0, 2.0], **{"(request)": ["request-19-7", "request-0-9999"]})
+    tracemalloc.start()
+    try:
+        taken = journal.take()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert table(taken).column("digit").to_pylist() == [7, 9999]
+    assert peak < 20 * 2**20, "200,000 labels in a dictionary take twice that"
+
+
+def test_rows_that_were_removed_leave_their_lineage(journal: Journal) -> None:
+    journal.rows(1, height=[1.0], **{"(label)": [1]})
+    taken = journal.take()
+    for _ in range(2):
+        journal.snapshots.remove("default", "digits", 1)
+    assert not Path(taken.url, "rows.parquet").exists()
+    assert json.loads(Path(taken.url, "_lineage.json").read_text())["rows"] == 1
+    journal.snapshots.remove("default", "digits", 99)

@@ -9,49 +9,22 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
 
 import pytest
 
 from orchestrator.adapters.webhooks import HttpWebhooks
 from orchestrator.control.announcing import FIRST_PAUSE_S, Announcer
+from orchestrator.control.promotions import Promotions
 from orchestrator.control.wakeups import LocalWakeups
+from orchestrator.core.announcements import of_decision
 from orchestrator.core.decisions import DecisionRecord, Order, Standing, became, draft
 from orchestrator.core.retraining import Action, Because, Cause, Decision, Trigger
 from orchestrator.store import MemoryStore
 from tests.unit.control.plane import HandClock
+from tests.unit.control.test_promotions import Registry
+from tests.webhook_receiver import Receiver
 
 SECRET = b"of this test"
-
-
-class Receiver:
-    """A team's own web server."""
-
-    def __init__(self) -> None:
-        self.status, self.taken = 204, []  # type: tuple[int, list[tuple[Any, bytes]]]
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                outer.taken.append((self.headers, body))
-                self.send_response(outer.status)
-                self.send_header("Location", "/elsewhere")
-                self.end_headers()
-
-            def log_message(self, *words: Any) -> None:
-                """Say nothing."""
-
-        self._server = HTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 @pytest.fixture
@@ -69,7 +42,7 @@ def decision() -> DecisionRecord:
 
 def test_a_post_says_what_happened_and_whoever_has_the_secret_can_check_it(receiver: Receiver) -> None:
     clock = HandClock(1_790_000_000.0)
-    assert HttpWebhooks([receiver.url], SECRET, clock).tell(replace(decision(), number=7))
+    assert HttpWebhooks([receiver.url], SECRET, clock).tell(of_decision(replace(decision(), number=7)))
     ((headers, body),) = receiver.taken
     assert headers["Evertrain-Delivery"] == "default/digits/7/accepted"
     signed = headers["Evertrain-Timestamp"].encode() + b"." + body
@@ -83,12 +56,12 @@ def test_a_post_says_what_happened_and_whoever_has_the_secret_can_check_it(recei
 @pytest.mark.parametrize("status", [302, 404, 500])
 def test_what_is_not_taken_is_not_told(receiver: Receiver, status: int) -> None:
     receiver.status = status
-    assert not HttpWebhooks([receiver.url], SECRET, HandClock()).tell(decision())
+    assert not HttpWebhooks([receiver.url], SECRET, HandClock()).tell(of_decision(decision()))
     assert len(receiver.taken) == 1, "nobody follows to elsewhere"
 
 
 def test_every_receiver_is_told_also_where_one_is_down(receiver: Receiver) -> None:
-    assert not HttpWebhooks(["http://127.0.0.1:1/", receiver.url], SECRET, HandClock()).tell(decision())
+    assert not HttpWebhooks(["http://127.0.0.1:1/", receiver.url], SECRET, HandClock()).tell(of_decision(decision()))
     assert len(receiver.taken) == 1
 
 
@@ -104,7 +77,7 @@ def test_a_receiver_that_speaks_no_http_is_told_again() -> None:
         thread = threading.Thread(target=answer)
         thread.start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
-        assert not HttpWebhooks([url], SECRET, HandClock()).tell(decision())
+        assert not HttpWebhooks([url], SECRET, HandClock()).tell(of_decision(decision()))
         thread.join()
 
 
@@ -127,3 +100,36 @@ def test_a_step_is_told_once_and_a_receiver_that_was_down_hears_of_it_later(rece
     announcer.one_pass()
     assert json.loads(receiver.taken[-1][1])["told"] == ["nothing to train on"]
     assert store.open_decisions() == []
+
+
+def test_what_a_person_promotes_and_rolls_back_is_told_once_also_where_the_receiver_was_down(
+    receiver: Receiver,
+) -> None:
+    registry, clock = Registry(), HandClock()
+    store, webhooks = registry.store, HttpWebhooks([receiver.url], SECRET, clock)
+    announcer = Announcer(store, webhooks, LocalWakeups(), clock)
+    first, second = registry.register(), registry.register()
+    registry.promote(first)
+    receiver.status = 503
+    announcer.one_pass()
+    receiver.status = 200
+    registry.promote(second, anyway=True, reason="seen by hand")
+    registry.roll_back(reason="complaints")
+    restarted = Announcer(store, webhooks, LocalWakeups(), clock)  # it has not noted that it was told
+    restarted.one_pass()
+    restarted.one_pass()
+    told = [(headers["Evertrain-Delivery"], json.loads(body)) for headers, body in receiver.taken[1:]]
+    assert [each[0] for each in told] == [f"default/digits/moves/{number}" for number in (1, 2, 3)]
+    assert [(each["event"], each["before"], each["version"]) for _, each in told] == [
+        ("model.promoted", 0, 1),
+        ("model.promoted", 1, 2),
+        ("model.rolled_back", 2, 1),
+    ]
+    assert (told[2][1]["by"], told[2][1]["reason"]) == ("ann", "version 2 taken back: complaints")
+    assert store.untold_moves() == []
+
+
+def test_what_a_retraining_moves_is_told_by_its_decision_alone(receiver: Receiver) -> None:
+    registry = Registry()
+    Promotions(registry.store, HandClock()).promote(registry.register(), by="retraining", tell=False)
+    assert registry.store.untold_moves() == []

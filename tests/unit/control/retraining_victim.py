@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from orchestrator.adapters import snapshots as writing
 from orchestrator.adapters.observations import DiskObservationStore
 from orchestrator.store import open_store
 from tests.unit.control.watched import Watching
@@ -58,7 +59,7 @@ def main(root: Path, moment: str) -> None:
         case "decided":
             after(watching.store, "record_decision")
         case "snapshot begun":
-            before(snapshots, "_write_rows")
+            before(writing, "_write_rows")
         case "snapshot taken":
             after(snapshots, "take")
         case "submitted":

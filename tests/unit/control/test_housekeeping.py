@@ -5,8 +5,11 @@ import os
 from pathlib import Path
 
 from orchestrator.adapters.bundles import DiskBundleStore
+from orchestrator.adapters.memory_observations import MemoryObservationStore
 from orchestrator.adapters.observations import DiskObservationStore
+from orchestrator.adapters.snapshots import ParquetSnapshots
 from orchestrator.control.housekeeping import DAY_S, Housekeeping
+from orchestrator.control.snapshot_pruning import SnapshotPruning
 from orchestrator.core import lifecycle
 from orchestrator.core.alerts import Alert, Firing, Outcome
 from orchestrator.core.records import LogLine
@@ -29,6 +32,7 @@ def housekeeping(store: MemoryStore, root: Path) -> tuple[Housekeeping, DiskLogS
         logs=logs,
         bundles=bundles,
         observations=DiskObservationStore(root / "observations"),
+        snapshots=SnapshotPruning(store, ParquetSnapshots(MemoryObservationStore(), str(root)), clock, 90),
         clock=clock,
         log_keep_days=90,
         bundle_keep_days=30,

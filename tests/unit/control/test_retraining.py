@@ -14,15 +14,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestrator.adapters.memory_observations import MemoryObservationStore
+from orchestrator.control.sweeps import StartTrial, Sweeps
 from orchestrator.control.wakeups import LocalWakeups
 from orchestrator.core.decisions import Standing
 from orchestrator.core.money import Prices
 from orchestrator.core.records import RunFilter
 from orchestrator.core.retraining import Action, Because, Cause, Trigger
-from orchestrator.core.runs import Failure, FailureKind
+from orchestrator.core.runs import Failure, FailureKind, Result, Run
 from orchestrator.errors import NotFound, Refused, StorageFailed
 from tests.unit.control.retraining_victim import MOMENTS, restarted
-from tests.unit.control.watched import Watching
+from tests.unit.control.watched import RETRAIN, RUN, Watching
 from tests.unit.drift.test_proving import fact, part, right
 
 ROOT = Path(__file__).parents[3]
@@ -583,6 +584,123 @@ async def test_a_promotion_that_somebody_takes_back_by_hand_ends_its_probation(w
     watching.passes(1)
     assert watching.now(record).standing is Standing.PROMOTED
     assert "ada made version 1 champion" in watching.now(record).told[-1]
+
+
+# ---- as a small sweep ------------------------------------------------------------------------------------------------
+
+SMALL: dict[str, Any] = {
+    "metric": "val_accuracy",
+    "mode": "max",
+    "trials": 3,
+    "stop": {"target": 0.9},
+    "space": {"train.lr": {"log": [1e-4, 1e-1]}},
+}
+
+
+class Searching(Watching):
+    """Whose retrainings are sweeps of one trial each."""
+
+    async def searched(self, record: Any, trial_outcome: str = "succeeded", **facts: Any) -> Run:
+        """Let the sweep of a decision run one trial and end; the trial."""
+        sweep = self.run_of(record)
+        self.plane.loop.one_pass()
+        wish = StartTrial(sweep.id, 1, 0, 0, {"train.lr": 0.01}, "driver")
+        trial = Sweeps(self.plane.fleet, self.plane.commands).start_trial("default", wish)
+        self.plane.loop.one_pass()
+        self.clock.forward(30)
+        await self.train(trial, trial_outcome, **({"facts": facts} if facts else {}))
+        seal = "/runs/t/attempt-0001/incarnation-0001/step-000000000010" if trial_outcome != "succeeded" else None
+        best = {"sweep": sweep.id, "trial": 0, "run": trial.id, "point": {"train.lr": 0.01}}
+        result = {"result": Result(1, {}, seal)} if seal else {}
+        await self.train(sweep, facts={"sweep": best}, **result)
+        self.passes(1)
+        return self.plane.run(trial)
+
+
+@pytest.fixture
+async def searching(tmp_path: Path) -> Searching:
+    made = Searching(tmp_path, prices=Prices(cpu_hour=3600.0))
+    await made.begin({"search": SMALL, "priority": 20})
+    made.serve(1)
+    return made
+
+
+async def test_a_small_sweep_is_one_decision_and_its_best_trial_the_challenger(searching: Searching) -> None:
+    record = searching.drift()
+    searching.passes()
+    sweep = searching.run_of(record)
+    assert (sweep.kind, sweep.priority, sweep.spec["search"]["trials"]) == ("sweep", 20, 3)
+    assert searching.now(record).told[-1] == f"sweep {sweep.id} tries points on 8 labelled rows"
+    searching.passes()
+    assert len(searching.plane.board.queue(10)) == 1, "once"
+    trial = await searching.searched(record, proof=proof(challenger=0.9, champion=0.6))
+    assert trial.spec["proof"] == sweep.spec["proof"], "each trial compares itself with the champion of the sweep"
+    assert (trial.priority, trial.spec["monitor"]["retrain"]["search"]) == (20, None)
+    over = searching.now(record)
+    assert (over.standing, over.version) == (Standing.PROBATION, 2), over.told
+    assert over.cost == pytest.approx(2 * 30, rel=0.01), "the sweep's own is that of its trials"
+    assert searching.monitor.run != sweep.id, "a retraining changes nothing of the monitor"
+
+
+async def test_a_best_trial_that_was_ended_early_is_measured_by_one_run_more(searching: Searching) -> None:
+    record = searching.drift()
+    searching.passes()
+    await searching.searched(record, "cancelled")
+    going_on = searching.now(record)
+    measuring = searching.run_of(record)
+    assert (going_on.standing, measuring.kind) == (Standing.TRAINING, "run"), going_on.told
+    assert (measuring.spec["train"]["steps"], measuring.spec["init_from"]["resume"]) == (10, True)
+    assert (measuring.spec["train"]["lr"], measuring.spec["proof"]["champion"]) == (0.01, 1)
+    sweep_ended = replace(going_on, run=str(going_on.told[-1].split()[1]), cost=0.0)
+    again = searching.retraining._challengers.follow(sweep_ended)
+    assert again is not None
+    assert again.run == measuring.id, "a server that was killed before it could note the run finds the same one"
+    await searching.train(measuring, facts={"proof": proof(challenger=0.9, champion=0.6)})
+    searching.passes(1)
+    over = searching.now(record)
+    assert (over.standing, over.version) == (Standing.PROBATION, 3), over.told
+
+
+async def test_a_sweep_whose_trials_all_failed_is_a_retraining_that_failed(searching: Searching) -> None:
+    record = searching.drift()
+    searching.passes()
+    failure = Failure(FailureKind.APPLICATION, "none of 3 trials reported val_accuracy")
+    await searching.train(searching.run_of(record), "failed", failure=failure)
+    searching.passes(1)
+    assert searching.now(record).standing is Standing.FAILED
+
+
+async def test_a_first_small_sweep_is_expected_to_cost_as_many_runs_as_it_has_trials(tmp_path: Path) -> None:
+    watching = Watching(tmp_path, prices=Prices(cpu_hour=3600.0))
+    submitted = watching.plane.submit(
+        "flights", monitor={"retrain": {**RETRAIN, "search": SMALL, "budget": {"cost": "5 USD"}}}, **RUN
+    )
+    await watching.train(watching.plane.submit("warm-up"))
+    watching.plane.loop.one_pass()
+    watching.clock.forward(1)
+    await watching.train(submitted)
+    watching.serve(1)
+    waiting = watching.drift()
+    assert waiting.decision.because is Because.BUDGET_SPENT
+    assert "a retraining costs about 6.0" in waiting.decision.words
+
+
+async def test_a_retraining_of_a_sweeps_file_begins_at_the_point_of_its_own_version_also_after_another_champion(
+    tmp_path: Path,
+) -> None:
+    watching = Watching(tmp_path)
+    sweep = watching.plane.submit("flights", search=SMALL, monitor={"retrain": {**RETRAIN, "cooldown": None}}, **RUN)
+    await watching.train(sweep, facts={"sweep": {"point": {"train.lr": 0.02}}})
+    for turn in (1, 2):
+        watching.serve(turn)
+        record = watching.drift(f"drift/v1/{turn}")
+        watching.passes()
+        run = watching.run_of(record)
+        assert (run.kind, run.spec["train"]["lr"]) == ("run", 0.02)
+        await watching.train(run, facts={"proof": proof(challenger=0.9, champion=0.6)})
+        watching.passes(1)
+        assert watching.now(record).version == turn + 1
+        watching.clock.forward(60)
 
 
 # ---- crashes ---------------------------------------------------------------------------------------------------------

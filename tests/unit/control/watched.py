@@ -46,7 +46,14 @@ class Watching:
             commands=self.plane.commands,
             observations=self.observations,
             snapshots=ParquetSnapshots(self.observations, str(root)),
-            challengers=Challengers(self.store, self.promotions, self.observations, self.clock, prices),
+            challengers=Challengers(
+                store=self.store,
+                commands=self.plane.commands,
+                promotions=self.promotions,
+                observations=self.observations,
+                clock=self.clock,
+                prices=prices,
+            ),
             wakeups=LocalWakeups(),
             clock=self.clock,
         )

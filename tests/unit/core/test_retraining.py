@@ -155,6 +155,12 @@ def test_a_schedule_and_a_volume_come_due_once() -> None:
     assert due(policy, after, since=NOW - DAY) == []
 
 
+def test_rows_ask_again_when_they_have_doubled_whatever_came_of_the_last_time() -> None:
+    policy = replace(POLICY, volume_rows=100)
+    keys = [due(policy, replace(QUIET, new_rows=rows), since=NOW - DAY)[0].key for rows in (100, 199, 200, 399, 400)]
+    assert [keys.index(each) for each in keys] == [0, 0, 2, 2, 4]
+
+
 def test_a_schedule_goes_on_after_a_time_that_started_nothing() -> None:
     policy = replace(POLICY, schedule=parse_cron("0 3 * * *"))
     (first,) = due(policy, QUIET, since=NOW - DAY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.errors import InvalidSpec
-from orchestrator.spec import load
+from orchestrator.spec import dump, load
 from orchestrator.spec.monitor import Monitor
 
 LEAST = {"name": "x", "recipe": "digits_cnn", "train": {"epochs": 1}}
@@ -62,6 +62,40 @@ def test_a_mistake_is_told_with_its_place(monitor: object, path: str, words: str
     assert len(problems) == 1
 
 
+SMALL = {"metric": "val_accuracy", "mode": "max", "trials": 4, "space": {"train.lr": {"log": [1e-4, 1e-1]}}}
+TABLE = {"name": "x", "recipe": "tabular", "train": {"epochs": 3}}
+
+
+def test_a_small_sweep_of_retraining_is_checked_as_every_search() -> None:
+    parsed = load({**TABLE, "monitor": {"retrain": {"search": SMALL}}})
+    assert load(dump(parsed)) == parsed
+
+
+@pytest.mark.parametrize(
+    ("search", "path", "words"),
+    [
+        ({"metric": "val_acuracy"}, "metric", "did you mean val_accuracy?"),
+        ({"trails": 3}, "trails", "did you mean trials?"),
+        ({"space": {"train.lr": {"log": [0, 1]}}}, "space.train.lr", "must begin above 0"),
+        ({"space": {"train.lr": {"uniform": [-1, 1]}}}, "space.train.lr", "greater than 0"),
+        ({"scheduler": {"type": "asha", "max_steps": 9}}, "scheduler.max_steps", "train.epochs is 3"),
+        ({"space": {"data.source": {"choice": ["a", "b"]}}}, "space.data.source", "seen live"),
+        ({"space": {"init_from.file": {"choice": ["/a"]}}}, "space.init_from.file", "start says"),
+        ({"space": {"model.width": {"choice": [8, 16]}}}, "space.model.width", "Use scratch"),
+    ],
+)
+def test_a_mistake_in_a_small_sweep_is_told_with_its_place(search: dict[str, object], path: str, words: str) -> None:
+    with pytest.raises(InvalidSpec) as refused:
+        load({**TABLE, "monitor": {"retrain": {"search": SMALL | search}}})
+    problems = {each.path: each.message for each in refused.value.problems}
+    assert words in problems[f"monitor.retrain.search.{path}"]
+
+
+def test_shapes_may_be_searched_where_a_retraining_starts_from_scratch() -> None:
+    wide = {**SMALL, "space": {"model.width": {"choice": [8, 16]}, "model.dropout": {"uniform": [0, 0.5]}}}
+    assert load({**TABLE, "monitor": {"retrain": {"start": "scratch", "search": wide}}}).monitor is not None
+
+
 def test_a_monitor_needs_the_profile_that_prepared_data_leave() -> None:
     assert "where they are prepared" in told({"retrain": {}})["monitor"]
     prepared = {"clean": {"duplicates": "drop"}}
@@ -69,6 +103,19 @@ def test_a_monitor_needs_the_profile_that_prepared_data_leave() -> None:
     assert load({**LEAST, "recipe": "tabular", "data": {"source": "sklearn://wine"}, "monitor": {}}).monitor is not None
     with pytest.raises(InvalidSpec, match="a script leaves no profile"):
         load({"name": "x", "script": "train.py", "monitor": {}})
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ({"script": "train.py"}, "a script's model"),
+        ({"recipe": "recommender", "train": {"epochs": 1}}, "recommender keeps"),
+    ],
+)
+def test_what_can_never_be_proven_is_refused_by_name(target: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidSpec) as refused:
+        load({"name": "x", **target, "monitor": {"promote": {"margin": 0.01}}})
+    assert words in {each.path: each.message for each in refused.value.problems}["monitor.promote"]
 
 
 def test_seasons_are_not_yet_supported() -> None:
