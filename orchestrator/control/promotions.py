@@ -34,10 +34,12 @@ class Promotions:
         *,
         alias: str = CHAMPION,
         by: str,
+        expected: int | None = None,
         reason: str = "",
         anyway: bool = False,
     ) -> AliasMove:
         """Move the alias to the version, if its proof holds against the one where it stands and it was not taken back before.
+        `expected`: where it stands; None: wherever that is.
         `anyway`: also where it does not; the reason says why then.
 
         Raises Refused with the judgement's words; Conflict where the alias moved meanwhile.
@@ -45,6 +47,8 @@ class Promotions:
         name = version.name
         history = self._store.alias_history(version.project, name, alias)
         stands = stands_on(history)
+        if expected not in (None, stands):
+            raise Conflict(f"{alias} of {name} is version {stands} by now, not {expected}: nothing was promoted")
         judgement = self.judged(version, stands) if stands and stands != version.version else None
         if judgement is not None and not judgement.promote and not anyway:
             raise Refused(f"{name}@{version.version} is {judgement.words}")

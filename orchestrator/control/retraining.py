@@ -17,7 +17,7 @@ from typing import Any
 
 from orchestrator.control.challengers import Challengers
 from orchestrator.control.commands import Commands, SubmitCommand
-from orchestrator.control.journal import last_before
+from orchestrator.control.journal import before_newest, last_before
 from orchestrator.control.model_versions import champion_of
 from orchestrator.core.decisions import (
     UNDER_WAY,
@@ -35,7 +35,14 @@ from orchestrator.core.retraining import Action, Cause, Decision, Situation, Tri
 from orchestrator.core.words import counted
 from orchestrator.errors import Conflict, EvertrainError, InvalidSpec, NotFound, Refused, Unavailable
 from orchestrator.ports import Clock, ObservationStore, SnapshotStore, Store, TooFewLabels, Wakeups
-from orchestrator.spec.retraining import alerts_of, estimates_number, label_of, policy_of, retraining_document
+from orchestrator.spec.retraining import (
+    alerts_of,
+    estimates_number,
+    label_of,
+    newest_rows_of,
+    policy_of,
+    retraining_document,
+)
 from orchestrator.spec.search import put
 
 log = logging.getLogger(__name__)
@@ -355,7 +362,7 @@ class Retraining:
         return Order(
             base=monitor.run,
             champion=champion.version if champion is not None else 0,
-            after=self._begins_after(monitor, trigger),
+            after=max(self._begins_after(monitor, trigger), self._before_newest(monitor)),
             upto=self._observations.last(monitor.project, monitor.model),
         )
 
@@ -364,6 +371,11 @@ class Retraining:
         if trigger.cause not in _SEEN_LIVE:
             return 0
         return last_before(self._observations, monitor.project, monitor.model, trigger.at)
+
+    def _before_newest(self, monitor: Monitor) -> int:
+        """The last batch that is too old to be learned from; 0 where none is."""
+        newest = newest_rows_of(monitor.settings)
+        return before_newest(self._observations, monitor.project, monitor.model, newest) if newest else 0
 
     def _seen_at(self, monitor: Monitor, trigger: Trigger) -> float:
         """When it was last seen: what the judging loop tells is `at` its beginning, and seen with the newest judgement."""

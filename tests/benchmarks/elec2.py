@@ -2,13 +2,14 @@
 
 Prequential: a logistic regression predicts each day's 48 rows, and is told the labels. Every arm trains the same model.
 
-Ours: its errors go to our detector; `core.retraining` decides, for an alarm or for 1,250 new rows, with a cooldown of 1,050;
-each retraining trains one model, on the newest 500 rows. It stands by, as do those of before, 16 in all with the champion:
-`core.recall` lets the one serve that was surely better (at 80 %) on the newest day's rows, which none was trained on. Beside
-it: never, every 500, 1,000 and 2,000 rows, and whenever river's ADWIN says so. Each of these has that number of newest rows of
-500, 1,000, 2,000 and 4,000, that suits it best on this whole stream, told in hindsight. Ours was set before, on the first
-15,104 rows and on synthetic streams (SEA's concepts in turn, a rotating hyperplane, a threshold that wanders): so the rows
-after those are told apart. Labels of Elec2 resemble their neighbours, which favours whoever changes often (Zliobaite 2013).
+Ours: its errors go to our detector; `core.retraining` decides, for an alarm or for 1,250 new rows, with a cooldown of
+1,050; each retraining trains one model, on the newest 500 rows. It stands by, as do those of before, 16 in all with the
+champion: `core.recall` lets the one serve that was surely better (at 80 %) on the newest day's rows, which none was trained
+on; none is promoted otherwise. Beside it: never, every 500, 1,000 and 2,000 rows, and whenever river's ADWIN says so. Each
+of these has the snapshots, of 500, 1,000, 2,000 or 4,000 newest rows, that suit it best on this whole stream, told in
+hindsight. Ours was set before, on the first 15,104 rows and on synthetic streams (SEA's concepts in turn, a rotating
+hyperplane, a threshold that wanders): so the rows after those are told apart. Labels of Elec2 resemble their neighbours,
+which favours whoever changes often (Zliobaite 2013).
 """
 
 from __future__ import annotations
@@ -146,6 +147,8 @@ class Ours:
         ]
         if (found := recall.judge(self.champion, pairs, RECALL).version) != 0:
             self.champion, self.recalls = found, self.recalls + 1
+            # As the judging loop does: it watches another version now.
+            self.detector, self.trigger = PageHinkley(ALARMS), None
 
     def _retrains(self, rows: int, errors: Array) -> bool:
         now = rows * HALF_HOUR_S
