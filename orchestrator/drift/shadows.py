@@ -20,7 +20,7 @@ class _Request:
     at: float = 0.0  # when the champion's answer came
     answers: dict[int, str] = field(default_factory=dict)
     label: str | None = None
-    counted: set[int] = field(default_factory=set)  # versions
+    counted: set[int] = field(default_factory=set)  # versions, once each
 
 
 @dataclass
@@ -31,9 +31,13 @@ class Shadows:
 
     champion: int
     made: Mapping[int, float]
-    rows: int = 0  # labelled answers of the champion since the last comparison
     _counts: dict[int, list[int]] = field(default_factory=dict)  # rows, gained, lost
     _requests: dict[str, _Request] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Since the last comparison: those of the version that has answered most of them."""
+        return max((rows for rows, _, _ in self._counts.values()), default=0)
 
     def answered(self, version: int, requests: Words, answers: Words, at: float) -> None:
         """By the champion or in shadow, `at` some time."""
@@ -54,7 +58,7 @@ class Shadows:
     def compared(self) -> list[Paired]:
         """What was counted since it was asked last."""
         pairs = [Paired(version, *counts) for version, counts in sorted(self._counts.items())]
-        self.rows, self._counts = 0, {}
+        self._counts = {}
         return pairs
 
     def _of(self, name: str) -> _Request:
@@ -69,9 +73,7 @@ class Shadows:
             return
         for version in request.answers.keys() - request.counted:
             request.counted.add(version)
-            if version == self.champion:
-                self.rows += 1
-            elif self.made[version] <= request.at:
+            if version in self.made and self.made[version] <= request.at:
                 right, was_right = request.answers[version] == request.label, served == request.label
                 counts = self._counts.setdefault(version, [0, 0, 0])
                 counts[0] += 1

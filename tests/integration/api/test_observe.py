@@ -24,6 +24,7 @@ from orchestrator.errors import Denied, NotFound, Refused
 from orchestrator.ports import Observed
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
+from orchestrator.spec import dump, load
 from tests.integration.api.stack import Stack
 
 NUMBERS = iter(range(1, 10**6))
@@ -247,6 +248,32 @@ def test_of_a_version_that_stands_by_only_the_answers_are_sent(stack: Stack, mod
     assert (read.requests, set(read.columns)) == (["mine"], {"(prediction)", "(confidence)"})
     with pytest.raises(Refused, match="say whose version they are, and send no sketches"):
         Observer(model, server=stack.address, token=stack.admin, shadow=True)
+
+
+def test_a_version_that_answers_better_in_shadow_is_made_champion(stack: Stack, client: Client) -> None:
+    name, recall = f"model-{next(NUMBERS)}", {"rows": 30, "confidence": 0.95}
+    spec = dump(
+        load({"name": name, "recipe": "tabular", "train": {"epochs": 1}, "monitor": {"retrain": {"recall": recall}}})
+    )
+    for _ in range(2):
+        stack.end(stack.place(stack.submit(name=name, spec=spec)))
+    stack.parts.recalls.one_pass()
+    connection: dict[str, Any] = {"server": stack.address, "token": stack.admin}
+    with (
+        Observer(name, version=1, **connection) as serving,
+        Observer(name, version=2, shadow=True, **connection) as beside,
+    ):
+        for row in range(30):
+            request = serving.record({"age": row}, prediction="stays")
+            beside.record({"age": row}, prediction="leaves", request=request)
+            serving.label(request, "leaves")
+        assert serving.flush()
+        assert beside.flush()
+    stack.parts.recalls.one_pass()
+
+    newest, *_ = client.alias_history(name)
+    assert (newest.version, newest.before, newest.by) == (2, 1, "recall")
+    assert "it alone had 30 right, the champion alone 0" in newest.reason
 
 
 def test_sketches_are_sent_in_place_of_rows_and_labels_with_what_was_answered(stack: Stack, model: str) -> None:

@@ -40,13 +40,14 @@ def test_a_version_that_does_not_stand_by_and_rows_without_an_answer_are_passed_
     shadows.answered(1, ["a", None, "c"], ["yes", "yes", None], 1.0)
     shadows.answered(9, ["a"], ["no"], 1.0)
     shadows.labelled(["a", "c", None], ["yes", "no", "no"])
-    assert (shadows.rows, shadows.compared()) == (1, [])
+    assert (shadows.rows, shadows.compared()) == (0, [])
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_REQUESTS", 10)
-    shadows = Shadows(1, {})
-    shadows.answered(1, [str(each) for each in range(30)], ["yes"] * 30, 1.0)
-    shadows.labelled([str(each) for each in range(30)], ["yes"] * 30)
-    assert shadows.rows <= 10
+    shadows, requests = Shadows(1, {2: 0.0}), [str(each) for each in range(30)]
+    shadows.answered(1, requests, ["yes"] * 30, 1.0)
+    shadows.answered(2, requests[20:], ["yes"] * 10, 1.0)
+    shadows.labelled(requests[20:], ["yes"] * 10)
+    assert shadows.rows == 10
     assert len(shadows._requests) == 10
