@@ -38,6 +38,7 @@ from orchestrator.control.housekeeping import Housekeeping
 from orchestrator.control.loop import Loop
 from orchestrator.control.monitors import Monitors
 from orchestrator.control.promotions import Promotions
+from orchestrator.control.recalls import Recalls
 from orchestrator.control.retraining import Retraining
 from orchestrator.control.runs import RunRecords
 from orchestrator.control.snapshot_pruning import SnapshotPruning
@@ -105,6 +106,7 @@ def build(settings: Settings, store: Store, clock: Clock) -> Server:
         commands=commands,
         sweeps=sweeps,
         promotions=promotions,
+        recalls=Recalls(store, promotions, observations, wakeups),
         board=board,
         fleet=fleet,
         logs=logs,
@@ -240,6 +242,7 @@ async def serve(server: Server, stop: asyncio.Event) -> None:
             server.housekeeping,
             server.parts.monitors,
             server.parts.retraining,
+            server.parts.recalls,
             server.announcer,
         )
     ]

@@ -333,10 +333,15 @@ class Observed:
     at: float  # received, by the server's clock
     source: str  # the replica
     seq: int  # from 1 in each source
-    kind: Literal["rows", "labels", "sketch"]
+    kind: Literal["rows", "labels", "sketch", "shadow"]  # shadow: what one that stands by would have said
     version: int  # of the model that answered; 0: not known
     rows: int
     data: bytes  # an Arrow IPC stream (`drift/batches.py`); of a sketch, a serialized TableSummary
+
+    @property
+    def served(self) -> int:
+        """Rows of live traffic: labels are none, and answers in shadow are of rows that are there already."""
+        return self.rows if self.kind in ("rows", "sketch") else 0
 
 
 class ObservationStore(Protocol):
@@ -360,7 +365,7 @@ class ObservationStore(Protocol):
         ...
 
     def rows(self, project: str, model: str, *, since: int = 0) -> int:
-        """Rows of the batches above number `since` that are still kept; labels are no rows."""
+        """Rows of the batches above number `since` that are still kept: `Observed.served`."""
         ...
 
     def last(self, project: str, model: str) -> int:

@@ -43,7 +43,7 @@ class MemoryObservationStore:
         return found
 
     def rows(self, project: str, model: str, *, since: int = 0) -> int:
-        return sum(each.rows for each in self._of(project, model)[max(since, 0) :] if each.kind != "labels")
+        return sum(each.served for each in self._of(project, model)[max(since, 0) :])
 
     def last(self, project: str, model: str) -> int:
         return len(self._of(project, model))

@@ -69,12 +69,8 @@ class Files:
     directory: Path
     segments: list[Segment] = field(default_factory=list)
     number: int = 0  # of the last batch
-    rows: int = 0  # ever kept; labels are none
+    rows: int = 0  # ever kept: `Observed.served`
     sources: dict[str, Replay] = field(default_factory=dict)
-
-
-def counted_rows(batch: Observed) -> int:
-    return 0 if batch.kind == "labels" else batch.rows
 
 
 # ---- opening -------------------------------------------------------------------------------------------------------
@@ -124,7 +120,7 @@ def _mend_last(files: Files) -> None:
     end = last.start.offset
     for offset, batch in records(last, last.start):
         _mark(last, offset, files)
-        files.number, files.rows = batch.number, files.rows + counted_rows(batch)
+        files.number, files.rows = batch.number, files.rows + batch.served
         files.sources.setdefault(batch.source, Replay()).take(batch.seq, batch.at)
         end = offset + _record_bytes(batch)
     last.scanned = True
@@ -170,7 +166,7 @@ def append(files: Files, batches: Sequence[Observed]) -> None:
     pieces, offset = [], last.size
     for batch in batches:
         _mark(last, offset, files)
-        files.number, files.rows = files.number + 1, files.rows + counted_rows(batch)
+        files.number, files.rows = files.number + 1, files.rows + batch.served
         record = _record(replace(batch, number=files.number))
         pieces.append(record)
         offset += len(record)
@@ -264,5 +260,5 @@ def scan(segment: Segment) -> None:
     seen = Files(segment.path.parent, number=segment.start.number, rows=segment.start.rows)
     for offset, batch in records(segment, segment.start):
         _mark(segment, offset, seen)
-        seen.number, seen.rows = batch.number, seen.rows + counted_rows(batch)
+        seen.number, seen.rows = batch.number, seen.rows + batch.served
     segment.scanned = True

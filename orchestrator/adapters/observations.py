@@ -122,7 +122,7 @@ class DiskObservationStore:
                 for _, batch in segments.records(segment, mark):
                     if batch.number > since:
                         break
-                    before += segments.counted_rows(batch)
+                    before += batch.served
                 return journal.durable.rows - before
 
     def last(self, project: str, model: str) -> int:

@@ -19,7 +19,7 @@ from orchestrator.control.model_versions import find_version
 from orchestrator.ports import Observed
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 
-KINDS = ("rows", "labels", "sketch")
+KINDS = ("rows", "labels", "sketch", "shadow")
 TOPIC = "observed"
 QUEUED = 8
 FRESH_NS = 10 * 10**9
@@ -144,6 +144,8 @@ class ObservationIntake:
             raise _Refusal(f"the batch has {len(request.data):,} bytes, {limit:,} are allowed: send fewer rows at once")
         if not self._versions.find(stream.project, stream.model, request.version):
             raise _Refusal(f"model {stream.model!r} has no version {request.version}: say 0 where it is not known")
+        if request.kind == "shadow" and not request.version:
+            raise _Refusal("answers in shadow are of version 0, which is none: say which version gave them")
         now = self._parts.clock.now()
         rows = _rows(request, now)
         kind: Any = request.kind
@@ -165,4 +167,5 @@ def _rows(request: pb.ObserveRequest, now: float) -> int:
         if rows <= 0:
             raise SketchError("the summary is of no rows")
         return rows
-    return check_batch(request.data, "labels" if request.kind == "labels" else "rows", now)
+    kind: Any = request.kind
+    return check_batch(request.data, kind, now)

@@ -32,6 +32,7 @@ from orchestrator.api.backlog import Backlog, Block, Counts, Label, Row
 from orchestrator.api.delivery import COMPLAIN_EVERY_S, Delivery
 from orchestrator.api.observing import BATCH_ROWS
 from orchestrator.api.recorded import CONFIDENCE, LABEL, PREDICTION, REQUEST, TIME, Encoder, RowEncoder, SketchEncoder
+from orchestrator.errors import Refused
 from orchestrator.settings import Connection, find_connection
 
 log = logging.getLogger(__name__)
@@ -59,15 +60,21 @@ class Observer:
         token: str = "",
         ca_cert: Path | None = None,
         sketches: bool = False,
+        shadow: bool = False,
         every_s: float | None = None,
         buffer: int = 100_000,
     ) -> None:
-        """Without server and token, those of EVERTRAIN_SERVER and EVERTRAIN_TOKEN, or of the last `evertrain up`. Raises
-        Refused when nothing says which server.
+        """`shadow`: the version does not serve but stands by, and is asked beside the one that does, under the same request
+        ids; only what it answers is sent.
+
+        Without server and token, those of EVERTRAIN_SERVER and EVERTRAIN_TOKEN, or of the last `evertrain up`. Raises
+        Refused when nothing says which server, and for a shadow of no version, or by sketches.
         """
+        if shadow and (sketches or not version):
+            raise Refused("answers in shadow are compared one by one: say whose version they are, and send no sketches")
         self._connection = Connection(server, token, ca_cert) if server and token else find_connection(server, token)
         self._model, self._version, self._project = model, version, project
-        self._sketches, self._buffer = sketches, buffer
+        self._sketches, self._shadow, self._buffer = sketches, shadow, buffer
         self._every_s = every_s if every_s is not None else (60.0 if sketches else 1.0)
         self._begin()
         _living.add(self)
@@ -173,7 +180,7 @@ class Observer:
         with self._starting:
             if self._thread is not None or self._backlog.closed:
                 return
-            encoder: Encoder = SketchEncoder(self._every_s) if self._sketches else RowEncoder()
+            encoder: Encoder = SketchEncoder(self._every_s) if self._sketches else RowEncoder(shadow=self._shadow)
             self._thread = Delivery(
                 self._backlog,
                 encoder,

@@ -16,7 +16,7 @@ BATCH_ROWS = 2_000
 BATCH_BYTES = 3 * 2**20
 """A server takes 4 MiB, unless it was told otherwise."""
 
-Kind = Literal["rows", "labels", "sketch"]
+Kind = Literal["rows", "labels", "sketch", "shadow"]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from orchestrator.control.commands import Commands
 from orchestrator.control.fleet import Fleet
 from orchestrator.control.monitors import Monitors
 from orchestrator.control.promotions import Promotions
+from orchestrator.control.recalls import Recalls
 from orchestrator.control.retraining import Retraining
 from orchestrator.control.sweeps import Sweeps
 from orchestrator.core import lifecycle, money
@@ -40,6 +41,7 @@ class Parts:
     sweeps: Sweeps
     retraining: Retraining
     promotions: Promotions
+    recalls: Recalls
     board: Board
     fleet: Fleet
     logs: LogStore

@@ -10,10 +10,12 @@ from operator import itemgetter
 from typing import Any, Literal, Protocol
 
 from orchestrator.api.backlog import Block, Entry, Label, Row
-from orchestrator.api.observing import Outgoing, within_size
+from orchestrator.api.observing import Kind, Outgoing, within_size
 
 REQUEST, TIME, PREDICTION, CONFIDENCE, LABEL = "(request)", "(time)", "(prediction)", "(confidence)", "(label)"
 """As in `drift/batches.py`, which brings numpy and pyarrow along."""
+
+_ANSWERED = (REQUEST, TIME, PREDICTION, CONFIDENCE)
 
 JOINED_ROWS = 100_000
 """Answers that are remembered for their labels where rows are not sent."""
@@ -37,19 +39,26 @@ class Encoder(Protocol):
 
 
 class RowEncoder:
-    """Rows first, then labels: those of one request that were recorded in this order arrive in it."""
+    """Rows first, then labels: those of one request that were recorded in this order arrive in it. `shadow`: of rows only
+    what was answered.
+    """
 
-    def __init__(self) -> None:
-        self._seq = itertools.count(1)
+    def __init__(self, *, shadow: bool = False) -> None:
+        self._seq, self._shadow = itertools.count(1), shadow
 
     def batches(self, entries: Sequence[Entry], *, all_now: bool) -> Made:
         made = Made()
         for kind, rows, columns in _tables(entries):
             try:
-                made.batches += within_size(kind, columns, self._seq)
+                made.batches += within_size(*self._as_sent(kind, columns), self._seq)
             except Exception as error:  # whatever a program's own objects do when they are looked at
                 made.lost, made.why = made.lost + rows, repr(error)
         return made
+
+    def _as_sent(self, kind: Literal["rows", "labels"], columns: Columns) -> tuple[Kind, Columns]:
+        if kind == "labels" or not self._shadow:
+            return kind, columns
+        return "shadow", {name: each for name, each in columns.items() if name in _ANSWERED}
 
 
 class SketchEncoder:

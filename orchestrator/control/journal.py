@@ -1,4 +1,4 @@
-"""Where in the journal of live traffic a moment is."""
+"""Where in the journal of live traffic a moment is, and where its newest rows begin."""
 
 from __future__ import annotations
 
@@ -18,4 +18,16 @@ def last_before(observations: ObservationStore, project: str, model: str, at: fl
             high = middle
         else:
             low = found[0].number
+    return low
+
+
+def before_newest(observations: ObservationStore, project: str, model: str, rows: int) -> int:
+    """The number of the last batch before the newest ones that hold so many rows together; 0 where all do not hold more."""
+    low, high = 0, observations.last(project, model)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if observations.rows(project, model, since=middle) >= rows:
+            low = middle
+        else:
+            high = middle - 1
     return low

@@ -57,20 +57,20 @@ def _take(batch: Observed, version: int, count: _Count) -> None:
     from orchestrator.drift.batches import BatchError, read_batch
     from orchestrator.drift.reference import PREDICTION
 
-    if batch.kind == "sketch" or (batch.kind == "rows" and batch.version != version):
+    if batch.kind in ("sketch", "shadow") or (batch.kind == "rows" and batch.version != version):
         return
     try:
         read = read_batch(batch.data, batch.at)
     except BatchError:  # the judging loop has counted it
         return
-    labels = _words(read.labels) if read.labels is not None else [None] * read.rows
+    labels = words(read.labels) if read.labels is not None else [None] * read.rows
     if PREDICTION not in read.columns:
         if batch.kind == "labels":
             _count(count, list(count.joining.labelled(read.requests or [], labels)))
         return
     if batch.version != version:
         return
-    answers = _words(read.columns[PREDICTION])
+    answers = words(read.columns[PREDICTION])
     beside = [(answer, label) for answer, label in zip(answers, labels, strict=True) if answer and label]
     count.rows += len(beside)
     count.errors += sum(answer != label for answer, label in beside)
@@ -84,7 +84,7 @@ def _count(count: _Count, joined: list[Joined]) -> None:
     count.errors += sum(each.answer != each.label for each in joined)
 
 
-def _words(column: Any) -> list[str | None]:
+def words(column: Any) -> list[str | None]:
     """Classes as the judging loop compares them."""
     from orchestrator.drift.joining import word
     from orchestrator.drift.sketches import Coded

@@ -302,6 +302,8 @@ class Monitors:
         watch = kept.watch
         if watch is None:
             return []
+        if batch.kind == "shadow":
+            return []
         if batch.version not in (0, watch.reference.version):
             watch.counts.other_versions += batch.rows
             return []

@@ -34,18 +34,22 @@ class Promotions:
         *,
         alias: str = CHAMPION,
         by: str,
+        expected: int | None = None,
         reason: str = "",
         anyway: bool = False,
         tell: bool = True,
     ) -> AliasMove:
         """Move the alias to the version, if its proof holds against the one where it stands and it was not taken back before.
-        `anyway`: also where it does not; the reason says why then. `tell`: receivers of webhooks hear of it.
+        `expected`: where it stands; None: wherever that is. `anyway`: also where it does not; the reason says why then.
+        `tell`: receivers of webhooks hear of it.
 
         Raises Refused with the judgement's words; Conflict where the alias moved meanwhile.
         """
         name = version.name
         history = self._store.alias_history(version.project, name, alias)
         stands = stands_on(history)
+        if expected not in (None, stands):
+            raise Conflict(f"{alias} of {name} is version {stands} by now, not {expected}: nothing was promoted")
         judgement = self.judged(version, stands) if stands and stands != version.version else None
         if judgement is not None and not judgement.promote and not anyway:
             raise Refused(f"{name}@{version.version} is {judgement.words}")

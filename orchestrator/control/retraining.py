@@ -17,7 +17,7 @@ from typing import Any
 
 from orchestrator.control.challengers import Challengers
 from orchestrator.control.commands import Commands, SubmitCommand
-from orchestrator.control.journal import last_before
+from orchestrator.control.journal import before_newest, last_before
 from orchestrator.control.model_versions import champion_of
 from orchestrator.core.decisions import (
     UNDER_WAY,
@@ -39,6 +39,7 @@ from orchestrator.spec.retraining import (
     alerts_of,
     estimates_number,
     label_of,
+    newest_rows_of,
     policy_of,
     retraining_document,
     trials_of,
@@ -374,7 +375,7 @@ class Retraining:
         return Order(
             base=monitor.run,
             champion=champion.version if champion is not None else 0,
-            after=self._begins_after(monitor, trigger),
+            after=max(self._begins_after(monitor, trigger), self._before_newest(monitor)),
             upto=self._observations.last(monitor.project, monitor.model),
             since=trigger.at if trigger.cause in _SEEN_LIVE else 0.0,
         )
@@ -384,6 +385,11 @@ class Retraining:
         if trigger.cause not in _SEEN_LIVE:
             return 0
         return last_before(self._observations, monitor.project, monitor.model, trigger.at)
+
+    def _before_newest(self, monitor: Monitor) -> int:
+        """The last batch that is too old to be learned from; 0 where none is."""
+        newest = newest_rows_of(monitor.settings)
+        return before_newest(self._observations, monitor.project, monitor.model, newest) if newest else 0
 
     def _seen_at(self, monitor: Monitor, trigger: Trigger) -> float:
         """When it was last seen: what the judging loop tells is `at` its beginning, and seen with the newest judgement."""

@@ -7,8 +7,9 @@
     (label)        anything   what was true
 
 Features are named as in the profile. A batch of (request) and (label) alone carries labels that became known later; with
-(prediction) beside them, and (confidence), they are joined already. Answers and labels that are whole numbers, booleans or
-texts name classes and are read as texts; fractions are numbers.
+(prediction) beside them, and (confidence), they are joined already. One of (request) and (prediction) alone, sent as
+`shadow`, is what another version would have answered. Answers and labels that are whole numbers, booleans or texts name
+classes and are read as texts; fractions are numbers.
 
 Bytes may come from a stranger. `check_batch` looks at every offset in them (Arrow's readers do not), so that nothing which
 passed it can lead a later reader out of its buffers.
@@ -38,8 +39,9 @@ MOST_COLUMNS = 10_000
 AHEAD_S = 86_400.0
 """A replica's clock may be so far ahead of the server's; a time beyond that is no time in seconds."""
 
-Kind = Literal["rows", "labels"]
+Kind = Literal["rows", "labels", "shadow"]
 
+_WHAT: Mapping[Kind, str] = {"rows": "rows", "labels": "labels", "shadow": "answers in shadow"}
 _UNWRITABLE = (pa.ArrowException, TypeError, ValueError, OverflowError)
 
 
@@ -114,8 +116,9 @@ def check_batch(data: bytes, kind: Kind, at: float) -> int:
     _check_names(table.column_names, kind)
     for name in table.column_names:
         _check_column(name, table.column(name), at)
-    if kind == "labels" and table.column(REQUEST).null_count:
-        raise BatchError(f"{table.column(REQUEST).null_count} labels have no {REQUEST}: nothing can be joined to them")
+    if kind != "rows" and table.column(REQUEST).null_count:
+        lacking = table.column(REQUEST).null_count
+        raise BatchError(f"{lacking} {_WHAT[kind]} have no {REQUEST}: nothing can be joined to them")
     return int(table.num_rows)
 
 
@@ -149,11 +152,14 @@ def _check_names(names: list[str], kind: Kind) -> None:
     strange = [name for name in names if name.startswith("(") and name.endswith(")") and name not in OURS]
     if strange:
         raise BatchError(f"column {strange[0]} is none of {', '.join(OURS)}: a feature has no parentheses around it")
-    if kind == "labels":
-        if lacking := {REQUEST, LABEL} - set(names):
-            raise BatchError(f"labels need the columns {REQUEST} and {LABEL}: {' and '.join(sorted(lacking))} lacks")
+    if kind != "rows":
+        needed = LABEL if kind == "labels" else PREDICTION
+        if lacking := {REQUEST, needed} - set(names):
+            raise BatchError(
+                f"{_WHAT[kind]} need the columns {REQUEST} and {needed}: {' and '.join(sorted(lacking))} lacks"
+            )
         if extra := set(names) - set(OURS):
-            raise BatchError(f"labels came with the feature {min(extra)}: send features as rows")
+            raise BatchError(f"{_WHAT[kind]} came with the feature {min(extra)}: send features as rows")
     elif not set(names) - {REQUEST, TIME, LABEL}:
         raise BatchError(f"the rows have neither a feature nor a {PREDICTION}: there is nothing to watch")
 

@@ -106,6 +106,16 @@ class Budget(Section):
     cost: Annotated[Money | None, Field(description="Money.")] = None
 
 
+class Recall(Section):
+    """Versions that stand by answer the same requests in shadow; one that is better serves, and nothing is trained."""
+
+    versions: Annotated[
+        Count, Field(ge=2, le=64, description="So many, the champion among them: those that served last.")
+    ] = 8
+    rows: Annotated[Count, Field(ge=20, le=10_000, description="Rows with a label that are one comparison.")] = 500
+    confidence: Annotated[Probability, Field(ge=0.5, description="Of one comparison with one version.")] = 0.95
+
+
 class Retrain(Section):
     """When and how the model is trained again."""
 
@@ -121,6 +131,9 @@ class Retrain(Section):
     minimum_rows: Annotated[
         Count, Field(ge=0, description="New rows, and rows with a label, without which nothing is to be learned.")
     ] = 1_000
+    newest_rows: Annotated[
+        Count | None, Field(ge=1, description="So many newest rows are learned from, in whole batches; null: all.")
+    ] = None
     budget: Annotated[Budget, Field(description="Limits of a month.")] = Budget()
     quiet_hours: Annotated[
         tuple[Annotated[str, AfterValidator(_hours)], ...],
@@ -129,6 +142,9 @@ class Retrain(Section):
     utc_offset: Annotated[
         Number, Field(ge=-12, le=14, description="Hours by which cron, quiet hours and seasons differ from UTC.")
     ] = 0.0
+    recall: Annotated[
+        Recall | None, Field(description="Leave it out: then only what a retraining made replaces the champion.")
+    ] = None
     start: Annotated[
         Literal["warm", "scratch"], Field(description="warm: from the weights of the serving version.")
     ] = "warm"

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from orchestrator.core import recall
 from orchestrator.core.cron import parse_cron
 from orchestrator.core.retraining import Cause, Mode, Policy, QuietHours
 from orchestrator.errors import InvalidSpec
@@ -56,6 +57,19 @@ def alerts_of(settings: Mapping[str, Any]) -> frozenset[str]:
     """Names of the alerts that a monitor retrains for. Raises InvalidSpec."""
     retrain = _section(settings).retrain
     return frozenset(each.alert for each in retrain.triggers if each.alert is not None) if retrain else frozenset()
+
+
+def newest_rows_of(settings: Mapping[str, Any]) -> int | None:
+    """How many rows a retraining learns from at most; None: from all. Raises InvalidSpec."""
+    retrain = _section(settings).retrain
+    return retrain.newest_rows if retrain is not None else None
+
+
+def recall_of(settings: Mapping[str, Any]) -> recall.Policy | None:
+    """How a monitor lets versions that stand by serve again; None: not at all. Raises InvalidSpec."""
+    retrain = _section(settings).retrain
+    asked = retrain.recall if retrain is not None else None
+    return recall.Policy(asked.versions, asked.rows, asked.confidence) if asked is not None else None
 
 
 def label_of(document: Mapping[str, Any], profile: Mapping[str, Any]) -> str:

@@ -122,13 +122,15 @@ def test_a_cursor_reads_every_batch_once(store: ObservationStore) -> None:
     assert read == list(range(1, 101))
 
 
-def test_rows_are_counted_from_anywhere_and_labels_are_none(store: ObservationStore) -> None:
-    kinds = ["rows", "labels", "sketch"]
-    given = [batch(seq, kind=kinds[seq % 3], rows=seq, data=b"x" * 100) for seq in range(1, 61)]
+def test_rows_are_counted_from_anywhere_and_labels_and_answers_in_shadow_are_none(store: ObservationStore) -> None:
+    kinds = ["rows", "labels", "sketch", "shadow"]
+    given = [batch(seq, kind=kinds[seq % 4], rows=seq, data=b"x" * 100) for seq in range(1, 61)]
     store.append(*WHERE, given)
 
     for since in (0, 1, 17, 30, 59, 60, 100):
-        assert store.rows(*WHERE, since=since) == sum(each.rows for each in given[since:] if each.kind != "labels")
+        assert store.rows(*WHERE, since=since) == sum(
+            each.rows for each in given[since:] if each.kind in ("rows", "sketch")
+        )
 
 
 def test_what_was_kept_before_is_dropped_silently(store: ObservationStore) -> None:

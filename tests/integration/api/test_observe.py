@@ -24,6 +24,7 @@ from orchestrator.errors import Denied, NotFound, Refused
 from orchestrator.ports import Observed
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from orchestrator.protocol.v1.generated import evertrain_pb2_grpc as rpc
+from orchestrator.spec import dump, load
 from tests.integration.api.stack import Stack
 
 NUMBERS = iter(range(1, 10**6))
@@ -102,6 +103,12 @@ def test_a_batch_that_is_sent_again_is_answered_and_kept_once(stack: Stack, mode
         (rows(2, b"EVDS junk", kind="sketch"), "these 9 bytes are no summary of a table"),
         (rows(2, TableSummary().to_bytes(), kind="sketch"), "the summary is of no rows"),
         (rows(2, kind="labels"), r"labels need the columns"),
+        (rows(2, kind="shadow"), r"answers in shadow need the columns (request) and (prediction)"),
+        (rows(2, write_batch({"(request)": ["a"], "(prediction)": [1], "age": [1]}), "shadow"), "with the feature age"),
+        (
+            rows(2, write_batch({"(request)": ["a"], "(prediction)": [1]}), "shadow", version=0),
+            "of version 0, which is none",
+        ),
     ],
 )
 def test_what_cannot_be_kept_is_refused_in_words_and_the_stream_goes_on(
@@ -228,6 +235,45 @@ def test_a_label_comes_after_its_row_from_whatever_process(stack: Stack, model: 
     late = read_batch(kept(stack, model)[1].data, 0.0)
     assert late.requests == [request]
     assert [late.labels.words[code] for code in late.labels.codes] == ["leaves"]  # type: ignore[union-attr]
+
+
+def test_of_a_version_that_stands_by_only_the_answers_are_sent(stack: Stack, model: str) -> None:
+    with Observer(model, version=1, server=stack.address, token=stack.admin, shadow=True) as observer:
+        observer.record({"age": 41}, request="mine", prediction="stays", confidence=0.5)
+        observer.label("mine", "leaves")
+
+    shadow, label = kept(stack, model)
+    assert [(each.kind, each.rows, each.version) for each in (shadow, label)] == [("shadow", 1, 1), ("labels", 1, 1)]
+    read = read_batch(shadow.data, shadow.at)
+    assert (read.requests, set(read.columns)) == (["mine"], {"(prediction)", "(confidence)"})
+    with pytest.raises(Refused, match="say whose version they are, and send no sketches"):
+        Observer(model, server=stack.address, token=stack.admin, shadow=True)
+
+
+def test_a_version_that_answers_better_in_shadow_is_made_champion(stack: Stack, client: Client) -> None:
+    name, recall = f"model-{next(NUMBERS)}", {"rows": 30, "confidence": 0.95}
+    spec = dump(
+        load({"name": name, "recipe": "tabular", "train": {"epochs": 1}, "monitor": {"retrain": {"recall": recall}}})
+    )
+    for _ in range(2):
+        stack.end(stack.place(stack.submit(name=name, spec=spec)))
+    stack.parts.recalls.one_pass()
+    connection: dict[str, Any] = {"server": stack.address, "token": stack.admin}
+    with (
+        Observer(name, version=1, **connection) as serving,
+        Observer(name, version=2, shadow=True, **connection) as beside,
+    ):
+        for row in range(30):
+            request = serving.record({"age": row}, prediction="stays")
+            beside.record({"age": row}, prediction="leaves", request=request)
+            serving.label(request, "leaves")
+        assert serving.flush()
+        assert beside.flush()
+    stack.parts.recalls.one_pass()
+
+    newest, *_ = client.alias_history(name)
+    assert (newest.version, newest.before, newest.by) == (2, 1, "recall")
+    assert "it alone had 30 right, the champion alone 0" in newest.reason
 
 
 def test_sketches_are_sent_in_place_of_rows_and_labels_with_what_was_answered(stack: Stack, model: str) -> None:

@@ -153,6 +153,18 @@ async def test_what_has_changed_is_learned_from_what_came_since_and_needs_enough
     assert (record.data["rows"], record.data["batches"]) == (16, [5, 6])
 
 
+async def test_the_newest_rows_are_learned_from_where_the_run_file_says_how_many(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"newest_rows": 20})
+    for seq in range(1, 6):
+        watching.serve(seq)
+    watching.keep(9, "labels", 4, 1, **{"(request)": list("abcd"), "(label)": [0, 1, 0, 1]})
+    record = watching.retraining.retrain("default", "flights", by="ada", reason="", key="1")
+    watching.passes()
+    data = watching.now(record).data
+    assert (data["rows"], data["batches"]) == (24, [3, 5]), "whole batches that hold 20 rows, of which labels are none"
+
+
 async def test_a_person_approves_what_asks_and_the_data_are_those_of_then(tmp_path: Path) -> None:
     watching = Watching(tmp_path)
     await watching.begin({"mode": "approve"})

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from orchestrator import spec
+from orchestrator.core import recall
 from orchestrator.core.retraining import Cause, Mode, QuietHours
 from orchestrator.spec.monitor import Monitor
-from orchestrator.spec.retraining import alerts_of, label_of, policy_of, retraining_document
+from orchestrator.spec.retraining import alerts_of, label_of, newest_rows_of, policy_of, recall_of, retraining_document
 
 RUN: dict[str, Any] = {
     "name": "flights",
@@ -47,6 +48,14 @@ def test_a_policy_says_what_the_run_file_says() -> None:
     assert policy.quiet == (QuietHours(22 * 60, 6 * 60 + 30),)
     assert policy.schedule is not None
     assert (policy.volume_rows, policy.utc_offset_s) == (5000, -18000.0)
+
+
+def test_a_recall_and_the_newest_rows_are_asked_for_and_otherwise_off() -> None:
+    asked = settings(recall={"versions": 16, "rows": 48, "confidence": 0.8}, newest_rows=500)
+    assert (recall_of(asked), newest_rows_of(asked)) == (recall.Policy(16, 48, 0.8), 500)
+    assert recall_of(settings(recall={})) == recall.Policy()
+    for none in (settings(), Monitor().model_dump(mode="json")):
+        assert (recall_of(none), newest_rows_of(none)) == (None, None)
 
 
 def test_a_monitor_that_only_watches_leaves_retraining_to_people() -> None:
