@@ -103,10 +103,11 @@ class NumberSummary:
             return
         self.sketch.update(numbers)
         mean = total / len(numbers)
-        spread = max(0.0, float(np.dot(numbers, numbers)) - total * mean)
-        if spread < 1e-6 * abs(total * mean):  # the difference of two like numbers: take the longer way
-            deviations = numbers - mean
-            spread = float(np.dot(deviations, deviations))
+        with np.errstate(over="ignore"):  # the square of an absurd value may be infinite
+            spread = max(0.0, float(np.dot(numbers, numbers)) - total * mean)
+            if spread < 1e-6 * abs(total * mean):  # the difference of two like numbers: take the longer way
+                deviations = numbers - mean
+                spread = float(np.dot(deviations, deviations))
         self._add_moments(len(numbers), mean, spread)
         self._keep_extremes(numbers, numbers)
 

@@ -10,6 +10,7 @@ import numpy as np
 from orchestrator.core.monitors import Picture
 from orchestrator.drift.sketches import CategorySummary, Floats, NumberSummary, Summary, TableSummary
 from orchestrator.drift.tests import describing
+from orchestrator.drift.together import Compared
 from orchestrator.drift.verdicts import Finding, Verdict
 
 SHOWN = 20
@@ -36,6 +37,14 @@ def evidence_of(verdict: Verdict, reference: TableSummary, window: TableSummary)
         ],
         "features_more": len(verdict.evidence) - len(shown),
     }
+
+
+def told_together(name: str, found: Compared) -> dict[str, Any]:
+    """Of all features at once, or of an embedding, whether or not that is a finding."""
+    evidence, told = found.evidence, {"of": name, "words": found.words}
+    if evidence is None:
+        return told
+    return {**told, "test": evidence.test, "effect": evidence.effect, "p": evidence.p, "n": evidence.n, "m": evidence.m}
 
 
 def most_moved(verdict: Verdict) -> list[str]:

@@ -27,6 +27,7 @@ _ZETA = 2.612375348685488  # of 3/2: the sum of t^(-3/2)
 _CORROBORATES = 0.1
 _BY_CHANCE = 1e-6
 _MODERATE, _MAJOR = 0.1, 0.2
+_JOINT = ("c2st", "mmd")
 _MANY = 1 / 3
 """A share of features moved together that makes a change one grade more severe."""
 
@@ -56,7 +57,8 @@ _DATA = ("missing", "range", "schema")
 @dataclass(frozen=True)
 class Policy:
     """`alpha`: the probability of ever raising a false alarm against one reference. `least_effect`: of a distribution, as the
-    largest distance of distribution functions or of shares (0.05: a level moved by an eighth of its deviation);
+    largest distance of distribution functions or of shares (0.05: a level moved by an eighth of its deviation), and of all
+    features together as their tests tell it;
     `least_share`: of rows missing, out of range or of new categories, as a difference.
     """
 
@@ -85,7 +87,9 @@ class History:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that moved. `evidence` is of the test that decided; `words` tell it to people."""
+    """Something that moved. `evidence` is of the test that decided; `words` tell it to people. What all features show
+    together is one hypothesis among those of the features, and spends of their level what one of them does.
+    """
 
     feature: str
     test: str  # "distribution", "missing", "range", "new_categories", "schema", or what was judged beside the features
@@ -219,7 +223,7 @@ def _rejected(family: Sequence[_Hypothesis], level: float) -> list[_Hypothesis]:
 
 
 def _matters(hypothesis: _Hypothesis, policy: Policy) -> bool:
-    if hypothesis.test == "distribution":
+    if hypothesis.test in ("distribution", *_JOINT):
         return abs(hypothesis.evidence.effect) >= policy.least_effect
     if hypothesis.test in ("missing", "range", "new_categories"):
         return abs(hypothesis.evidence.effect) >= policy.least_share
@@ -271,7 +275,7 @@ def _status(findings: Sequence[Finding], policy: Policy) -> Status:
 
 def _severity(findings: Sequence[Finding], features: int) -> Severity:
     worst = max((each.severity for each in findings), default=Severity.NONE)
-    moved = {each.feature for each in findings if each.nature == "drift"}
+    moved = {each.feature for each in findings if each.nature == "drift" and each.test not in _JOINT}
     many = len(moved) > 1 and len(moved) >= _MANY * features
     return Severity(min(worst + 1, Severity.MAJOR)) if many else worst
 

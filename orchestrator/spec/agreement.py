@@ -286,8 +286,6 @@ def _monitored(spec: RunSpec) -> Iterator[Problem]:
             f"needs a profile of the training data, which {spec.recipe} leaves where they are prepared: name what is "
             "checked or done under data (columns, checks, clean or steps), with a recipe that prepares its data",
         )
-    if spec.monitor.window.season != "none":
-        yield Problem("monitor.window.season", spec.monitor.window.season, "not yet: must be none in this version")
 
 
 def _not_yet(spec: RunSpec) -> Iterator[Problem]:
