@@ -23,7 +23,10 @@ from orchestrator.drift.tests import Evidence
 
 FEATURES = 256
 """Random features: the discrepancy's own error falls with their root."""
-_RIDGE = 1e-2
+_CLASSIFIED_BY, _PAIRS = 32, 48
+"""Random features, and products of two columns, that a discriminant sees beside the columns: it is fitted on some hundred
+rows."""
+_RIDGE = 0.1
 _FARTHEST = 10.0
 """Deviations from the middle at which a value stands, however absurd it is: a poisoned row is one row."""
 _LEAST_CLASSIFIED = 20
@@ -35,7 +38,7 @@ class Kernel:
 
     centre: Floats
     scale: Floats
-    frequencies: Floats  # (columns, FEATURES / 2)
+    frequencies: Floats  # (columns, half as many as random features)
 
     def scaled(self, rows: npt.NDArray[Any]) -> Floats:
         """In the reference's deviations. Missing values take the reference's middle."""
@@ -43,7 +46,7 @@ class Kernel:
         return np.clip(np.nan_to_num(each, nan=0.0, posinf=_FARTHEST, neginf=-_FARTHEST), -_FARTHEST, _FARTHEST)
 
     def embed(self, scaled: Floats) -> Floats:
-        """(rows, FEATURES) in [-1, 1] / sqrt(FEATURES / 2)."""
+        """(rows, random features), each row of length 1."""
         angles = scaled @ self.frequencies
         return np.concatenate([np.cos(angles), np.sin(angles)], axis=1) / math.sqrt(self.frequencies.shape[1])
 
@@ -77,7 +80,7 @@ class MeanEmbedding:
         self.rows += other.rows
 
 
-def kernel_of(reference: npt.NDArray[Any], seed: int) -> Kernel:
+def kernel_of(reference: npt.NDArray[Any], seed: int, features: int = FEATURES) -> Kernel:
     """From rows of the reference, (rows, columns). The kernel is as wide as the median distance of two of them. Raises
     ValueError for fewer than 4.
     """
@@ -85,13 +88,13 @@ def kernel_of(reference: npt.NDArray[Any], seed: int) -> Kernel:
     if rows.ndim != 2 or len(rows) < 4:
         raise ValueError(f"a reference of at least 4 rows in two dimensions is needed, not of the shape {rows.shape}")
     centre, scale = _scale(rows)
-    blank = Kernel(centre, scale, np.zeros((rows.shape[1], FEATURES // 2)))
+    blank = Kernel(centre, scale, np.zeros((rows.shape[1], features // 2)))
     scaled = blank.scaled(rows)
     generator = np.random.default_rng(seed)
     first, second = generator.integers(0, len(rows), (2, 1_000))
     distances = np.sqrt(((scaled[first] - scaled[second]) ** 2).sum(axis=1))
     width = float(np.median(distances[first != second])) or 1.0
-    return Kernel(centre, scale, generator.normal(size=(rows.shape[1], FEATURES // 2)) / width)
+    return Kernel(centre, scale, generator.normal(size=(rows.shape[1], features // 2)) / width)
 
 
 def learn(reference: npt.NDArray[Any], seed: int) -> Embedding:
@@ -131,6 +134,7 @@ class Classifier:
     """What a discriminant needs of the reference, the same for every window: one half to fit on, one to be tested on."""
 
     kernel: Kernel
+    pairs: npt.NDArray[np.intp]  # (2, products of two columns)
     mean: Floats
     scatter: Floats  # squared deviations from the mean, of the half that is fitted on
     fitted: int
@@ -139,18 +143,22 @@ class Classifier:
     @classmethod
     def learned(cls, reference: npt.NDArray[Any], seed: int) -> Classifier:
         """Raises ValueError for fewer than 4 rows."""
-        kernel = kernel_of(reference, seed)
-        fit, test = _halves(_described(kernel, np.asarray(reference, dtype=np.float64)), seed)
-        return cls(kernel, fit.mean(axis=0), np.cov(fit, rowvar=False) * len(fit), len(fit), test)
+        rows = np.asarray(reference, dtype=np.float64)
+        kernel = kernel_of(rows, seed, _CLASSIFIED_BY)
+        fit, test = _halves(kernel.scaled(rows), seed)
+        pairs = _pairs(fit)  # of this half alone: what is chosen by chance there is none in the other
+        fit, test = _described(kernel, pairs, fit), _described(kernel, pairs, test)
+        return cls(kernel, pairs, fit.mean(axis=0), np.cov(fit, rowvar=False) * len(fit), len(fit), test)
 
     def against(self, current: npt.NDArray[Any], seed: int) -> Evidence:
         """Effect: the area under the curve, less a half, of the discriminant on rows that it was not fitted on. It sees each
-        feature, its square, and random features of all of them, so that moved levels, widths and dependencies can be told.
+        feature, squares, products and random features, so that moved levels, widths and dependencies can be told.
         """
         n, m = len(current), self.fitted + len(self.tested)
         if min(n, m) < _LEAST_CLASSIFIED:
             return Evidence("c2st", 0.0, 1.0, n, m)
-        fit, test = _halves(_described(self.kernel, np.asarray(current, dtype=np.float64)), seed)
+        scaled = self.kernel.scaled(np.asarray(current, dtype=np.float64))
+        fit, test = _halves(_described(self.kernel, self.pairs, scaled), seed)
         within = (np.cov(fit, rowvar=False) * len(fit) + self.scatter) / (len(fit) + self.fitted)
         direction = _discriminant(within, fit.mean(axis=0) - self.mean)
         area, deviation = _area(test @ direction, self.tested @ direction)
@@ -168,9 +176,19 @@ def _halves(rows: Floats, seed: int) -> tuple[Floats, Floats]:
     return shuffled[::2], shuffled[1::2]
 
 
-def _described(kernel: Kernel, rows: Floats) -> Floats:
-    scaled = kernel.scaled(rows)
-    return np.concatenate([scaled, scaled**2, kernel.embed(scaled)], axis=1)
+def _pairs(scaled: Floats) -> npt.NDArray[np.intp]:
+    """(2, pairs): each column that has more than two values with itself, then those of two that are most correlated."""
+    several = np.flatnonzero([len(np.unique(column)) > 2 for column in scaled.T])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlations = np.abs(np.nan_to_num(np.atleast_2d(np.corrcoef(scaled, rowvar=False))))
+    one, other = np.triu_indices(len(correlations), 1)
+    strongest = np.argsort(-correlations[one, other], kind="stable")[:_PAIRS]
+    return np.stack([np.append(several, one[strongest]), np.append(several, other[strongest])])
+
+
+def _described(kernel: Kernel, pairs: npt.NDArray[np.intp], scaled: Floats) -> Floats:
+    products = scaled[:, pairs[0]] * scaled[:, pairs[1]]
+    return np.concatenate([scaled, products, kernel.embed(scaled)], axis=1)
 
 
 def _discriminant(within: Floats, apart: Floats) -> Floats:

@@ -77,6 +77,8 @@ def read_rows(profile: Mapping[str, Any], only: Container[str] | None = None) ->
         raise ProfileError(f"the profile's sample of rows cannot be read: {error!r}") from error
     kept = [place for place, name in enumerate(names) if only is None or name in only]
     columns = tuple(names[place] for place in kept)
+    if not columns:
+        return None
     return RowReference(Layout(columns, {name: words[name] for name in columns if name in words}), rows[:, kept])
 
 

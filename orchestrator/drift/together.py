@@ -23,6 +23,7 @@ _GAPS_MOVED = 0.05
 filling the gaps would only make another difference of it."""
 _LEAST_COLUMNS = 2
 _CORRELATION_MOVED = 0.2
+_TOLD = 0.01  # a greater probability is no finding at any level
 
 
 @dataclass
@@ -136,7 +137,8 @@ def compared(reference: RowReference, rows: Cells, test: Multivariate) -> Compar
         area = evidence.effect + 0.5
         words = f"a classifier tells rows from the reference's, area under its curve {area:.3f} (0.5: it cannot)"
     without = f"; without {', '.join(left_out[:3])}{' and more' if len(left_out) > 3 else ''}" if left_out else ""
-    moved = _correlation_moved(reference, frozenset(left_out), seen, learned.kernel)
+    told = evidence.p < _TOLD
+    moved = _correlation_moved(reference, frozenset(left_out), seen, learned.kernel) if told else ""
     return Compared(words + without, replace(evidence, detail=words + moved + without))
 
 

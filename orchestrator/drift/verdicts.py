@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import datetime
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -120,7 +121,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Hypothesis:
-    """One of the family: it decides by `p`, over all spans; `alone` is the newest window's own."""
+    """One of the family: it decides by `p`, over all spans; `alone` is the newest window's own. Few are put into words."""
 
     feature: str
     test: str
@@ -128,7 +129,7 @@ class _Hypothesis:
     p: float
     alone: float
     since: float
-    words: str
+    words: Callable[[], str]
 
     @property
     def key(self) -> str:
@@ -196,10 +197,10 @@ def _family(
                 seen.setdefault(test, []).append((evidence, span))
         for test, each in seen.items():
             evidence, span = min(each, key=lambda one: one[0].p)
-            words = _moved(name, test, evidence, known, span.table.columns[name])
+            words = partial(_moved, name, test, evidence, known, span.table.columns[name])
             yield _Hypothesis(name, test, evidence, min(1.0, evidence.p * len(spans)), each[0][0].p, span.start, words)
     for name, evidence in beside.items():
-        words = f"{name}: {evidence.detail or f'{evidence.test} {evidence.effect:.3g}'}"
+        words = partial(_as_whole, name, evidence)
         yield _Hypothesis(name, evidence.test, evidence, evidence.p, evidence.p, spans[0].start, words)
 
 
@@ -237,7 +238,7 @@ def _longer(streak: Streak | None, since: float) -> Streak:
 def _finding(hypothesis: _Hypothesis, streak: Streak) -> Finding:
     effect = abs(hypothesis.evidence.effect)
     severity = Severity.MAJOR if effect >= _MAJOR else Severity.MODERATE if effect >= _MODERATE else Severity.MINOR
-    return Finding(hypothesis.feature, hypothesis.test, hypothesis.evidence, severity, streak, hypothesis.words)
+    return Finding(hypothesis.feature, hypothesis.test, hypothesis.evidence, severity, streak, hypothesis.words())
 
 
 def _schema(reference: TableSummary, window: Window) -> Iterator[Finding]:
@@ -278,6 +279,10 @@ def _severity(findings: Sequence[Finding], features: int) -> Severity:
     moved = {each.feature for each in findings if each.nature == "drift" and each.test not in _JOINT}
     many = len(moved) > 1 and len(moved) >= _MANY * features
     return Severity(min(worst + 1, Severity.MAJOR)) if many else worst
+
+
+def _as_whole(name: str, evidence: Evidence) -> str:
+    return f"{name}: {evidence.detail or f'{evidence.test} {evidence.effect:.3g}'}"
 
 
 def _moved(name: str, test: str, evidence: Evidence, known: Summary, live: Summary) -> str:
