@@ -48,6 +48,8 @@ def facts_of(
     ):
         if value is None:
             continue
+        if name == "profile" and len(json.dumps({**facts, name: value})) > FACTS_BYTES:
+            value = {key: each for key, each in value.items() if key != "sample"}  # summaries before rows
         if (size := len(json.dumps({**facts, name: value}))) <= FACTS_BYTES:
             facts[name] = value
         else:

@@ -315,7 +315,10 @@ MODEL_PAGE = Dashboard(
         ),
         Panel(
             "How far features have moved",
-            [Query(f"evertrain_drift_effect{WATCHED}", "{{feature}}")],
+            [
+                Query(f"evertrain_drift_effect{WATCHED}", "{{feature}}"),
+                Query(f"evertrain_drift_together_effect{WATCHED}", "{{of}} ({{test}})"),
+            ],
             width=16,
         ),
         Panel(

@@ -236,8 +236,8 @@ def _take_rows(batch: Observed, survey: _Survey) -> None:
     table = _table(batch)
     for each in table.schema:
         kind = _plain(each.type)
-        if each.name.startswith("(") or pa.types.is_null(kind):
-            continue
+        if each.name.startswith("(") or pa.types.is_null(kind) or pa.types.is_nested(kind):
+            continue  # ours, nothing, or an embedding: no model was trained with one beside its features
         known = survey.features.setdefault(each.name, kind)
         if known != kind:
             survey.features[each.name] = pa.string() if pa.string() in (known, kind) else pa.float64()

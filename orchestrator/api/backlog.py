@@ -18,6 +18,7 @@ class Row(NamedTuple):
     prediction: Any
     confidence: float | None
     label: Any
+    image_bytes: int = 0
 
 
 class Block(NamedTuple):
@@ -25,6 +26,7 @@ class Block(NamedTuple):
 
     rows: int
     columns: Mapping[str, Any]
+    image_bytes: int = 0
 
 
 class Label(NamedTuple):
@@ -51,6 +53,10 @@ class Counts:
         return self.recorded - self.sent - self.dropped - self.refused
 
 
+IMAGE_BYTES = 64 * 2**20
+"""That may wait to be looked at: what is sent of an image is a few numbers."""
+
+
 class Backlog:
     """Safe from several threads. `limit`: rows and labels that may wait, beside those that are on their way."""
 
@@ -58,7 +64,7 @@ class Backlog:
         self._limit, self._plenty = limit, plenty
         self._lock = threading.Lock()
         self._entries: deque[Entry | threading.Event] = deque()
-        self._waiting = 0
+        self._waiting = self._image_bytes = 0
         self._counts = Counts()
         self.awake = threading.Event()  # there is plenty, or somebody waits for it to be sent
         self.closed = False
@@ -67,11 +73,14 @@ class Backlog:
         """Take it, or count it as dropped."""
         with self._lock:
             self._counts.recorded += rows
-            if self.closed or self._waiting + rows > self._limit:
+            images = 0 if isinstance(entry, Label) else entry.image_bytes
+            full = self._waiting + rows > self._limit or self._image_bytes + images > IMAGE_BYTES
+            if self.closed or full:
                 self._counts.dropped += rows
                 return
             self._entries.append(entry)
             self._waiting += rows
+            self._image_bytes += images
             plenty = self._waiting >= self._plenty
         if plenty and not self.awake.is_set():
             self.awake.set()
@@ -102,6 +111,7 @@ class Backlog:
                 taken.append(entry)
                 held = entry.rows if isinstance(entry, Block) else 1
                 rows, self._waiting = rows + held, self._waiting - held
+                self._image_bytes -= 0 if isinstance(entry, Label) else entry.image_bytes
         return taken, None
 
     def settle(self, *, sent: int = 0, dropped: int = 0, refused: int = 0) -> None:

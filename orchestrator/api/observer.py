@@ -109,13 +109,16 @@ class Observer:
         request: str = "",
         at: float | None = None,
     ) -> str:
-        """One answer of the model. Features by the names that it was trained with; `at`: seconds since the epoch, by default
+        """One answer of the model. Features by the names that it was trained with; an image is an array [height, width] with
+        channels first, last or none, in the units of the training images (0 to 255 where those were files), of which only
+        what it looks like is sent: brightness, contrast, sharpness and the like. `at`: seconds since the epoch, by default
         now. Answers the request's id, which `label` takes: yours, or a new one.
         """
         request = request or f"{self._source}-{next(self._ids)}"
         try:
             at = time.time() if at is None else at
-            self._backlog.put(Row(dict(features), request, at, prediction, confidence, label))
+            held, image_bytes = _held(features)
+            self._backlog.put(Row(held, request, at, prediction, confidence, label, image_bytes))
             if self._thread is None:
                 self._start()
         except Exception as error:
@@ -143,7 +146,8 @@ class Observer:
             ids = [f"{self._source}-{number}" for number in itertools.islice(self._ids, rows)]
             ids = ids if requests is None else list(requests)
             at = time.time() if at is None else at
-            self._backlog.put(Block(rows, {**columns, REQUEST: ids, TIME: [at] * rows}), rows)
+            images = sum(getattr(each, "nbytes", 0) for each in columns.values() if getattr(each, "ndim", 1) > 2)
+            self._backlog.put(Block(rows, {**columns, REQUEST: ids, TIME: [at] * rows}, images), rows)
             if self._thread is None:
                 self._start()
         except Exception as error:
@@ -198,6 +202,15 @@ class Observer:
         if time.monotonic() - self._complained_at >= COMPLAIN_EVERY_S:
             self._complained_at = time.monotonic()
             log.warning("observer of %s: what was recorded cannot be kept: %r", self._model, error)
+
+
+def _held(features: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    """What the program that recorded it can no longer change, and the bytes of its arrays."""
+    held, size = dict(features), 0
+    for name, value in features.items():
+        if getattr(value, "ndim", 0):
+            held[name], size = value.copy(), size + value.nbytes
+    return held, size
 
 
 def _each(do: Callable[[Observer], None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from orchestrator.cli.monitor_tables import SEVERITIES, performance, seen
+from orchestrator.cli.monitor_tables import SEVERITIES, looked_at, performance, seen, together
 from orchestrator.cli.render import date
 from orchestrator.core.monitors import Judgement, Picture, Watched
 
@@ -38,6 +38,8 @@ def page(watched: Watched, judged: Sequence[Judgement]) -> str:
         f'<p style="color:{_COLOURS.get(watched.status, "#222")}">{escape(watched.words)}</p>',
         f'<p class="note">Judged against version {watched.reference}; {escape(seen(watched.figures))}.</p>',
         f'<p class="note">Performance in the newest window: {escape(performance(watched.newest))}.</p>',
+        f'<p class="note">Looked at: {escape(looked_at(watched.settings))}.</p>',
+        f'<p class="note">All features together, in the newest window: {escape(together(watched.newest))}.</p>',
         "<h2>Judgements over time</h2>",
         _timeline(judged),
         "<h2>What moved</h2>",

@@ -23,6 +23,7 @@ _STYLE = {
     "paused": "cyan",
 }
 SEVERITIES = ("none", "minor", "moderate", "major")
+_DETECTORS = {"page_hinkley": "Page-Hinkley", "adwin": "ADWIN", "hddm_a": "HDDM-A"}
 _MEASURES = ("ks", "psi", "jensen_shannon", "wasserstein", "chi_squared", "missing", "range", "new_categories")
 
 
@@ -58,8 +59,10 @@ def description(watched: Watched, judged: Sequence[Judgement], now: float) -> Re
         ("monitor", f"{watched.model}, judged against version {watched.reference}"),
         ("status", Text(harmless(watched.words), style=_STYLE.get(watched.status, ""))),
         ("window", _window(watched.settings.get("window") or {})),
+        ("looked at", looked_at(watched.settings)),
         ("seen", seen(watched.figures)),
         ("performance", performance(watched.newest)),
+        ("together", together(watched.newest)),
         ("run file of", watched.run),
         ("since", f"{date(watched.created_at)} ({duration(now - watched.created_at)})"),
     ]
@@ -79,6 +82,27 @@ def performance(newest: Judgement | None) -> str:
     if "estimated_accuracy" in told:
         parts.append(f"{told['estimated_accuracy']:.1%} are right by the model's own confidence")
     return "; ".join(parts) or "not known: neither labels nor a calibrated confidence"
+
+
+def looked_at(settings: Mapping[str, Any]) -> str:
+    """What a monitor's run file asks for beside each feature by itself."""
+    detect = settings.get("detect") or {}
+    concept, multivariate = detect.get("concept", "page_hinkley"), detect.get("multivariate", "classifier")
+    jointly = {"classifier": "all together by a classifier", "mmd": "all together by their mean discrepancy"}
+    features = ["each feature", *([jointly[multivariate]] if multivariate in jointly else [])]
+    features += [f"embedding {each}" for each in detect.get("embeddings") or ()]
+    return f"{', '.join(features)}; errors by {_DETECTORS.get(concept, concept)}"
+
+
+def together(newest: Judgement | None) -> str:
+    """What all features show at once, and each embedding."""
+    told = newest.evidence.get("together") if newest is not None else None
+    return harmless("; ".join(map(_jointly, told))) if told else "not looked at in the newest window"
+
+
+def _jointly(told: Mapping[str, Any]) -> str:
+    sure = f"; p {told['p']:.1g}, {told['n']:,.0f} rows against {told['m']:,.0f}" if "p" in told else ""
+    return f"{told['of']}: {told['words']}{sure}"
 
 
 def seen(figures: Figures) -> str:

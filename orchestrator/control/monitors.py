@@ -146,18 +146,19 @@ class Monitors:
 
     def _pictures(self, monitor: Monitor) -> tuple[Picture, ...]:
         from orchestrator.drift.telling import SHOWN, pictures
-        from orchestrator.drift.watch_state import newest_window
+        from orchestrator.drift.watch_state import newest_window, seasonal
 
         window = newest_window(monitor.state["watch"]) if monitor.state.get("watch") else None
         if window is None:
             return ()
         try:
-            reference = self._reference(monitor, _rules(monitor.settings)).table
+            rules = _rules(monitor.settings)
+            reference = seasonal(monitor.state["watch"], rules, window.start) or self._reference(monitor, rules).table
         except Unjudgeable:
             return ()
         newest = self._store.judgements(monitor.project, monitor.model, limit=1)
         told = [shown["feature"] for each in newest for shown in each.evidence.get("features", ())]
-        return pictures(reference, window, told or list(reference.columns)[:SHOWN])
+        return pictures(reference, window.table, told or list(reference.columns)[:SHOWN])
 
     def _seen(self, monitor: Monitor) -> Watched:
         newest = next(iter(self._store.judgements(monitor.project, monitor.model, limit=1)), None)
@@ -275,7 +276,7 @@ class Monitors:
     def _reference(self, monitor: Monitor, rules: Rules) -> Reference:
         """Raises Unjudgeable."""
         from orchestrator.drift.batches import OURS
-        from orchestrator.drift.reference import ProfileError, read_calibration, read_profile
+        from orchestrator.drift.reference import ProfileError, read_calibration, read_looks, read_profile, read_rows
         from orchestrator.drift.watch import Reference
 
         facts = self._store.facts(monitor.project, monitor.model, monitor.reference)
@@ -286,13 +287,14 @@ class Monitors:
             )
         try:
             table, calibration = read_profile(profile), read_calibration(profile)
+            rows = read_rows(profile, rules.features)
         except ProfileError as error:
             raise Unjudgeable(f"blind: version {monitor.reference}: {error}") from error
         if rules.features is not None:
             kept = {name: each for name, each in table.columns.items() if name in rules.features or name in OURS}
             table = replace(table, columns=kept)
         deviation = (profile.get("label") or {}).get("deviation") if not profile.get("predictions") else None
-        return Reference(monitor.reference, table, calibration, deviation)
+        return Reference(monitor.reference, table, calibration, deviation, rows, read_looks(profile))
 
     def _take(self, kept: _Kept, batch: Observed, now: float) -> list[Judged]:
         from orchestrator.drift.batches import BatchError, read_batch
@@ -358,6 +360,11 @@ def _rules(settings: Mapping[str, Any]) -> Rules:
         FalseAlarms(alpha, ALARM_ITEMS),
         judge.error_shift,
         frozenset(parsed.features) if parsed.features is not None else None,
+        parsed.detect.concept,
+        parsed.detect.multivariate,
+        parsed.detect.embeddings,
+        window.season,
+        3600.0 * parsed.retrain.utc_offset if parsed.retrain is not None else 0.0,
     )
 
 

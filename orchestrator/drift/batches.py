@@ -6,10 +6,10 @@
     (confidence)   number     how sure it was, 0 to 1
     (label)        anything   what was true
 
-Features are named as in the profile. A batch of (request) and (label) alone carries labels that became known later; with
-(prediction) beside them, and (confidence), they are joined already. One of (request) and (prediction) alone, sent as
-`shadow`, is what another version would have answered. Answers and labels that are whole numbers, booleans or texts name
-classes and are read as texts; fractions are numbers.
+Features are named as in the profile; a column of vectors, lists of one length, holds embeddings. A batch of (request) and
+(label) alone carries labels that became known later; with (prediction) beside them, and (confidence), they are joined
+already. One of (request) and (prediction) alone, sent as `shadow`, is what another version would have answered. Answers and
+labels that are whole numbers, booleans or texts name classes and are read as texts; fractions are numbers.
 
 Bytes may come from a stranger. `check_batch` looks at every offset in them (Arrow's readers do not), so that nothing which
 passed it can lead a later reader out of its buffers.
@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -28,7 +28,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from orchestrator.drift.arrow_messages import is_compressed
+from orchestrator.drift.looks import looks
 from orchestrator.drift.reference import CONFIDENCE, PREDICTION
+from orchestrator.drift.rows import Vectors
 from orchestrator.drift.sketches import Coded, Column, Floats
 
 REQUEST, TIME, LABEL = "(request)", "(time)", "(label)"
@@ -36,6 +38,8 @@ OURS = (REQUEST, TIME, PREDICTION, CONFIDENCE, LABEL)
 
 MOST_ROWS = 50_000
 MOST_COLUMNS = 10_000
+MOST_DIMENSIONS = 4_096
+"""Of a vector."""
 AHEAD_S = 86_400.0
 """A replica's clock may be so far ahead of the server's; a time beyond that is no time in seconds."""
 
@@ -58,14 +62,18 @@ class Batch:
     times: Floats  # [rows], seconds since the epoch
     requests: list[str | None] | None = None  # [rows]
     labels: Column | None = None  # [rows]
+    vectors: Mapping[str, Vectors] = field(default_factory=dict)  # [rows, dimensions]; NaN where a row has none
 
 
 # ---- writing -------------------------------------------------------------------------------------------------------
 
 
 def write_batch(columns: Mapping[str, Any]) -> bytes:
-    """Columns of one length by name, each whatever `pyarrow.array` takes. Raises BatchError."""
-    arrays = {name: _written(name, values) for name, values in columns.items()}
+    """Columns of one length by name, each whatever `pyarrow.array` takes. A column of images, each an array [height, width]
+    with channels first, last or none, in the units of the training data, goes as what they look like (`looks`). Raises
+    BatchError.
+    """
+    arrays = {name: _written(name, values) for name, values in _without_images(columns).items()}
     try:
         batch = pa.record_batch(list(arrays.values()), names=[str(name) for name in arrays])
     except _UNWRITABLE as error:
@@ -76,9 +84,37 @@ def write_batch(columns: Mapping[str, Any]) -> bytes:
     return bytes(sink.getvalue())
 
 
+def _without_images(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """What images look like in the place of their pixels."""
+    written: dict[str, Any] = {}
+    for name, values in columns.items():
+        if not _holds_images(values):
+            written[name] = values
+            continue
+        try:
+            seen = looks(values)
+        except ValueError as error:
+            raise BatchError(f"column {name}: {error}") from None
+        if twice := seen.keys() & (written.keys() | columns.keys()):
+            raise BatchError(f"column {name} holds images, and {min(twice)} is there already: send either")
+        written |= seen
+    return written
+
+
+def _holds_images(values: Any) -> bool:
+    dimensions: int = getattr(values, "ndim", 1)
+    if dimensions > 1 or not isinstance(values, Sequence):
+        return dimensions > 2
+    first = next((each for each in values if each is not None), None)
+    return getattr(first, "ndim", 0) >= 2
+
+
 def _written(name: str, values: Any) -> Any:
     """Texts become dictionaries: few of them fill a column. Of a column that holds several types, texts are made."""
     array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    if isinstance(array, np.ndarray) and array.ndim == 2:
+        flat = pa.array(np.ascontiguousarray(array, dtype=np.float32).reshape(-1))
+        return pa.FixedSizeListArray.from_arrays(flat, array.shape[1])
     if not isinstance(array, pa.Array):
         try:
             array = pa.array(array, from_pandas=True)
@@ -168,7 +204,9 @@ def _check_column(name: str, column: Any, at: float) -> None:
     kind = column.type
     if name == REQUEST and not (_is_text(kind) or pa.types.is_integer(kind)):
         raise BatchError(f"{REQUEST} holds {kind}: texts are needed, or whole numbers")
-    if name == TIME:
+    if _is_list(kind) and name not in OURS:
+        _check_vectors(name, column)
+    elif name == TIME:
         _check_times(column, at)
     elif name == CONFIDENCE:
         _check_confidence(column)
@@ -176,6 +214,16 @@ def _check_column(name: str, column: Any, at: float) -> None:
         raise BatchError(
             f"column {name} holds {kind}: numbers, booleans or texts are needed; leave it out, or convert it"
         )
+
+
+def _check_vectors(name: str, column: Any) -> None:
+    lengths = pc.unique(pc.list_value_length(column.drop_null())).to_pylist()
+    if not _is_number(column.type.value_type) or len(lengths) > 1 or pc.list_flatten(column).null_count:
+        raise BatchError(
+            f"column {name} holds {column.type}: vectors are lists of numbers, all of one length, none missing"
+        )
+    if lengths and not 2 <= lengths[0] <= MOST_DIMENSIONS:
+        raise BatchError(f"column {name} holds vectors of {lengths[0]}: 2 to {MOST_DIMENSIONS:,} numbers are taken")
 
 
 def _check_times(column: Any, at: float) -> None:
@@ -202,6 +250,10 @@ def _is_text(kind: Any) -> bool:
     return bool(pa.types.is_string(value) or pa.types.is_large_string(value))
 
 
+def _is_list(kind: Any) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
 def _is_number(kind: Any) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
 
@@ -218,12 +270,21 @@ def read_batch(data: bytes, at: float, categories: Container[str] = ()) -> Batch
     times = _seconds(columns.pop(TIME)) if TIME in columns else np.full(table.num_rows, np.nan)
     requests = columns.pop(REQUEST).cast(pa.string()).to_pylist() if REQUEST in columns else None
     labels = _answers(columns.pop(LABEL)) if LABEL in columns else None
+    vectors = {name: _vectors(columns.pop(name)) for name in list(columns) if _is_list(columns[name].type)}
     read = {
         name: _answers(column) if name == PREDICTION else _column(column, name in categories)
         for name, column in columns.items()
         if not pa.types.is_null(column.type)
     }
-    return Batch(table.num_rows, read, np.where(np.isnan(times), at, times), requests, labels)
+    return Batch(table.num_rows, read, np.where(np.isnan(times), at, times), requests, labels, vectors)
+
+
+def _vectors(column: Any) -> Vectors:
+    known = column.is_valid().to_numpy()
+    numbers = np.array(pc.list_flatten(column).cast(pa.float32(), safe=False).to_numpy(), dtype=np.float32)
+    vectors = np.full((len(column), len(numbers) // max(1, int(known.sum()))), np.nan, dtype=np.float32)
+    vectors[known] = numbers.reshape(int(known.sum()), -1)
+    return vectors
 
 
 def _column(column: Any, as_texts: bool) -> Column:

@@ -2,23 +2,19 @@
 
 The default is Page's cumulative sum as Page-Hinkley's test applies it (Page 1954; Hinkley 1971): with a slack of half the
 smallest shift that matters and a threshold that follows from the false-alarm probability asked for, by the Markov chain of
-Brook and Evans (1972), in place of constants that fit no stream. `adwin` and `hddm_a` are river's, at the confidence that
-holds the same probability.
+Brook and Evans (1972), in place of constants that fit no stream. Those that need no rate to begin with are in `bounds`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-
-from orchestrator.errors import Refused
 
 _STATES = 150
 _RATE_STEPS = 100
@@ -63,6 +59,19 @@ class Detector(Protocol):
         """Take in errors between 0 and 1, in their order, up to the first alarm; what follows it is not looked at."""
         ...
 
+    def state(self) -> dict[str, Any]:
+        """What it has seen, as JSON holds it: constant in size, or of the logarithm of the items."""
+        ...
+
+
+def read_errors(errors: npt.NDArray[Any]) -> list[float]:
+    """Raises ValueError for losses that are not between 0 and 1."""
+    values = np.asarray(errors, dtype=np.float64)
+    if len(values) and not (values.min() >= 0.0 and values.max() <= 1.0):
+        raise ValueError("errors lie between 0 and 1: divide losses by their greatest value")
+    read: list[float] = values.tolist()
+    return read
+
 
 @dataclass
 class PageHinkley:
@@ -80,10 +89,7 @@ class PageHinkley:
     since_errors: float = 0.0
 
     def update(self, errors: npt.NDArray[Any]) -> Alarm | None:
-        values = np.asarray(errors, dtype=np.float64)
-        if len(values) and not (values.min() >= 0.0 and values.max() <= 1.0):
-            raise ValueError("errors lie between 0 and 1: divide losses by their greatest value")
-        for value in values.tolist():
+        for value in read_errors(errors):
             self.seen += 1
             self.items += 1
             self.errors += value
@@ -106,7 +112,6 @@ class PageHinkley:
         return Alarm(self.seen, self.since, before, self.since_errors / length)
 
     def state(self) -> dict[str, float]:
-        """What `from_state` goes on from, as JSON holds it."""
         names = ("items", "errors", "seen", "total", "since", "since_errors")
         return {name: getattr(self, name) for name in names}
 
@@ -152,59 +157,3 @@ def _run_length(rate: float, shift: float, limit: float) -> float:
             inside = to < _STATES
             np.add.at(stay, (places[inside], to[inside]), probability * share)
     return float(np.linalg.solve(np.eye(_STATES) - stay, np.ones(_STATES))[0])
-
-
-class _Rivers:
-    """A detector of river's, which keeps the rate before for the words."""
-
-    def __init__(self, detector: Any, *, ones: bool) -> None:
-        self._detector, self._ones = detector, ones
-        self._seen, self._errors = 0, 0.0
-
-    def update(self, errors: npt.NDArray[Any]) -> Alarm | None:
-        for value in np.asarray(errors, dtype=np.float64).tolist():
-            self._seen += 1
-            before = self._errors / (self._seen - 1) if self._seen > 1 else 0.0
-            self._errors += value
-            self._detector.update(bool(value) if self._ones else value)
-            if self._detector.drift_detected and (after := self._after(before)) > before:
-                return Alarm(self._seen, self._since(), before, after)
-        return None
-
-    def _after(self, before: float) -> float:
-        return float(getattr(self._detector, "estimation", math.nextafter(before, 1.0)))
-
-    def _since(self) -> int:
-        return self._seen - int(getattr(self._detector, "width", 0))
-
-
-@contextlib.contextmanager
-def _river_installed(detector: str) -> Iterator[None]:
-    """Raises Refused in an installation without river: it brings scipy, and a server's image is small without."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name != "river":
-            raise
-        raise Refused(
-            f"the detector {detector!r} needs river: install evertrain[monitors], or choose another"
-        ) from error
-
-
-def adwin(alarms: FalseAlarms = FalseAlarms()) -> Detector:
-    """Adaptive windows (Bifet and Gavalda 2007). Its state does not outlive the process, nor does it merge."""
-    with _river_installed("adwin"):
-        from river.drift import ADWIN
-
-    return _Rivers(ADWIN(delta=alarms.probability), ones=False)
-
-
-def hddm_a(alarms: FalseAlarms = FalseAlarms()) -> Detector:
-    """Hoeffding's bound on averages (Frias-Blanco et al. 2015), for errors that are 0 or 1. Each item is one test of the
-    bound, but neighbours are nearly the same test: 200 simulated streams of 10,000 items raised no alarm at 1 % with the
-    probability divided by items^(3/4), and 5 with it divided by their root.
-    """
-    with _river_installed("hddm_a"):
-        from river.drift.binary import HDDMA
-
-    return _Rivers(HDDMA(drift_confidence=alarms.probability / alarms.items**0.75), ones=True)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import datasketches
 import numpy as np
 
 from orchestrator.drift.estimation import BINS, Confidences
+from orchestrator.drift.rows import Layout, read_cells
 from orchestrator.drift.sketches import CategorySummary, NumberSummary, Summary, TableSummary
+from orchestrator.drift.together import RowReference
 
 FORMAT = 2
 PREDICTION, CONFIDENCE = "(prediction)", "(confidence)"
@@ -53,6 +55,31 @@ def read_calibration(profile: Mapping[str, Any]) -> Confidences | None:
     if rows.shape != (BINS,) or right.shape != (BINS,) or (right > rows).any():
         raise ProfileError(f"the profile's calibration has {len(rows)} and {len(right)} bins: {BINS} each are needed")
     return Confidences(rows=rows, labelled=rows, right=right)
+
+
+def read_looks(profile: Mapping[str, Any]) -> frozenset[str]:
+    """Features that tell of images: who serves them may send no images."""
+    return frozenset(map(str, profile.get("looks", ())))
+
+
+def read_rows(profile: Mapping[str, Any], only: Container[str] | None = None) -> RowReference | None:
+    """Some of the training rows, of all features or `only` these; None where the profile has none: it may be of an older
+    version, or of what has no columns. Raises ProfileError.
+    """
+    sample = profile.get("sample")
+    if sample is None:
+        return None
+    try:
+        names = [str(name) for name in sample["columns"]]
+        rows = read_cells(sample["values"], "<f4").reshape(-1, len(names))
+        words = {str(name): tuple(map(str, each)) for name, each in sample.get("words", {}).items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProfileError(f"the profile's sample of rows cannot be read: {error!r}") from error
+    kept = [place for place, name in enumerate(names) if only is None or name in only]
+    columns = tuple(names[place] for place in kept)
+    if not columns:
+        return None
+    return RowReference(Layout(columns, {name: words[name] for name in columns if name in words}), rows[:, kept])
 
 
 def _number(facts: Mapping[str, Any]) -> Summary:

@@ -12,7 +12,7 @@ import json
 import math
 import struct
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ MOST_VALUES = 256
 """Categories counted one by one; rarer ones are counted together."""
 FORMAT = 1
 _MAGIC = b"EVDS"
+_ASKED = 8  # answers that a sketch remembers
 
 
 class SketchError(ValueError):
@@ -62,6 +63,7 @@ class NumberSummary:
     lowest: Floats = field(default_factory=lambda: np.empty(0))  # ascending, EXTREMES of them at most
     highest: Floats = field(default_factory=lambda: np.empty(0))
     sketch: Any = None
+    _asked: dict[tuple[str, bytes], Floats] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.sketch is None:
@@ -90,6 +92,7 @@ class NumberSummary:
 
     def update(self, values: npt.NDArray[Any]) -> None:
         """Take in a one-dimensional array of numbers; NaN is missing."""
+        self._asked.clear()
         numbers = np.require(
             values, np.float64, ("C", "W")
         )  # the sketch refuses what is read-only, as Arrow's columns are
@@ -103,10 +106,11 @@ class NumberSummary:
             return
         self.sketch.update(numbers)
         mean = total / len(numbers)
-        spread = max(0.0, float(np.dot(numbers, numbers)) - total * mean)
-        if spread < 1e-6 * abs(total * mean):  # the difference of two like numbers: take the longer way
-            deviations = numbers - mean
-            spread = float(np.dot(deviations, deviations))
+        with np.errstate(over="ignore"):  # the square of an absurd value may be infinite
+            spread = max(0.0, float(np.dot(numbers, numbers)) - total * mean)
+            if spread < 1e-6 * abs(total * mean):  # the difference of two like numbers: take the longer way
+                deviations = numbers - mean
+                spread = float(np.dot(deviations, deviations))
         self._add_moments(len(numbers), mean, spread)
         self._keep_extremes(numbers, numbers)
 
@@ -136,6 +140,7 @@ class NumberSummary:
         self.count = both
 
     def merge(self, other: NumberSummary) -> None:
+        self._asked.clear()
         self.missing += other.missing
         self.infinite += other.infinite
         if other.count:
@@ -144,16 +149,28 @@ class NumberSummary:
             self._keep_extremes(other.lowest, other.highest)
 
     def ranks(self, at: Floats) -> Floats:
-        """The share of values that are at most each of `at` (ascending, without repeats)."""
+        """The share of values that are at most each of `at` (ascending, without repeats). Not to be written to."""
         if not self.count:
             return np.full(len(at), np.nan)
-        return np.asarray(self.sketch.get_cdf(at, True), dtype=np.float64)[:-1]
+        return self._once("ranks", at, lambda: self.sketch.get_cdf(at, True)[:-1])
 
     def quantiles(self, shares: Floats) -> Floats:
-        """The values below which such shares lie; NaN of nothing."""
+        """The values below which such shares lie; NaN of nothing. Not to be written to."""
         if not self.count:
             return np.full(len(shares), np.nan)
-        return np.asarray(self.sketch.get_quantiles(shares), dtype=np.float64)
+        return self._once("quantiles", shares, lambda: self.sketch.get_quantiles(shares))
+
+    def _once(self, what: str, at: Floats, ask: Callable[[], Any]) -> Floats:
+        """A reference is asked the same of every window, and a window by each of its tests."""
+        key = (what, at.tobytes())
+        if (known := self._asked.get(key)) is None:
+            if len(self._asked) >= _ASKED:
+                del self._asked[next(iter(self._asked))]
+            known = self._asked[key] = np.asarray(ask(), dtype=np.float64)
+            known.flags.writeable = False
+        else:
+            self._asked[key] = self._asked.pop(key)  # the one that was asked least recently goes first
+        return known
 
     def facts(self) -> dict[str, Any]:
         counts = {"k": self.k, "count": self.count, "missing": self.missing, "infinite": self.infinite}

@@ -10,10 +10,13 @@ import numpy as np
 from orchestrator.core.monitors import Picture
 from orchestrator.drift.sketches import CategorySummary, Floats, NumberSummary, Summary, TableSummary
 from orchestrator.drift.tests import describing
+from orchestrator.drift.together import Compared
 from orchestrator.drift.verdicts import Finding, Verdict
 
 SHOWN = 20
 """Features whose tests are recorded and drawn: those that moved, then those that differ most."""
+DESCRIBED = 5
+"""Of them, beside those that moved, that also have the measures which decide nothing, and take half of a judgement's time."""
 _BINS = 24
 _DISTANCES = ("ks", "chi_squared")
 
@@ -23,8 +26,12 @@ def evidence_of(verdict: Verdict, reference: TableSummary, window: TableSummary)
     described: that is made up for, of these features.
     """
     shown = most_moved(verdict)[:SHOWN]
+    found = {each.feature for each in verdict.findings}
     tests = {
-        name: (*verdict.evidence[name], *describing(reference.columns[name], window.columns[name])) for name in shown
+        name: (*verdict.evidence[name], *describing(reference.columns[name], window.columns[name]))
+        if name in found or place < DESCRIBED
+        else tuple(verdict.evidence[name])
+        for place, name in enumerate(shown)
     }
     return {
         "level": verdict.level,
@@ -36,6 +43,14 @@ def evidence_of(verdict: Verdict, reference: TableSummary, window: TableSummary)
         ],
         "features_more": len(verdict.evidence) - len(shown),
     }
+
+
+def told_together(name: str, found: Compared) -> dict[str, Any]:
+    """Of all features at once, or of an embedding, whether or not that is a finding."""
+    evidence, told = found.evidence, {"of": name, "words": found.words}
+    if evidence is None:
+        return told
+    return {**told, "test": evidence.test, "effect": evidence.effect, "p": evidence.p, "n": evidence.n, "m": evidence.m}
 
 
 def most_moved(verdict: Verdict) -> list[str]:
@@ -93,7 +108,7 @@ def _of_numbers(name: str, known: NumberSummary, live: NumberSummary) -> Picture
 
 def _shares(column: NumberSummary, edges: Floats) -> tuple[float, ...]:
     """Between each two edges; the first bin has what lies on its lower edge, too."""
-    upto = column.ranks(edges)
+    upto = column.ranks(edges).copy()
     upto[0] = column.ranks(np.nextafter(edges[:1], -np.inf))[0]
     return tuple(np.diff(upto).tolist())
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import datetime
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ _ZETA = 2.612375348685488  # of 3/2: the sum of t^(-3/2)
 _CORROBORATES = 0.1
 _BY_CHANCE = 1e-6
 _MODERATE, _MAJOR = 0.1, 0.2
+_JOINT = ("c2st", "mmd")
 _MANY = 1 / 3
 """A share of features moved together that makes a change one grade more severe."""
 
@@ -58,7 +60,8 @@ _TOLD = 5
 @dataclass(frozen=True)
 class Policy:
     """`alpha`: the probability of ever raising a false alarm against one reference. `least_effect`: of a distribution, as the
-    largest distance of distribution functions or of shares (0.05: a level moved by an eighth of its deviation);
+    largest distance of distribution functions or of shares (0.05: a level moved by an eighth of its deviation), and of all
+    features together as their tests tell it;
     `least_share`: of rows missing, out of range or of new categories, as a difference.
     """
 
@@ -87,7 +90,9 @@ class History:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that moved. `evidence` is of the test that decided; `words` tell it to people."""
+    """Something that moved. `evidence` is of the test that decided; `words` tell it to people. What all features show
+    together is one hypothesis among those of the features, and spends of their level what one of them does.
+    """
 
     feature: str
     test: str  # "distribution", "missing", "range", "new_categories", "schema", or what was judged beside the features
@@ -118,7 +123,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Hypothesis:
-    """One of the family: it decides by `p`, over all spans; `alone` is the newest window's own."""
+    """One of the family: it decides by `p`, over all spans; `alone` is the newest window's own. Few are put into words."""
 
     feature: str
     test: str
@@ -126,7 +131,7 @@ class _Hypothesis:
     p: float
     alone: float
     since: float
-    words: str
+    words: Callable[[], str]
 
     @property
     def key(self) -> str:
@@ -194,10 +199,10 @@ def _family(
                 seen.setdefault(test, []).append((evidence, span))
         for test, each in seen.items():
             evidence, span = min(each, key=lambda one: one[0].p)
-            words = _moved(name, test, evidence, known, span.table.columns[name])
+            words = partial(_moved, name, test, evidence, known, span.table.columns[name])
             yield _Hypothesis(name, test, evidence, min(1.0, evidence.p * len(spans)), each[0][0].p, span.start, words)
     for name, evidence in beside.items():
-        words = f"{name}: {evidence.detail or f'{evidence.test} {evidence.effect:.3g}'}"
+        words = partial(_as_whole, name, evidence)
         yield _Hypothesis(name, evidence.test, evidence, evidence.p, evidence.p, spans[0].start, words)
 
 
@@ -221,7 +226,7 @@ def _rejected(family: Sequence[_Hypothesis], level: float) -> list[_Hypothesis]:
 
 
 def _matters(hypothesis: _Hypothesis, policy: Policy) -> bool:
-    if hypothesis.test == "distribution":
+    if hypothesis.test in ("distribution", *_JOINT):
         return abs(hypothesis.evidence.effect) >= policy.least_effect
     if hypothesis.test in ("missing", "range", "new_categories"):
         return abs(hypothesis.evidence.effect) >= policy.least_share
@@ -235,7 +240,7 @@ def _longer(streak: Streak | None, since: float) -> Streak:
 def _finding(hypothesis: _Hypothesis, streak: Streak) -> Finding:
     effect = abs(hypothesis.evidence.effect)
     severity = Severity.MAJOR if effect >= _MAJOR else Severity.MODERATE if effect >= _MODERATE else Severity.MINOR
-    return Finding(hypothesis.feature, hypothesis.test, hypothesis.evidence, severity, streak, hypothesis.words)
+    return Finding(hypothesis.feature, hypothesis.test, hypothesis.evidence, severity, streak, hypothesis.words())
 
 
 def _schema(reference: TableSummary, window: Window) -> Iterator[Finding]:
@@ -283,9 +288,13 @@ def _status(findings: Sequence[Finding], policy: Policy) -> Status:
 
 def _severity(findings: Sequence[Finding], features: int) -> Severity:
     worst = max((each.severity for each in findings), default=Severity.NONE)
-    moved = {each.feature for each in findings if each.nature == "drift"}
+    moved = {each.feature for each in findings if each.nature == "drift" and each.test not in _JOINT}
     many = len(moved) > 1 and len(moved) >= _MANY * features
     return Severity(min(worst + 1, Severity.MAJOR)) if many else worst
+
+
+def _as_whole(name: str, evidence: Evidence) -> str:
+    return f"{name}: {evidence.detail or f'{evidence.test} {evidence.effect:.3g}'}"
 
 
 def _moved(name: str, test: str, evidence: Evidence, known: Summary, live: Summary) -> str:

@@ -7,7 +7,7 @@ state goes on as this one would. Which batch it stands for is its keeper's busin
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,13 @@ import numpy as np
 from orchestrator.core.monitors import Judgement
 from orchestrator.core.retraining import Cause, Trigger
 from orchestrator.drift.batches import Batch
-from orchestrator.drift.detectors import Alarm, FalseAlarms, PageHinkley
+from orchestrator.drift.concept import NAMES, Concept, begun
+from orchestrator.drift.detectors import Alarm, Detector, FalseAlarms, PageHinkley
 from orchestrator.drift.estimation import Confidences, estimated_accuracy, estimated_drop, measured_drop
 from orchestrator.drift.joining import Joined, Joining, Value, word
 from orchestrator.drift.reference import CONFIDENCE, PREDICTION
+from orchestrator.drift.rows import NO_ROWS
+from orchestrator.drift.seasons import Part, Season, Seasons
 from orchestrator.drift.sketches import (
     CategorySummary,
     Coded,
@@ -27,8 +30,9 @@ from orchestrator.drift.sketches import (
     SketchError,
     TableSummary,
 )
-from orchestrator.drift.telling import evidence_of
+from orchestrator.drift.telling import evidence_of, told_together
 from orchestrator.drift.tests import Evidence
+from orchestrator.drift.together import Compared, Multivariate, RowReference, Together
 from orchestrator.drift.verdicts import Finding, History, Policy, Severity, Status, Verdict, judge
 from orchestrator.drift.windows import Cut, Window, Windows, merged
 
@@ -43,7 +47,8 @@ _PERFORMANCE, _ESTIMATE = "performance", "estimated performance"
 @dataclass(frozen=True)
 class Rules:
     """`features`: the columns to watch; None: all of the reference. `error_shift`: the smallest rise of the error rate that
-    matters; None: by the rate.
+    matters; None: by the rate. `concept`: what looks at errors. `multivariate`: what looks at all features together, where
+    the reference has rows.
     """
 
     cut: Cut
@@ -51,18 +56,26 @@ class Rules:
     alarms: FalseAlarms = field(default_factory=FalseAlarms)
     error_shift: float | None = None
     features: frozenset[str] | None = None
+    concept: Concept = "page_hinkley"
+    multivariate: Multivariate = "classifier"
+    embeddings: tuple[str, ...] = ()  # columns of vectors, looked at by the same test; of "none", by the classifier
+    season: Season = "none"  # windows must lie within one: by time, as long as a season or a part of it
+    utc_offset_s: float = 0.0
 
 
 @dataclass(frozen=True)
 class Reference:
     """What is known of a version from its training. `calibration` None: its profile does not say how often it was right.
-    `deviation`: of the label, where it is a number; losses are told in it.
+    `deviation`: of the label, where it is a number; losses are told in it. `rows`: some of the training part's, where its
+    profile has them. `looks`: features that tell of images, and are not missed where nobody sends images.
     """
 
     version: int
     table: TableSummary
     calibration: Confidences | None = None
     deviation: float | None = None
+    rows: RowReference | None = None
+    looks: frozenset[str] = frozenset()
 
     @property
     def classifies(self) -> bool:
@@ -93,18 +106,24 @@ class Watch:
     windows: Windows
     history: History = field(default_factory=History)
     joining: Joining = field(default_factory=Joining)
-    detector: PageHinkley = field(default_factory=PageHinkley)
+    detector: Detector = field(default_factory=PageHinkley)
     learned: Confidences = field(default_factory=Confidences)  # the first labelled rows, where the profile says nothing
     outcomes: tuple[int, int] = (0, 0)  # errors and rows of the labels that came since the last judgement
     episodes: dict[str, float] = field(default_factory=dict)  # since when a cause has held, so that it is one event
     blind: bool = False
     heard_at: float = 0.0
     counts: Counts = field(default_factory=Counts)
+    seasons: Seasons = field(default_factory=Seasons)
+    together: Together = field(default_factory=Together)
 
     @classmethod
     def begin(cls, reference: Reference, rules: Rules, now: float, counts: Counts | None = None) -> Watch:
-        watch = cls(reference, rules, Windows(rules.cut), heard_at=now, counts=counts or Counts())
-        watch.detector = watch._detector()
+        together = Together(reference.rows, rules.multivariate, rules.embeddings)
+        windows = Windows(rules.cut, layout=together.layout)
+        detector = begun(rules.concept, rules.alarms, rules.error_shift, reference.calibration)
+        seasons = Seasons(rules.season, rules.utc_offset_s)
+        watch = cls(reference, rules, windows, detector=detector, seasons=seasons, together=together)
+        watch.heard_at, watch.counts = now, counts or Counts()
         return watch
 
     # ---- what comes in ----------------------------------------------------------------------------------------------
@@ -114,7 +133,7 @@ class Watch:
         before = list(self.windows.recent)
         columns = self._fitting(batch)
         self._heard(at if columns else 0.0, batch.rows)  # rows of which nothing is watched are no sign of stability
-        ended = self.windows.add(columns, np.minimum(batch.times, at)) if columns else []
+        ended = self.windows.add(columns, np.minimum(batch.times, at), batch.vectors) if columns else []
         told = self._labelled(self._joined(batch), at, now)
         return [*told, *self._judged(before, ended, now)]
 
@@ -245,21 +264,14 @@ class Watch:
             self.learned.update(np.clip(sure, 0.0, 1.0), np.array([loss == 0 for _, loss in first]))
         self.outcomes = errors + sum(int(loss) for _, loss in found), rows + len(found)
 
-    def _detector(self) -> PageHinkley:
-        """It knows the error rate from the reference, where that says one."""
-        known, rules = self.reference.calibration, self.rules
-        if known is None or not known.labelled.sum():
-            return PageHinkley(rules.alarms, shift=rules.error_shift)
-        rows = int(known.labelled.sum())
-        return PageHinkley(rules.alarms, rows, float(rows - known.right.sum()), rules.error_shift)
-
     def _alarmed(self, alarm: Alarm, at: float, now: float) -> Judged:
         """What the model's errors tell. The detector begins anew, from the rate that it finds: one rise is told once."""
-        self.detector = PageHinkley(self.rules.alarms, shift=self.rules.error_shift)
+        rules = self.rules
+        self.detector = begun(rules.concept, rules.alarms, rules.error_shift)
         rise = alarm.after - alarm.before
         severity = Severity.MAJOR if rise >= _MAJOR else Severity.MODERATE if rise >= _MODERATE else Severity.MINOR
-        words = f"drift ({severity.name.lower()}): {alarm.words}"
-        told = {"item": alarm.item, "since_item": alarm.since_item, "before": alarm.before, "after": alarm.after}
+        words = f"drift ({severity.name.lower()}): {alarm.words} (by {NAMES[rules.concept]})"
+        told = {"detector": rules.concept, **asdict(alarm)}
         judgement = Judgement(0, now, at, at, 0, Status.DRIFT.value, int(severity), words, {"alarm": told})
         return Judged(judgement, (self._trigger(Cause.PERFORMANCE, at, severity, words),))
 
@@ -275,23 +287,39 @@ class Watch:
 
     def _judge(self, spans: Sequence[Window], now: float) -> Judged:
         window = spans[0]
-        sent = window.table.columns
-        known = {
-            name: each
-            for name, each in self.reference.table.columns.items()
-            if name in sent or name not in (PREDICTION, CONFIDENCE)
-        }
-        reference = replace(self.reference.table, columns=known)
-        confidence = sent.get(CONFIDENCE)
+        part, against = self.seasons.at(window.start)
+        reference = self._missed(self.reference.table if part is None else part.table, window.table)
+        confidence = window.table.columns.get(CONFIDENCE)
         sure = Confidences.of(confidence) if isinstance(confidence, NumberSummary) and confidence.count else None
         performance, labelled = self._performance(sure), self.outcomes[1]
-        verdict, self.history = judge(
-            reference, spans, self.history, self.rules.policy, self._beside(sure), describe=False
-        )
+        jointly = self._jointly(window, part)
+        beside = self._beside(sure)
+        beside |= {name: each.evidence for name, each in jointly.items() if each.evidence is not None}
+        verdict, self.history = judge(reference, spans, self.history, self.rules.policy, beside, describe=False)
+        evidence: dict[str, Any] = {**evidence_of(verdict, reference, window.table), "performance": performance}
+        if jointly:
+            evidence["together"] = [told_together(name, each) for name, each in jointly.items()]
         if verdict.status not in (Status.TOO_FEW, Status.BLIND):
             self.outcomes = (0, 0)
-        evidence = {**evidence_of(verdict, reference, window.table), "performance": performance}
+            if against:
+                verdict, evidence["against"] = replace(verdict, words=f"{verdict.words}; {against}"), against
+                if not looks_broken(verdict):
+                    self.seasons.learn(window, self.reference.table)
         return Judged(_recorded(verdict, evidence, now), self._triggers(verdict, labelled, now))
+
+    def _missed(self, reference: TableSummary, sent: TableSummary) -> TableSummary:
+        """Without what nobody is bound to send, where it is not there: answers, and what images look like."""
+        looks = self.reference.looks
+        free = {PREDICTION, CONFIDENCE} | (looks if not looks & sent.columns.keys() else set())
+        kept = {name: each for name, each in reference.columns.items() if name in sent.columns or name not in free}
+        return replace(reference, columns=kept)
+
+    def _jointly(self, window: Window, part: Part | None) -> dict[str, Compared]:
+        """Of the newest window alone, where there is one to speak of."""
+        if window.rows < self.rules.policy.least_rows:
+            return {}
+        of_season = None if part is None else part.sample.rows if part.sample is not None else NO_ROWS
+        return self.together.compare(window.sample, of_season)
 
     def _known(self) -> Confidences | None:
         """How often the version was right, by how sure it was: on its test part, else on the first labelled rows."""
@@ -349,6 +377,14 @@ class Watch:
             self.episodes.pop(Cause.DRIFT.value, None)
         if verdict.status is Status.STABLE and not worse and labelled >= _LEAST_LABELLED:
             self.episodes.pop(Cause.PERFORMANCE.value, None)
+
+
+def looks_broken(verdict: Verdict) -> bool:
+    """Whether a window holds faults rather than another season: columns whose gaps or extremes are new, or that are not what
+    they were, while the rest of their values is as before."""
+    moved = {each.feature for each in verdict.findings if each.nature == "drift"}
+    faults = [each for each in verdict.findings if each.nature == "data" and each.feature not in moved]
+    return any(each.test != "schema" or each.severity is Severity.MAJOR for each in faults)
 
 
 def _recorded(verdict: Verdict, evidence: Mapping[str, Any], now: float) -> Judgement:

@@ -16,9 +16,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from orchestrator.drift.rows import Layout, RowSample, Vectors
 from orchestrator.drift.sketches import NUMBER_K, Coded, Column, TableSummary
 
 ADAPTIVE_SPANS = (1, 2, 4)
+_SEED = 1_985
 
 
 @dataclass(frozen=True)
@@ -39,20 +41,31 @@ class Cut:
 
 @dataclass
 class Window:
-    """Rows of the times [start, end], as summaries."""
+    """Rows of the times [start, end], as summaries, and some of them as they are where that is asked for."""
 
     start: float
     end: float
     table: TableSummary = field(default_factory=TableSummary)
+    sample: RowSample | None = None
 
     @property
     def rows(self) -> int:
         return self.table.rows
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Of a batch."""
+
+    columns: Mapping[str, Column]
+    vectors: Mapping[str, Vectors]
+
+
 @dataclass
 class Windows:
-    """Takes batches in and gives windows back as they end. `late`: rows that came after their window had ended."""
+    """Takes batches in and gives windows back as they end. `late`: rows that came after their window had ended. `layout`: of
+    the rows that are kept as rows; None: none are.
+    """
 
     cut: Cut
     open: dict[int, Window] = field(default_factory=dict)
@@ -60,9 +73,14 @@ class Windows:
     latest: float = -math.inf
     closed_before: int | None = None
     late: int = 0
+    layout: Layout | None = None
+    offered: int = 0  # to samples: another seed for each batch
 
-    def add(self, columns: Mapping[str, Column], times: npt.NDArray[Any]) -> list[Window]:
-        """Take in rows with their times (seconds since the epoch); the windows that they end, oldest first.
+    def add(
+        self, columns: Mapping[str, Column], times: npt.NDArray[Any], vectors: Mapping[str, Vectors] | None = None
+    ) -> list[Window]:
+        """Take in rows with their times (seconds since the epoch); the windows that they end, oldest first. `vectors` are of
+        use to rows that are kept as rows, and to nothing else.
 
         Raises ValueError where there is not one finite time a row, and SketchError as `TableSummary.update` does; the rows
         of this batch before the one in question are in the window then.
@@ -73,7 +91,8 @@ class Windows:
             raise ValueError(f"{len(at)} times for columns of {sorted(rows)} rows: every row has one finite time")
         if not len(at):
             return []
-        ended = self._by_time(columns, at) if self.cut.by == "time" else self._by_count(columns, at)
+        rows_of = _Rows(columns, vectors or {})
+        ended = self._by_time(rows_of, at) if self.cut.by == "time" else self._by_count(rows_of, at)
         self.recent.extend(ended)
         return ended
 
@@ -103,20 +122,22 @@ class Windows:
         """The newest window, and it merged with those before it: each span of which there are enough windows."""
         return [merged(list(self.recent)[-span:]) for span in self.cut.spans if span <= len(self.recent)]
 
-    def _by_count(self, columns: Mapping[str, Column], at: npt.NDArray[np.float64]) -> list[Window]:
+    def _by_count(self, given: _Rows, at: npt.NDArray[np.float64]) -> list[Window]:
         ended, begin = [], 0
         if 0 in self.open and self.open[0].rows >= self.cut.rows:
             ended.append(self.open.pop(0))  # windows were to be longer when this one began
         while begin < len(at):
             window = self.open.setdefault(0, Window(math.inf, -math.inf))
             end = min(len(at), begin + self.cut.rows - window.rows)
-            _take(window, columns, at, slice(begin, end))
+            self._add_to(window, given, slice(begin, end), end - begin)
+            first, last = float(at[begin:end].min()), float(at[begin:end].max())
+            window.start, window.end = min(window.start, first), max(window.end, last)
             if window.rows >= self.cut.rows:
                 ended.append(self.open.pop(0))
             begin = end
         return ended
 
-    def _by_time(self, columns: Mapping[str, Column], at: npt.NDArray[np.float64]) -> list[Window]:
+    def _by_time(self, given: _Rows, at: npt.NDArray[np.float64]) -> list[Window]:
         numbers = np.floor(at / self.cut.length_s).astype(np.int64)
         for number in np.unique(numbers).tolist():
             places = np.flatnonzero(numbers == number)
@@ -125,8 +146,19 @@ class Windows:
                 continue
             start = number * self.cut.length_s
             window = self.open.setdefault(number, Window(start, start + self.cut.length_s))
-            window.table.update({name: _rows(column, places) for name, column in columns.items()})
+            self._add_to(window, given, places, len(places))
         return self.ended_by(float(at.max()) - self.cut.late_s)
+
+    def _add_to(self, window: Window, given: _Rows, which: slice | npt.NDArray[np.intp], rows: int) -> None:
+        columns = {name: _rows(column, which) for name, column in given.columns.items()}
+        window.table.update(columns)
+        if self.layout is None:
+            return
+        if window.sample is None:
+            window.sample = RowSample(self.layout.rows)
+        vectors = {name: each[which] for name, each in given.vectors.items()}
+        window.sample.update(self.layout, columns, rows, (_SEED, self.offered), vectors)
+        self.offered += rows
 
     def ended_by(self, time: float) -> list[Window]:
         """Close the time windows that no row can still come for; `time` is what the stream, or a clock, has reached."""
@@ -144,11 +176,6 @@ def merged(windows: Sequence[Window]) -> Window:
     for window in windows:
         table.merge(window.table)
     return Window(min(each.start for each in windows), max(each.end for each in windows), table)
-
-
-def _take(window: Window, columns: Mapping[str, Column], at: npt.NDArray[np.float64], part: slice) -> None:
-    window.table.update({name: _rows(column, part) for name, column in columns.items()})
-    window.start, window.end = min(window.start, float(at[part].min())), max(window.end, float(at[part].max()))
 
 
 def _rows(column: Column, which: slice | npt.NDArray[np.intp]) -> Column:

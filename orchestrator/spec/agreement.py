@@ -290,8 +290,6 @@ def _monitored(spec: RunSpec) -> Iterator[Problem]:
     retrain = spec.monitor.retrain
     if retrain is not None and retrain.search is not None:
         yield from retraining_search_problems(spec, retrain.search, warm=retrain.start == "warm")
-    if spec.monitor.window.season != "none":
-        yield Problem("monitor.window.season", spec.monitor.window.season, "not yet: must be none in this version")
 
 
 def _proven(spec: RunSpec) -> Iterator[Problem]:

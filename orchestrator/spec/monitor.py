@@ -16,6 +16,8 @@ from orchestrator.spec.section import Count, Number, Section
 
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
+_HOUR_S, _DAY_S = 3600.0, 86_400.0
+
 _ALONE: Mapping[str, Mapping[str, Any]] = {"drift": {"drift": "minor"}, "performance": {"performance": True}}
 
 Severity = Literal["minor", "moderate", "major"]
@@ -47,13 +49,28 @@ class Window(Section):
     minimum: Annotated[Count, Field(ge=20, description="A window with fewer rows is not judged.")] = 200
     season: Annotated[
         Literal["none", "hour", "weekday", "hour_of_week"],
-        Field(description="Rows are judged against rows of the same hour or day, once enough were seen."),
+        Field(
+            description="Windows are judged against the first ones of the same hour or day, once these hold enough rows; "
+            "until then against the training profile."
+        ),
     ] = "none"
 
     @model_validator(mode="after")
     def _enough(self) -> Window:
         if self.by != "time" and self.minimum > self.rows:
             raise ValueError(f"minimum {self.minimum} is above rows {self.rows}: no window would ever be judged")
+        return self
+
+    @model_validator(mode="after")
+    def _in_one_season(self) -> Window:
+        if self.season == "none":
+            return self
+        longest = _DAY_S if self.season == "weekday" else _HOUR_S
+        if self.by != "time" or longest % self.length:
+            whole = "a day" if self.season == "weekday" else "an hour"
+            raise ValueError(
+                f"season {self.season} needs windows within one: by: time, with {whole} or a whole part of it as length"
+            )
         return self
 
 
@@ -71,6 +88,26 @@ class Judge(Section):
         Number | None,
         Field(gt=0, le=1, description="Smallest rise of the error rate that matters; default: by the rate."),
     ] = None
+
+
+class Detect(Section):
+    """What is looked at beside each feature by itself."""
+
+    concept: Annotated[
+        Literal["page_hinkley", "adwin", "hddm_a"],
+        Field(description="What tells from labels, item by item, that the model errs more often than it did."),
+    ] = "page_hinkley"
+    multivariate: Annotated[
+        Literal["classifier", "mmd", "none"],
+        Field(description="Test of all features together, on rows kept of the training data and of the window."),
+    ] = "classifier"
+    embeddings: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        Field(
+            max_length=8,
+            description="Columns of vectors that are sent with the rows; judged against the first of them.",
+        ),
+    ] = ()
 
 
 class Trigger(Section):
@@ -196,9 +233,20 @@ class Monitor(Section):
 
     window: Annotated[Window, Field(description="What is judged together.")] = Window()
     judge: Annotated[Judge, Field(description="How sure a verdict must be.")] = Judge()
+    detect: Annotated[Detect, Field(description="What is looked at beside each feature.")] = Detect()
     features: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...] | None,
         Field(min_length=1, max_length=10_000, description="Columns to watch; default: all of the profile."),
     ] = None
     retrain: Annotated[Retrain | None, Field(description="Leave it out to watch only.")] = None
     promote: Annotated[Promote, Field(description="When a challenger takes the champion's place.")] = Promote()
+
+    @model_validator(mode="after")
+    def _local_time(self) -> Monitor:
+        offset_s = 3600.0 * self.retrain.utc_offset if self.retrain is not None else 0.0
+        if self.window.season != "none" and offset_s % self.window.length:
+            raise ValueError(
+                f"windows of {self.window.length:g} s begin at whole multiples of it in UTC, and no season does where "
+                f"retrain.utc_offset is {self.retrain.utc_offset if self.retrain else 0:g} hours: choose shorter windows"
+            )
+        return self

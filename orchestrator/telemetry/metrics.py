@@ -180,6 +180,12 @@ TABLE: tuple[Exported, ...] = (
         "Distance of a feature's distribution from the reference's, of the features that differ most.",
         (*_MONITOR, "feature"),
     ),
+    Exported(
+        "evertrain_drift_together_effect",
+        "gauge",
+        "How far features or an embedding have moved as a whole: c2st, a classifier's AUC less a half; mmd, discrepancy.",
+        (*_MONITOR, "of", "test"),
+    ),
 )
 
 

@@ -173,6 +173,10 @@ def of_monitor(watched: Watched) -> Iterator[Value]:
     for name, key in (("error", "error_rate"), ("estimated_accuracy", "estimated_accuracy")):
         if key in performance:
             yield f"evertrain_monitor_{name}_ratio", "", performance[key]
+    for each in newest.evidence.get("together", ()):
+        if "effect" in each:
+            label = labelled(("of", "test"), (each["of"], each["test"]))
+            yield "evertrain_drift_together_effect", label, each["effect"]
     for each in newest.evidence.get("features", ())[:FEATURES_SHOWN]:
         effect = max((each["tests"][name][0] for name in _DISTANCES if name in each["tests"]), default=0.0)
         yield "evertrain_drift_effect", labelled(("feature",), (each["feature"],)), effect

@@ -26,7 +26,8 @@ from river.drift import ADWIN
 from river.drift import PageHinkley as RiversPageHinkley
 from river.drift.binary import DDM, HDDMA
 
-from orchestrator.drift.detectors import FalseAlarms, PageHinkley, adwin, hddm_a
+from orchestrator.drift.bounds import Adwin, HddmA
+from orchestrator.drift.detectors import FalseAlarms, PageHinkley
 from orchestrator.drift.sketches import REFERENCE_K, TableSummary
 from orchestrator.drift.verdicts import History, Policy, Status, judge
 from orchestrator.drift.windows import Cut, Windows
@@ -86,8 +87,8 @@ def ours(detector: Any, values: np.ndarray[Any, Any]) -> int | None:
 
 DETECTORS: Mapping[str, Callable[[np.ndarray[Any, Any]], int | None]] = {
     "ours": lambda values: ours(PageHinkley(FalseAlarms()), values),
-    "ours, ADWIN": lambda values: ours(adwin(FalseAlarms()), values),
-    "ours, HDDM-A": lambda values: ours(hddm_a(FalseAlarms()), values),
+    "ours, ADWIN": lambda values: ours(Adwin(FalseAlarms()), values),
+    "ours, HDDM-A": lambda values: ours(HddmA(FalseAlarms()), values),
     "river ADWIN": lambda values: rivers(ADWIN(), values, ones=False),
     "river Page-Hinkley": lambda values: rivers(RiversPageHinkley(), values, ones=False),
     "river HDDM-A": lambda values: rivers(HDDMA(), values, ones=True),

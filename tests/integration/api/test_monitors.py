@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from orchestrator import Client, Observer
 from orchestrator.core.records import Role
@@ -14,6 +17,8 @@ from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 from tests.integration.api.stack import Stack
 from tests.integration.api.watching import put_on_watch
 from tests.unit.drift.streams import columns
+from trainers.config import Data, section
+from trainers.data.prepare import prepare
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,6 +39,10 @@ def test_a_monitor_comes_with_what_it_saw_and_pictures_of_it(client: Client) -> 
     assert found.figures.rows == 1500
     assert found.newest is not None
     assert found.newest.evidence["findings"][0]["feature"] == "height"
+    assert found.settings["detect"] == {"concept": "page_hinkley", "multivariate": "classifier", "embeddings": []}
+    (jointly,) = found.newest.evidence["together"]
+    assert (jointly["of"], jointly["test"]) == ("all features together", "c2st")
+    assert jointly["p"] < 1e-6
     assert found.pictures[0].feature == "height"
     assert len(found.pictures[0].bins) == len(found.pictures[0].current)
     with pytest.raises(NotFound, match="nobody"):
@@ -88,3 +97,27 @@ def test_what_an_observer_records_is_judged_with_the_labels_that_it_learns_later
 
     assert (found.status, found.figures.rows) == ("stable", 600)
     assert (found.figures.labels, found.figures.unknown_labels) == (600, 1)
+
+
+def test_of_images_an_observer_sends_what_they_look_like(stack: Stack, client: Client, tmp_path: Path) -> None:
+    put_on_watch(stack, "scans", windows=0)
+    profile = prepare(section(Data, {"source": "sklearn://digits"}, "data"), tmp_path).profile
+    stack.store.put_fact("default", "scans", 1, "profile", profile)
+    client.pause_monitor("scans")
+    client.resume_monitor("scans")  # which reads the version's facts anew
+    images = load_digits().images / 16
+    flawed = np.maximum(images, 0.5)
+    with Observer("scans", version=1, server=stack.address, token=stack.admin) as observer:
+        for image in flawed[:500]:
+            observer.record({"image": image}, prediction="3", confidence=0.9)
+            image[:] = 0.0  # what the program does with it later is its own business
+        observer.record_many({"image": flawed[500:1000]}, predictions=["3"] * 500)
+    assert (observer.counts.sent, observer.counts.dropped) == (1000, 0)
+    kept = stack.parts.observations.read("default", "scans", after=0)
+    assert sum(len(each.data) for each in kept) < 200 * 1000
+    while stack.parts.monitors.one_pass():
+        pass
+    found = client.monitor("scans")
+    assert found.status == "drift"
+    assert "contrast: median 0.37" in found.words
+    assert {each.feature for each in found.pictures} == set(profile["looks"])

@@ -543,6 +543,8 @@ def test_a_monitor_is_listed_described_paused_and_resumed(evertrain: Run, stack:
 
     assert "drift (major): height: median" in evertrain("monitor", "list").out
     described = evertrain("monitor", "describe", "seer").out
+    assert "each feature, all together by a classifier; errors by Page-Hinkley" in described
+    assert "all features together: a classifier tells rows from the reference's" in " ".join(described.split())
     assert "seer, judged against version 1" in described
     assert "3 windows judged" in described
     judged = evertrain("monitor", "judgements", "seer", "-o", "json").document

@@ -54,7 +54,9 @@ def table(snapshot: Snapshot) -> pa.Table:
 
 def test_rows_with_a_label_are_kept_with_their_features_alone(journal: Journal) -> None:
     ours = {"(request)": ["a", "b"], "(prediction)": ["1", "2"], "(confidence)": [0.9, 0.8], "(time)": [50.0, 51.0]}
-    journal.rows(2, height=[1.5, 2.5], colour=["red", "blue"], **ours, **{"(label)": [1, None]})
+    journal.rows(
+        2, height=[1.5, 2.5], colour=["red", "blue"], hidden=[[0.1, 0.2]] * 2, **ours, **{"(label)": [1, None]}
+    )
     taken = journal.take()
     assert table(taken).to_pylist() == [{"colour": "red", "height": 1.5, "digit": 1}]
     assert (taken.rows, taken.columns) == (1, ("colour", "height", "digit"))

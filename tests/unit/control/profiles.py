@@ -5,9 +5,14 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+import numpy as np
+
 from orchestrator.drift.reference import CONFIDENCE, PREDICTION
+from orchestrator.drift.rows import Layout
 from orchestrator.drift.sketches import NumberSummary
-from tests.unit.drift.streams import REFERENCE_ROWS, reference
+from tests.unit.drift.streams import REFERENCE_ROWS, columns, reference
+
+SAMPLED = 1_200
 
 
 def profile() -> dict[str, Any]:
@@ -23,8 +28,16 @@ def profile() -> dict[str, Any]:
         "rows": REFERENCE_ROWS,
         "numbers": numbers,
         "categories": {"colour": _category(colour)},
+        "sample": _sample(list(numbers), {"colour": ["red", "green", "blue"]}),
         "predictions": {"label": _category(answers), "confidence": sure, "calibration": calibration},
     }
+
+
+def _sample(names: list[str], words: dict[str, list[str]]) -> dict[str, Any]:
+    made = columns(SAMPLED, seed=97)
+    layout = Layout((*names, *words), {name: tuple(each) for name, each in words.items()})
+    values = layout.coded(made, np.arange(SAMPLED)).astype("<f4")
+    return {"columns": list(layout.columns), "words": words, "values": base64.b64encode(values.tobytes()).decode()}
 
 
 def _number(column: NumberSummary) -> dict[str, Any]:

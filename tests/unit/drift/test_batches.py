@@ -136,7 +136,12 @@ def test_a_column_of_nothing_is_left_to_be_counted_as_missing() -> None:
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({"x": [[1.0], [2.0]]}, r"column x holds list<.*: numbers, booleans or texts are needed"),
+        ({"x": [{"a": 1.0}, {"a": 2.0}]}, r"column x holds struct<.*: numbers, booleans or texts are needed"),
+        ({"x": [[1.0], [2.0]]}, r"column x holds vectors of 1: 2 to 4,096 numbers are taken"),
+        ({"x": [[1.0, 2.0], [2.0]]}, "vectors are lists of numbers, all of one length, none missing"),
+        ({"x": [[1.0, None], [2.0, 1.0]]}, "all of one length, none missing"),
+        ({"x": [["a", "b"]]}, "vectors are lists of numbers"),
+        ({"(prediction)": [[1.0, 2.0]]}, r"column \(prediction\) holds list"),
         ({"x": [1], "(time)": [1.8e12]}, r"\(time\) holds 1.8e\+12: seconds since the epoch are needed"),
         ({"x": [1], "(time)": [-1]}, r"\(time\) holds -1: seconds"),
         ({"x": [1], "(time)": [float("inf")]}, r"\(time\) holds inf"),

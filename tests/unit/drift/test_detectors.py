@@ -6,8 +6,11 @@ import json
 
 import numpy as np
 import pytest
+from river import drift
 
-from orchestrator.drift.detectors import FalseAlarms, PageHinkley, adwin, hddm_a, threshold
+from orchestrator.drift.bounds import Adwin, HddmA
+from orchestrator.drift.concept import Concept, begun, resumed
+from orchestrator.drift.detectors import FalseAlarms, PageHinkley, threshold
 
 
 def errors(seed: int, *rates: tuple[int, float]) -> np.ndarray:
@@ -34,7 +37,7 @@ def test_rarer_false_alarms_ask_for_a_higher_threshold(rate: float) -> None:
     assert limits[0] < limits[2]
 
 
-@pytest.mark.parametrize("make", [PageHinkley, adwin, hddm_a])
+@pytest.mark.parametrize("make", [PageHinkley, Adwin, HddmA])
 def test_a_rise_is_told_with_its_beginning_and_both_rates(make: object) -> None:
     alarm = make().update(errors(3, (4_000, 0.1), (2_000, 0.4)))  # type: ignore[operator]
     assert alarm is not None
@@ -51,7 +54,7 @@ def test_page_hinkley_knows_where_the_rise_began_and_to_what() -> None:
     assert 0.25 < np.median([after for _, after in told]) < 0.45
 
 
-@pytest.mark.parametrize("make", [PageHinkley, adwin])
+@pytest.mark.parametrize("make", [PageHinkley, Adwin])
 def test_falling_errors_raise_no_alarm(make: object) -> None:
     assert make().update(errors(5, (3_000, 0.4), (3_000, 0.1))) is None  # type: ignore[operator]
 
@@ -68,12 +71,38 @@ def test_a_reference_lets_it_judge_from_the_first_item() -> None:
     assert alarm.item < 100
 
 
-def test_state_goes_through_json_and_goes_on() -> None:
+@pytest.mark.parametrize("concept", ["page_hinkley", "adwin", "hddm_a"])
+def test_state_goes_through_json_and_goes_on(concept: Concept) -> None:
     stream = errors(7, (3_000, 0.1), (2_000, 0.3))
-    whole, first = PageHinkley(), PageHinkley()
+    whole, first = begun(concept, FalseAlarms(), None), begun(concept, FalseAlarms(), None)
     first.update(stream[:3_100])
-    second = PageHinkley.from_state(json.loads(json.dumps(first.state())), first.alarms)
+    second = resumed(concept, json.loads(json.dumps(first.state())), FalseAlarms(), None)
     assert second.update(stream[3_100:]) == whole.update(stream)
+
+
+def test_adwin_remembers_a_stream_in_the_logarithm_of_its_items() -> None:
+    detector = Adwin()
+    assert detector.update(errors(8, (20_000, 0.2))) is None
+    assert detector.width == 20_000
+    assert sum(map(len, detector.levels)) <= 6 * 15
+
+
+@pytest.mark.parametrize(("ours", "river"), [(Adwin, "ADWIN"), (HddmA, "HDDMA")])
+def test_alarms_come_where_rivers_do(ours: type[Adwin] | type[HddmA], river: str) -> None:
+    """River's, as it is installed for the benchmarks, at the same confidence."""
+    known = FalseAlarms()
+    for seed in range(6):
+        stream = errors(seed, (2_000, 0.1), (1_500, 0.25))
+        peer = drift.ADWIN(delta=0.01) if river == "ADWIN" else drift.binary.HDDMA(drift_confidence=0.01 / 10_000**0.75)
+        raised = None
+        for place, value in enumerate(stream, 1):
+            peer.update(bool(value) if river == "HDDMA" else value)
+            if peer.drift_detected:
+                raised = place
+                break
+        alarm = ours(known).update(stream)
+        assert alarm is not None
+        assert alarm.item == raised
 
 
 def test_losses_beyond_one_are_refused() -> None:

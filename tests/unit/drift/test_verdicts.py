@@ -8,7 +8,6 @@ import math
 import numpy as np
 import pytest
 
-from orchestrator.drift.seasons import LEAST_ROWS, SeasonalReference, season_of
 from orchestrator.drift.sketches import REFERENCE_K, Column, TableSummary
 from orchestrator.drift.tests import Evidence
 from orchestrator.drift.verdicts import History, Policy, Severity, Status, Verdict, judge
@@ -223,19 +222,3 @@ def test_windows_of_time_wait_for_late_rows_and_count_those_that_came_too_late()
 def test_every_row_has_one_finite_time(times: list[float]) -> None:
     with pytest.raises(ValueError, match="every row has one finite time"):
         Windows(Cut()).add({"x": np.ones(3)}, np.array(times))
-
-
-def test_a_season_is_judged_against_itself_once_enough_of_it_was_seen() -> None:
-    reference = SeasonalReference(REFERENCE, "hour", utc_offset_s=3600.0)
-    three = 2 * 3600.0  # 3 o'clock at UTC+1
-    assert reference.at(three) == (REFERENCE, "the training profile")
-    reference.learn(three, table(usual(LEAST_ROWS)))
-    part, words = reference.at(three + 86_400)
-    assert part.rows == LEAST_ROWS
-    assert words == "the same hour before"
-    assert reference.at(three + 3600)[0] is REFERENCE
-
-
-@pytest.mark.parametrize(("season", "number"), [("none", 0), ("hour", 13), ("weekday", 3), ("hour_of_week", 85)])
-def test_seasons_are_counted_from_monday_midnight(season: str, number: int) -> None:
-    assert season_of(13 * 3600.0, season) == number  # type: ignore[arg-type]  # 1970-01-01 was a Thursday

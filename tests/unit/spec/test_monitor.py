@@ -20,6 +20,7 @@ def told(monitor: object) -> dict[str, str]:
 def test_a_whole_monitor_reads_and_dumps() -> None:
     document = {
         "window": {"by": "time", "length": "1h", "late": "5m", "season": "weekday"},
+        "detect": {"concept": "adwin", "multivariate": "mmd", "embeddings": ["last_layer"]},
         "judge": {"false_alarms": 0.001, "persistence": 3, "error_shift": 0.05},
         "features": ["height", "colour"],
         "retrain": {
@@ -45,6 +46,7 @@ def test_a_whole_monitor_reads_and_dumps() -> None:
         ({"windw": {}}, "monitor.windw", "did you mean window?"),
         ({"window": {"by": "rows"}}, "monitor.window.by", "must be one of"),
         ({"window": {"rows": 100}}, "monitor.window", "no window would ever be judged"),
+        ({"detect": {"concept": "ddm"}}, "monitor.detect.concept", "must be one of"),
         ({"judge": {"false_alarms": 0}}, "monitor.judge.false_alarms", "greater than 0"),
         ({"retrain": {"mode": "atuo"}}, "monitor.retrain.mode", "must be one of"),
         ({"retrain": {"triggers": ["drfit"]}}, "monitor.retrain.triggers[0]", "must be drift, performance"),
@@ -118,5 +120,23 @@ def test_what_can_never_be_proven_is_refused_by_name(target: dict[str, object], 
     assert words in {each.path: each.message for each in refused.value.problems}["monitor.promote"]
 
 
-def test_seasons_are_not_yet_supported() -> None:
-    assert "not yet" in told({"window": {"season": "hour"}})["monitor.window.season"]
+@pytest.mark.parametrize(
+    ("window", "words"),
+    [
+        ({"season": "hour"}, "by: time, with an hour or a whole part"),
+        ({"season": "hour_of_week", "by": "time", "length": "2h"}, "with an hour"),
+        ({"season": "weekday", "by": "time", "length": "7h"}, "with a day or a whole part"),
+        ({"season": "weekday", "by": "count"}, "by: time"),
+    ],
+)
+def test_a_window_that_lies_in_two_seasons_is_refused(window: object, words: str) -> None:
+    assert words in told({"window": window})["monitor.window"]
+
+
+def test_seasons_begin_when_windows_do_where_people_are() -> None:
+    window = {"season": "weekday", "by": "time", "length": "1d"}
+    assert load({**LEAST, "data": {"clean": {"duplicates": "drop"}}, "monitor": {"window": window}}).monitor is not None
+    assert "choose shorter windows" in told({"window": window, "retrain": {"utc_offset": 2}})["monitor"]
+    assert load({**LEAST, "data": {"clean": {"duplicates": "drop"}}, "monitor": {
+        "window": {**window, "length": "2h"}, "retrain": {"utc_offset": 2},
+    }}).monitor is not None  # fmt: skip

@@ -246,7 +246,7 @@ def test_server_and_ranks_know_the_same_keys(key: str) -> None:
         ({"parallelism": {"zero": 4}}, "parallelism.zero", "at most 3"),
         ({"search": {"trials": 3}}, "search.space", "is required"),
         ({"monitor": {"window": {"by": "time", "length": "1h"}}}, "monitor", "where they are prepared"),
-        ({"monitor": {"window": {"season": "hour"}}}, "monitor.window.season", "not yet"),
+        ({"monitor": {"window": {"season": "hour"}}}, "monitor.window", "needs windows within one: by: time"),
         ({"max_cost": "20 dollars"}, "max_cost", "20 USD"),
     ],
 )  # fmt: skip

@@ -463,7 +463,10 @@ def watched(model: str = "digits", features: int = 2) -> Watched:
         for number in range(features)
     ]
     performance = {"labels": 40, "error_rate": 0.25, "estimated_accuracy": 0.9}
-    evidence = {"features": tests, "performance": performance}
+    jointly = [
+        {"of": "all features together", "words": "", "test": "c2st", "effect": 0.2, "p": 1e-9, "n": 250, "m": 600}
+    ]
+    evidence = {"features": tests, "performance": performance, "together": jointly}
     judged = Judgement(4, 900.0, 800.0, 890.0, 500, "drift", 2, "drift: pixel0", evidence)
     figures = Figures(rows=2000, labels=40, late_rows=3, behind_rows=7)
     return Watched("default", model, {}, "run-1", 2, 1.0, "", "drift", "drift: pixel0", figures, judged)
@@ -481,6 +484,7 @@ def test_a_monitor_shows_what_it_judged_and_what_it_could_not(exporter: Exporter
     assert exporter.value("evertrain_monitor_error_ratio") == 0.25
     assert exporter.value("evertrain_monitor_estimated_accuracy_ratio") == 0.9
     assert exporter.value("evertrain_drift_effect", feature="pixel1") == 0.29
+    assert exporter.value("evertrain_drift_together_effect", of="all features together", test="c2st") == 0.2
 
 
 def test_series_of_monitors_and_of_their_features_are_bounded(exporter: Exporter) -> None:

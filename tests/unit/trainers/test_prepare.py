@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import pickle
@@ -27,7 +28,7 @@ from trainers.data.loader import Splits
 from trainers.data.prepare import is_asked_for, main, prepare
 from trainers.data.prepared import Prepared, verify
 from trainers.data.preparing.checks import BadData
-from trainers.data.preparing.fitting import Moments
+from trainers.data.preparing.fitting import PROFILED_ROWS, Moments
 from trainers.data.preparing.profile import quantiles
 from trainers.data.preparing.report import image_cards
 from trainers.data.preparing.sketch import Sketch, k_of
@@ -495,6 +496,39 @@ def test_the_profile_describes_the_training_part(tmp_path: Path) -> None:
     assert quantiles(profile["numbers"]["delay"], shares) == pytest.approx(exact)
     assert sum(profile["categories"]["carrier"]["values"].values()) == 280
     assert profile["label"]["values"] == {str(value): train["late"].to_pylist().count(value) for value in (False, True)}
+
+
+def test_the_profile_of_images_tells_what_they_look_like(tmp_path: Path) -> None:
+    prepared = images(draw(tmp_path / "in", {"cat": (8, 8), "dog": (8, 8)}), tmp_path / "out")
+    profile = json.loads(json.dumps(prepared.profile))
+    assert set(profile["looks"]) == set(profile["numbers"]) == set(profile["sample"]["columns"])
+    assert {"sharpness", "brightness"} <= set(profile["looks"])
+    assert profile["numbers"]["brightness"]["count"] == profile["rows"]
+    assert 0 < profile["numbers"]["brightness"]["mean"] < 255
+
+
+def test_the_profile_has_rows_of_the_training_part_as_they_were(tmp_path: Path) -> None:
+    table = flights()
+    prepared = made(written(tmp_path / "in", table), tmp_path / "out")
+    sample = json.loads(json.dumps(prepared.profile))["sample"]
+    rows = np.frombuffer(base64.b64decode(sample["values"]), "<f4").reshape(-1, len(sample["columns"]))
+    train = table.take(source_rows(prepared)["train"])
+    words = [*sample["words"]["carrier"], None]
+    place = {name: sample["columns"].index(name) for name in ("delay", "carrier")}
+    told = sorted((np.float32(row[place["delay"]]), words[int(row[place["carrier"]])]) for row in rows)
+    assert told == sorted(zip(train["delay"].to_numpy().astype(np.float32), train["carrier"].to_pylist(), strict=True))
+
+
+def test_equal_rows_are_sampled_each_by_itself(tmp_path: Path) -> None:
+    table = pa.table({"size": [float(each) for each in range(60)] * 150, "y": [0, 1] * 4_500})
+    source = tmp_path / "many.parquet"
+    pyarrow.parquet.write_table(table, source, row_group_size=1_500)
+    prepared = prepare(section(Data, {"source": str(source)}, "data"), tmp_path / "out")
+    sample, rows = prepared.profile["sample"], prepared.profile["rows"]
+    values, times = np.unique(np.frombuffer(base64.b64decode(sample["values"]), "<f4"), return_counts=True)
+    assert times.sum() == PROFILED_ROWS < rows
+    assert len(values) == rows / 150
+    assert times.max() < 3 * PROFILED_ROWS / len(values)
 
 
 def test_sketches_of_pieces_are_merged_within_their_rank_error(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ where there are not more than `SAMPLE_ROWS`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 from trainers.config import Data
 from trainers.data.preparing import checks, survey
 from trainers.data.preparing.hashing import hash_rows
-from trainers.data.preparing.images import pixels
+from trainers.data.preparing.images import originals, pixels
+from trainers.data.preparing.looks import is_image, looks
 from trainers.data.preparing.roles import Roles
 from trainers.data.preparing.sketch import Sketch, k_of
 from trainers.data.preparing.splitting import DROPPED, Parts
@@ -30,10 +31,12 @@ from trainers.data.reading.formats import Fragment
 from trainers.data.sampler import Unsigned
 
 SAMPLE_ROWS = 65_536
+PROFILED_ROWS = 1_500
 CATEGORIES = 10_000
 """A category of more values is an identifier: it is refused."""
 
 Floats = npt.NDArray[np.float64]
+Keys = TypeVar("Keys", Unsigned, Floats)
 
 
 @dataclass
@@ -83,9 +86,12 @@ class Statistics:
     labels: dict[int, Counter[Any]] = field(default_factory=dict)  # by part
     label_moments: Moments | None = None  # of a label that is a number
     nulls: Counter[str] = field(default_factory=Counter)
-    sketches: dict[str, Sketch] = field(default_factory=dict)  # of number columns, and of a label that is a number
+    looks: dict[str, Moments] = field(default_factory=dict)  # of images: what they look like, in numbers, each alone
+    sketches: dict[str, Sketch] = field(default_factory=dict)  # of those, of number columns, and of a label that is one
     sample: pa.Table | None = None  # plain columns of the rows with the lowest hashes
     sample_keys: Unsigned = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
+    profiled: pa.Table | None = None  # numbers, looks and categories of rows drawn at random, each by itself
+    profiled_keys: Floats = field(default_factory=lambda: np.zeros(0))
 
 
 def gather(piece: Fragment, parts: Parts, roles: Roles, data: Data, grey: bool) -> Statistics:
@@ -116,13 +122,20 @@ def merged(one: Statistics, other: Statistics) -> Statistics:
             one.sketches[name].merge(sketch)
         else:
             one.sketches[name] = sketch
+    for name, moments in other.looks.items():
+        one.looks[name] = one.looks[name].merged(moments) if name in one.looks else moments
     one.rows += other.rows
     one.units.update(other.units)
     one.nulls.update(other.nulls)
     one.numbers = _both(one.numbers, other.numbers)
     one.label_moments = _both(one.label_moments, other.label_moments)
     one.sample, one.sample_keys = _lowest(
-        [each.sample for each in (one, other)], np.concatenate([one.sample_keys, other.sample_keys])
+        [each.sample for each in (one, other)], np.concatenate([one.sample_keys, other.sample_keys]), SAMPLE_ROWS
+    )
+    one.profiled, one.profiled_keys = _lowest(
+        [each.profiled for each in (one, other)],
+        np.concatenate([one.profiled_keys, other.profiled_keys]),
+        PROFILED_ROWS,
     )
     return one
 
@@ -133,13 +146,13 @@ def _both(one: Moments | None, other: Moments | None) -> Moments | None:
     return one.merged(other)
 
 
-def _lowest(tables: Sequence[pa.Table | None], keys: Unsigned) -> tuple[pa.Table | None, Unsigned]:
+def _lowest(tables: Sequence[pa.Table | None], keys: Keys, most: int) -> tuple[pa.Table | None, Keys]:
     known = [each for each in tables if each is not None]
     if not known:
         return None, keys
     table = pa.concat_tables(known)
-    if len(keys) > SAMPLE_ROWS:
-        places = np.sort(np.argpartition(keys, SAMPLE_ROWS)[:SAMPLE_ROWS])
+    if len(keys) > most:
+        places = np.sort(np.argpartition(keys, most)[:most])
         return table.take(pa.array(places)), keys[places]
     return table, keys
 
@@ -148,9 +161,15 @@ def _of_table(table: pa.Table, roles: Roles, data: Data, grey: bool) -> Statisti
     plain = [*roles.numbers, *roles.categories, *((roles.label,) if roles.label else ())]
     plain += [roles.text] if roles.text else []
     keys = hash_rows(table, roles.content)
-    sample, keys = _lowest([table.select(plain)], keys)
-    total = Statistics(rows=table.num_rows, sample=sample, sample_keys=keys)
-    total.sketches = _sketches(table, roles)
+    total = Statistics(rows=table.num_rows)
+    total.sample, total.sample_keys = _lowest([table.select(plain)], keys, SAMPLE_ROWS)
+    seen = _looks(table, roles, grey)
+    total.looks = {name: Moments.of(values[:, None]) for name, values in seen.items()}
+    total.sketches = _sketches(table, roles, seen)
+    if (watched := table.select([*roles.numbers, *roles.categories]) if not seen else pa.table(seen)).num_columns:
+        # Not by the hash of their content: equal rows would all be in the sample or none, and few values make many equal.
+        drawn = np.random.default_rng(int(keys.sum(dtype=np.uint64))).random(table.num_rows)
+        total.profiled, total.profiled_keys = _lowest([watched], drawn, PROFILED_ROWS)
     if roles.numbers:
         total.numbers = Moments.of(numbers(table, roles.numbers))
     elif roles.tensor is not None or roles.image is not None:
@@ -167,11 +186,20 @@ def _of_table(table: pa.Table, roles: Roles, data: Data, grey: bool) -> Statisti
     return total
 
 
-def _sketches(table: pa.Table, roles: Roles) -> dict[str, Sketch]:
-    names = [*roles.numbers, *((roles.label,) if roles.label and not roles.classes else ())]
+def _looks(table: pa.Table, roles: Roles, grey: bool) -> dict[str, Floats]:
+    """What the images look like; nothing of what is none."""
+    if roles.image is not None:
+        return looks(originals(table, roles.image, grey))
+    if roles.tensor is not None and is_image(shape := table.schema.field(roles.tensor).type.shape):
+        return looks(list(checks.tensors(table, roles.tensor).reshape(-1, *shape)))
+    return {}
+
+
+def _sketches(table: pa.Table, roles: Roles, seen: Mapping[str, Floats]) -> dict[str, Sketch]:
+    names = [*roles.numbers, *seen, *((roles.label,) if roles.label and not roles.classes else ())]
     sketches = {name: Sketch(k_of(len(names))) for name in names}
     for name, sketch in sketches.items():
-        sketch.update(numbers(table, [name])[:, 0])
+        sketch.update(seen[name] if name in seen else numbers(table, [name])[:, 0])
     return sketches
 
 

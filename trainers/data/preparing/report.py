@@ -87,7 +87,11 @@ def render(
         dropped=dropped,
         label=fitted.roles.label,
         classes=_classes(statistics, list(rows.values())),
-        features=[*_number_cards(statistics, profile), *_category_cards(profile), *image_cards(images)],
+        features=[
+            *_number_cards(statistics, profile, fitted.roles.numbers),
+            *_category_cards(profile),
+            *image_cards(images),
+        ],
         correlations=_correlations(statistics, fitted) or _channels_together(images),
         examples=_examples(statistics),
         means=_mean_images(images, targets, fitted),
@@ -105,9 +109,10 @@ def _classes(statistics: Statistics, sizes: Sequence[int]) -> list[tuple[str, li
     return table
 
 
-def _number_cards(statistics: Statistics, profile: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _number_cards(statistics: Statistics, profile: Mapping[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
     cards = []
-    for name, facts in profile["numbers"].items():
+    for name in names:
+        facts = profile["numbers"][name]
         values = known_values(statistics, name)
         first, median, third = quantiles(facts, np.array([0.25, 0.5, 0.75])).tolist()
         outside = (values < first - 1.5 * (third - first)) | (values > third + 1.5 * (third - first))
