@@ -11,7 +11,7 @@ from orchestrator.control.sweeps import StartTrial, Sweeps
 from orchestrator.core import lifecycle
 from orchestrator.core.money import Prices
 from orchestrator.core.observations import CheckpointSealed, EpochEnded, FirstStep
-from orchestrator.core.runs import ReasonCode, Run
+from orchestrator.core.runs import Budgets, ReasonCode, Run
 from orchestrator.core.scheduling.admission import BLOCK_AFTER_S, NEVER_FITS_GRACE_S
 from orchestrator.core.sweeps import TrialState
 from orchestrator.errors import Conflict, NotFound, Refused
@@ -118,7 +118,7 @@ async def test_a_trial_that_goes_on_from_a_checkpoint_is_a_further_run_and_the_o
 ) -> None:
     plane, first, other = searching.plane, searching.start(0), searching.start(1)
     plane.loop.one_pass()
-    seal = "/runs/other/attempt-0001/incarnation-0001/step-000000000010"
+    seal = f"/runs/default/{other.id}/checkpoints/attempt-0001/incarnation-0001/step-000000000010"
     second = searching.start(0, 0.02, generation=1, start=seal, reason="pbt: trial 1 is better")
     assert second.spec["init_from"] == {**second.spec["init_from"], "checkpoint": seal, "resume": True}
     before = plane.run(first)
@@ -128,7 +128,8 @@ async def test_a_trial_that_goes_on_from_a_checkpoint_is_a_further_run_and_the_o
     assert searching.start(0, 0.02, generation=1, start=seal).id == second.id
     zero, _ = searching.sweeps.get("default", searching.run.id).trials
     assert (zero.run_id, zero.generation, zero.state) == (second.id, 1, TrialState.WAITING)
-    assert [(each.start, each.point["train.lr"]) for each in zero.stages] == [("", 0.01), (seal, 0.02)]
+    told = [(each.start, each.point["train.lr"], each.parent) for each in zero.stages]
+    assert told == [("", 0.01, None), (seal, 0.02, 1)]
 
 
 async def test_a_sweep_that_is_cancelled_while_a_trial_changes_leaves_neither_of_its_runs(searching: Searching) -> None:
@@ -207,3 +208,29 @@ async def test_to_start_warm_takes_a_sweep_that_is_there_and_keeps_its_id(search
     searching.plane.submit("plain")
     with pytest.raises(Refused, match="not a sweep"):
         searching.plane.submit("other", search={**SEARCH, "warm_start": "plain"})
+
+
+async def test_the_trial_that_waits_for_a_slot_is_told_ahead_and_placed_where_its_gang_got_ready() -> None:
+    plane = Plane()
+    await plane.attach((node("a", cpu=8),))
+    sweep = plane.submit("narrow", search={**SEARCH, "max_concurrent": 1})
+    plane.loop.one_pass()
+    searching = Searching(plane, plane.run(sweep))
+    first, second, third = (searching.start(number, 0.01 + number) for number in range(3))
+    plane.loop.one_pass()
+    orders = {order.run_id: order for order in plane.fleet.orders("local")}
+    assert (orders[first.id].ahead, orders[second.id].ahead, third.id in orders) == (False, True, False)
+    plane.commands.cancel("default", first.id, by="ada")
+    plane.fleet.records.change(
+        "default",
+        first.id,
+        lambda run: lifecycle.observe(
+            run, observation(first, attempt_ended("cancelled")), budgets=Budgets(), now=plane.clock.now()
+        ),
+    )
+    plane.loop.one_pass()
+    placed = {order.run_id: order for order in plane.fleet.orders("local")}
+    assert placed[second.id] == replace(orders[second.id], ahead=False)
+    assert placed[third.id].ahead
+    plane.commands.cancel("default", third.id, by="ada")
+    assert third.id not in {order.run_id for order in plane.fleet.orders("local")}

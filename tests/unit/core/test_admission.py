@@ -2,7 +2,7 @@ from dataclasses import replace
 
 from orchestrator.core.runs import ReasonCode
 from orchestrator.core.scheduling.admission import Admit, ClusterView, Entry, Reject, Wait, admit
-from orchestrator.core.scheduling.fit import GangShape
+from orchestrator.core.scheduling.fit import GangShape, fit
 from tests.builders import node
 
 NOW = 1000.0
@@ -120,3 +120,38 @@ def test_a_trial_beyond_its_sweeps_slots_waits_in_the_queue_and_holds_nobody_up(
     assert [name for name, answer in answers.items() if isinstance(answer, Admit)] == ["a", "x", "plain"]
     assert answers["b"].reason.code == ReasonCode.WAITING_SLOT
     assert "trains 2 at a time" in answers["b"].reason.message
+
+
+def trials_that_wait(*names: str, **facts) -> list[Entry]:
+    return [entry(name, 2, sweep="run-s", slots=1, submitted_at=at, **facts) for at, name in enumerate(names)]
+
+
+def place_ahead(entries: list[Entry], clusters: list[ClusterView]) -> dict[str, Admit | None]:
+    answers = admit(entries, clusters, NOW, {"run-s": 1})
+    return {each.run_id[4:]: each.ahead for each in answers if isinstance(each, Wait)}
+
+
+def test_the_next_trial_of_a_sweep_may_get_ready_in_what_everybody_else_leaves():
+    entries = [*trials_that_wait("a", "b"), entry("plain", 2, submitted_at=9.0)]
+    found = place_ahead(entries, [cluster(cpu=8, free=4)])
+    assert [share.ranks for share in found["a"].shares] == [2]
+    assert found["b"] is None, "one of a sweep"
+    assert place_ahead(entries, [cluster(cpu=8, free=3)])["a"] is None, "the plain run takes what it would need"
+    assert place_ahead(entries[:1], [cluster(draining=True)])["a"] is None
+    assert place_ahead(entries[:1], [cluster(project="other")])["a"] is None
+
+
+def test_a_trial_that_ran_before_does_not_get_ready():
+    assert place_ahead(trials_that_wait("a", tried_before=True), [cluster()])["a"] is None
+
+
+def test_a_trial_is_placed_where_its_gang_got_ready_unless_somebody_else_has_taken_that():
+    fullest_first = cluster(nodes=(node("a", cpu=2), node("b", cpu=4)))
+    (trial,) = trials_that_wait("a")
+    there = Admit(trial.run_id, "local", fit(trial.shape, [node("b", cpu=4)]).shares)
+    ready = replace(trial, ahead=there)
+    assert place_ahead([ready], [fullest_first])["a"] == there
+    assert admit([ready], [fullest_first], NOW) == [there]
+    assert admit([trial], [fullest_first], NOW)[0].shares[0].node_id == "node-a"
+    taken = cluster(nodes=(node("a", cpu=2), node("b", cpu=4, free_cpu=1)))
+    assert admit([ready], [taken], NOW)[0].shares[0].node_id == "node-a"
