@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 FIRST_LOOK_S = 0.25
 LOOK_EVERY_S = 0.5
+SPARE_WITHIN_S = 2.0  # Ray's answer where room is free, on a busy machine
 SAY_AFTER_S = 1.0
 STALE_AFTER_S = 10.0
 HOSTS_READY_S = 60.0
@@ -68,7 +69,9 @@ class Placer:
             gang = await self._pooled(shape, (order.run_id, order.attempt))
             pooled = gang is not None
             try:
-                gang = gang or await self._fresh(order, shape, stopped, waits)
+                gang = gang or await self._fresh(
+                    order, shape, lambda group: self._reserved(shape, group, stopped, waits)
+                )
                 break
             except _CameBack:
                 continue
@@ -87,8 +90,10 @@ class Placer:
     async def spare(self, order: AttemptOrder) -> Gang | None:
         """A gang of the order's shape where its place is free now."""
         try:
-            return await self._fresh(order, Shape.of(order), lambda: True, lambda reason: None)
-        except (Unplaced, _CameBack):
+            return await self._fresh(
+                order, Shape.of(order), lambda group: self._cluster.wait_reserved(group, SPARE_WITHIN_S)
+            )
+        except Unplaced:
             return None
 
     async def hold(self, gang: Gang, order: AttemptOrder) -> None:
@@ -137,11 +142,11 @@ class Placer:
         return None
 
     async def _fresh(
-        self, order: AttemptOrder, shape: Shape, stopped: Callable[[], bool], waits: Callable[[Reason], None]
+        self, order: AttemptOrder, shape: Shape, reserved: Callable[[PlacementGroup], Awaitable[bool]]
     ) -> Gang | None:
         gang_id, group = await self._cluster.reserve(shape)
         try:
-            if not await self._reserved(order, shape, group, stopped, waits):
+            if not await reserved(group):
                 await self._cluster.remove(group, ())
                 return None
             gang = self._cluster.start_hosts(gang_id, shape, group, order.shares[: len(shape.bundles)])
@@ -159,7 +164,6 @@ class Placer:
 
     async def _reserved(
         self,
-        order: AttemptOrder,
         shape: Shape,
         group: PlacementGroup,
         stopped: Callable[[], bool],

@@ -129,6 +129,12 @@ class Fleet:
 
     def orders(self, cluster: str) -> tuple[AttemptOrder, ...]:
         """What the cluster should make true, and what may get ready there. Blocks."""
+        ahead = self._orders_ahead(cluster)  # first: what is placed meanwhile is in one of the two
+        placed = self._orders_placed(cluster)
+        keys = {(each.run_id, each.attempt) for each in placed}
+        return (*placed, *(each for each in ahead if (each.run_id, each.attempt) not in keys))
+
+    def _orders_placed(self, cluster: str) -> list[AttemptOrder]:
         found: list[AttemptOrder] = []
         for holding in self.board.holdings(cluster):
             try:
@@ -141,12 +147,16 @@ class Fleet:
                 continue
             if order is not None:
                 found.append(order)
+        return found
+
+    def _orders_ahead(self, cluster: str) -> list[AttemptOrder]:
+        found: list[AttemptOrder] = []
         for project, place in self.board.ahead(cluster):
             with contextlib.suppress(NotFound, InvalidSpec):  # whoever places it says so
                 order = self._order_ahead(self.store.run(project, place.run_id), place)
                 if order is not None:
                     found.append(order)
-        return tuple(found)
+        return found
 
     def _order_ahead(self, run: Run, place: Admit) -> AttemptOrder | None:
         """Of the attempt that a queued run will get there; None where it is queued no more, or will not be the first."""
@@ -295,5 +305,5 @@ class Session:
 
 
 def _timeless(orders: tuple[AttemptOrder, ...]) -> tuple[AttemptOrder, ...]:
-    """The orders without what changes by itself as time goes on."""
-    return tuple(replace(each, remaining_s=None) for each in orders)
+    """The orders without their order, and what changes by itself as time goes on."""
+    return tuple(replace(each, remaining_s=None) for each in sorted(orders, key=lambda each: each.run_id))

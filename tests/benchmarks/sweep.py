@@ -118,7 +118,9 @@ def legs(stack: Stack, found: Sequence[Gap]) -> dict[str, float]:
     """Median seconds of each part of a gap, from the record's own events."""
     parts: dict[str, list[float]] = {}
     for gap in found:
-        at = {each.kind: each.at for each in reversed(stack.client.events(gap.trial.run_id))}  # the first of each kind
+        at = {
+            each.kind: each.at for each in reversed([*stack.client.events(gap.trial.run_id)])
+        }  # the first of each kind
         before = gap.free_at
         for kind in LEGS:
             if kind in at:

@@ -189,7 +189,7 @@ def _judge(
     candidates = [each for each in open_to if each.name not in blocked]
     if not candidates:
         first = blocked[open_to[0].name].name
-        words = f"place {place} in the queue: makes room for {first}, which has waited longest for what it needs"
+        words = f"place {place} in the queue: makes room for {first}, which goes first and does not fit yet"
         return Wait(entry.run_id, Reason(ReasonCode.WAITING_BEHIND, words)), []
     if (kept := _kept_place(entry, candidates, nodes)) is not None:
         return kept, []

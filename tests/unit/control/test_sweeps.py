@@ -216,7 +216,11 @@ async def test_the_trial_that_waits_for_a_slot_is_told_ahead_and_placed_where_it
     sweep = plane.submit("narrow", search={**SEARCH, "max_concurrent": 1})
     plane.loop.one_pass()
     searching = Searching(plane, plane.run(sweep))
-    first, second, third = (searching.start(number, 0.01 + number) for number in range(3))
+    trials = []
+    for number in range(3):
+        plane.clock.forward(1.0)
+        trials.append(searching.start(number))
+    first, second, third = trials
     plane.loop.one_pass()
     orders = {order.run_id: order for order in plane.fleet.orders("local")}
     assert (orders[first.id].ahead, orders[second.id].ahead, third.id in orders) == (False, True, False)
@@ -234,3 +238,27 @@ async def test_the_trial_that_waits_for_a_slot_is_told_ahead_and_placed_where_it
     assert placed[third.id].ahead
     plane.commands.cancel("default", third.id, by="ada")
     assert third.id not in {order.run_id for order in plane.fleet.orders("local")}
+
+
+async def test_a_trial_seals_and_waits_while_a_run_of_higher_priority_has_its_place(searching: Searching) -> None:
+    plane, trials = searching.plane, [searching.start(number) for number in range(2)]
+    plane.loop.one_pass()
+    urgent = plane.submit("urgent", priority=90)
+    for _ in range(2):
+        plane.loop.one_pass()
+    stopping = [each for each in map(plane.run, trials) if each.stop is not None]
+    assert [(each.stop.kind, each.stop.message) for each in stopping if each.stop is not None] == [
+        ("preempt", "makes room for urgent, whose priority is higher")
+    ]
+    plane.records.change(
+        "default",
+        stopping[0].id,
+        lambda run: lifecycle.observe(
+            run, observation(run, attempt_ended("preempted")), budgets=Budgets(), now=plane.clock.now()
+        ),
+    )
+    plane.loop.one_pass()
+    assert plane.run(urgent).state.kind == "STARTING"
+    assert plane.run(stopping[0]).state.kind == "QUEUED"
+    plane.loop.one_pass()
+    assert [plane.run(each).stop for each in trials].count(None) == 2, "the other one goes on"

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from orchestrator.core.runs import ReasonCode
-from orchestrator.core.scheduling.admission import Admit, ClusterView, Entry, Reject, Wait, admit
+from orchestrator.core.scheduling.admission import Admit, ClusterView, Entry, Reject, Wait, Yielding, admit
 from orchestrator.core.scheduling.fit import GangShape, fit
 from tests.builders import node
 
@@ -155,3 +155,29 @@ def test_a_trial_is_placed_where_its_gang_got_ready_unless_somebody_else_has_tak
     assert admit([trial], [fullest_first], NOW)[0].shares[0].node_id == "node-a"
     taken = cluster(nodes=(node("a", cpu=2), node("b", cpu=4, free_cpu=1)))
     assert admit([ready], [taken], NOW)[0].shares[0].node_id == "node-a"
+
+
+def holding(name: str, ranks: int, **facts) -> Yielding:
+    shares = fit(GangShape(workers=ranks), [node("a", cpu=ranks)]).shares
+    values = {"priority": 40, "shape": GangShape(workers=ranks), "shares": shares, "since_s": 1.0}
+    return Yielding(run_id=f"run-{name}", name=name, **{**values, **facts})
+
+
+def test_trials_make_room_for_what_has_a_higher_priority_the_least_important_and_the_youngest_first():
+    trials = (
+        holding("old", 1),
+        holding("young", 1, since_s=2.0),
+        holding("least", 1, priority=10),
+        holding("equal", 1, priority=60),
+    )
+    full = cluster(cpu=4, free=0, trials=trials)
+    urgent, small = entry("urgent", 2, priority=60), entry("small", 1, priority=20)
+    answers = verdicts([urgent, small], [full])
+    assert answers["urgent"].yielding == ("run-least", "run-young")
+    assert "least, young of lower priority seal and make room on local" in answers["urgent"].reason.message
+    assert "makes room for urgent" in answers["small"].reason.message
+    partly = verdicts([urgent, small], [cluster(cpu=4, free=1, trials=trials[:2])])
+    assert partly["urgent"].yielding == ("run-young",)
+    assert isinstance(partly["small"], Wait), "what a trial has left is for whom it made room"
+    assert verdicts([entry("huge", 4, priority=60)], [full])["huge"].yielding == (), "nothing ends in vain"
+    assert verdicts([entry("equal", 1, priority=10)], [full])["equal"].yielding == ()
