@@ -235,6 +235,8 @@ class Board:
         return ReasonCode.WAITING_SLOT if slot else ReasonCode.WAITING_BEHIND
 
     def _queue(self, run: Run, state: Queued, shape: GangShape) -> None:
+        if run.lineage is not None:
+            shape = replace(shape, memory=max(shape.memory, run.lineage.memory))
         entry = Entry(
             run_id=run.id,
             name=run.name,

@@ -86,19 +86,39 @@ class Commands:
 
     def submit_trial(self, command: SubmitCommand, sweep_spec: Mapping[str, Any]) -> Submitted:
         """A sweep's trial. One whose point the rules refuse is recorded all the same, as a run that has failed: its sweep
-        goes on without it. Raises Conflict.
+        goes on without it. One that a node could take which is away now waits for that. Raises Conflict.
         """
+        clusters = self._clusters()
         try:
-            submission = self._submission(command, self._clusters(), {}, {})
+            submission = self._submission(command, clusters, {}, {})
         except (InvalidSpec, Refused, NotFound) as error:
-            plain = {key: value for key, value in sweep_spec.items() if key != "search"}
-            asked = json.loads(command.spec_text)
-            why = f"this point cannot work: {error}"
-            submission = replace(self._record_of(command, spec.load(plain), asked, why), name=asked["name"])
+            submission = self._for_a_node_that_is_away(command, clusters) or self._refused(command, sweep_spec, error)
         answer = self._store.submit([submission])[0]
         if answer.created:
             self._records.announce([answer.run])
         return answer
+
+    def _for_a_node_that_is_away(self, command: SubmitCommand, clusters: Sequence[ClusterView]) -> Submission | None:
+        """None where the trial would be refused with all nodes there."""
+        away = {each.name: each.away for each in self._known.all() if each.away}
+        whole = [replace(each, nodes=(*each.nodes, *away.get(each.name, ()))) for each in clusters]
+        reviews: dict[tuple[str, bytes], Review] = {}
+        try:
+            submission = self._submission(command, whole, reviews, {}) if away else None
+        except (InvalidSpec, Refused, NotFound):
+            return None
+        if submission is None or submission.lineage is None:
+            return None
+        (reviewed,) = reviews.values()
+        on_cpu = reviewed.memory is not None and not reviewed.spec.resources.gpu
+        needed = reviewed.memory.total if on_cpu and reviewed.memory is not None else 0
+        return replace(submission, lineage=replace(submission.lineage, memory=needed))
+
+    def _refused(self, command: SubmitCommand, sweep_spec: Mapping[str, Any], error: Exception) -> Submission:
+        plain = {key: value for key, value in sweep_spec.items() if key != "search"}
+        asked = json.loads(command.spec_text)
+        why = f"this point cannot work: {error}"
+        return replace(self._record_of(command, spec.load(plain), asked, why), name=asked["name"])
 
     def plan(self, project: str, spec_text: str) -> Plan:
         """What the run file means, whether it can work, and what it takes. Records nothing.

@@ -236,10 +236,7 @@ class Session:
 
     async def inventory(self, nodes: tuple[Node, ...]) -> None:
         """Also the agent's heartbeat."""
-        now = self._fleet.clock.now()
-        changed = await asyncio.to_thread(
-            self._fleet.clusters.change, self.cluster, lambda old: replace(old, nodes=nodes, last_seen_at=now)
-        )
+        changed = await asyncio.to_thread(self._fleet.clusters.inventory, self.cluster, nodes)
         log.debug("cluster %s has %d nodes", changed.name, len(changed.nodes))
         self._fleet.wakeups.notify("runs")
 

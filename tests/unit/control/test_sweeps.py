@@ -19,6 +19,7 @@ from tests.builders import attempt_ended, node
 from tests.unit.control.plane import NODES, Plane, observation
 
 SPACE = {"train.lr": {"log": [1e-4, 1e-1]}, "train.global_batch": {"choice": [128, 4096]}}
+WIDE = 2048  # channels: some 6 GiB for each of two workers
 SEARCH: dict[str, Any] = {"metric": "val_accuracy", "mode": "max", "space": SPACE, "trials": 4}
 
 
@@ -262,3 +263,25 @@ async def test_a_trial_seals_and_waits_while_a_run_of_higher_priority_has_its_pl
     assert plane.run(stopping[0]).state.kind == "QUEUED"
     plane.loop.one_pass()
     assert [plane.run(each).stop for each in trials].count(None) == 2, "the other one goes on"
+
+
+async def test_a_point_that_only_a_node_has_memory_for_that_is_away_waits_for_it() -> None:
+    plane = Plane()
+    small, big = node("a", memory=2**31), node("b", memory=2**37)
+    session = await plane.attach((small, big))
+    width = {"model.width": {"choice": [8, WIDE, 10 * WIDE]}}
+    sweep = plane.submit("wide", search={**SEARCH, "space": width})
+    plane.loop.one_pass()
+    searching = Searching(plane, plane.run(sweep))
+    await session.inventory((small,))
+    wide = searching.start(0, point={"model.width": WIDE})
+    plane.loop.one_pass()
+    assert plane.run(wide).state.kind == "QUEUED", plane.run(wide).state.reason.message
+    waits = plane.board.reason(wide.id)
+    assert waits is not None
+    assert waits.code is ReasonCode.WAITING_FOR_CAPACITY
+    await session.inventory((small, node("c", memory=2**37, host="b")))
+    plane.loop.one_pass()
+    (share,) = plane.run(wide).attempts[-1].shares
+    assert share.node_id == "node-c"
+    assert searching.start(1, point={"model.width": 10 * WIDE}).state.kind == "FAILED", "that no node ever had"
