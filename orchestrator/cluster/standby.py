@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Coroutine, Sequence
 
+from orchestrator.cluster.gang_messages import Superseded
 from orchestrator.cluster.placing import Placer, Unplaced
 from orchestrator.cluster.pool import Key, Pool
 from orchestrator.cluster.rank_env import accelerator_of
@@ -44,7 +45,7 @@ class Standby:
             self._later(self._give_up(key, self._making.pop(key), TAKEN_WITHIN_S if key in placed else 0.0))
         for key, order in wanted.items():
             if key not in self._making:
-                self._making[key] = asyncio.create_task(self._make(key, order), name=f"standby {key[0]}/{key[1]}")
+                self._making[key] = asyncio.create_task(self._try(key, order), name=f"standby {key[0]}/{key[1]}")
 
     async def close(self) -> None:
         """What is ready goes with the pool."""
@@ -52,6 +53,14 @@ class Standby:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _try(self, key: Key, order: AttemptOrder) -> None:
+        try:
+            await self._make(key, order)
+        except Superseded as error:  # the agent's own loops hear of it as well, and end it
+            log.warning("%s/%d: %s", *key, error)
+        except Exception:
+            log.exception("the ranks of %s/%d do not get ready ahead", *key)
 
     async def _make(self, key: Key, order: AttemptOrder) -> None:
         shape = Shape.of(order)
