@@ -81,6 +81,7 @@ class Launch:
     sealed_step: int | None = None  # newest step known to be sealed, 0: some step; None: as far as known, nothing is
     progress_socket: str | None = None  # unix stream socket; None: progress goes to standard output
     memory_bytes: int = 0  # most resident memory of this rank; 0: no limit
+    gate: str | None = None  # a FIFO: the rank gets ready, and takes one byte of it before it restores and trains
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))

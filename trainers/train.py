@@ -77,6 +77,7 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
     if ema is not None:
         checkpoints.accompany(ema)
 
+    pass_gate(launch)
     progress.phase("restoring")
     state = checkpoints.restore(engine)
     init = settings.init_from
@@ -116,6 +117,13 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
     proof = compared(launch, settings, task, chosen.checkpoint, place.exchange, loader, progress.alive)
     if world.rank == 0:
         progress.send(result(loop, tested, profile, chosen, proof))
+
+
+def pass_gate(launch: Launch) -> None:
+    """Wait where the run has no slot yet: until here nothing of it is written anywhere, nor any step done."""
+    if launch.gate is not None:
+        with open(launch.gate, "rb", buffering=0) as gate:
+            gate.read(1)
 
 
 def take_place(launch: Launch, settings: Settings, world: World) -> Place:

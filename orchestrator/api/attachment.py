@@ -99,13 +99,13 @@ class Attachment:
 
     async def _tell(self) -> None:
         async for orders in self._session.desired():
-            attempts = []
+            desired = pb.Desired()
             for each in orders:
                 try:
-                    attempts.append(convert.to_proto(each, pb.AttemptOrder))
+                    (desired.ahead if each.ahead else desired.attempts).append(convert.to_proto(each, pb.AttemptOrder))
                 except (ValueError, TypeError) as error:  # one run must not cut its cluster off from all others
                     await self._session.give_up(each, f"{type(error).__name__}: {error}")
-            await self._answers.put(pb.ServerMessage(desired=pb.Desired(attempts=attempts)))
+            await self._answers.put(pb.ServerMessage(desired=desired))
 
     async def _is_mine(self, run_id: str, attempt: int) -> bool:
         """Whether the attempt was placed on this cluster: an agent speaks for nothing else."""

@@ -81,6 +81,7 @@ class _Shown:
         valued = [(each, value) for each in sweep.trials if (value := _value(each, sweep.mode)) is not None]
         self.valued = sorted(valued, key=lambda each: (sign * each[1], -each[0].number))
         self._rank = {trial.number: place for place, (trial, _) in enumerate(self.valued)}
+        self.changed = any(each.generation for each in sweep.trials)  # a population: trials go on from one another
         self.paths = [*sweep.space, *sorted({path for each in sweep.trials for path in each.point} - {*sweep.space})]
 
     def colour(self, trial: Trial) -> str:
@@ -370,7 +371,8 @@ def _plot(drawn: Sequence[str], across: _Axis, up: _Axis, across_name: str, up_n
 def _table(shown: _Shown) -> str:
     if not shown.sweep.trials:
         return _note("None yet.")
-    columns = ["trial", "state", shown.sweep.metric, "reports", *shown.paths, "start", "cost", "why"]
+    descent = ["generations"] if shown.changed else []
+    columns = ["trial", "state", shown.sweep.metric, "reports", *descent, *shown.paths, "start", "cost", "why"]
     ranked = [trial for trial, _ in reversed(shown.valued)]
     ranked += [each for each in shown.sweep.trials if each not in ranked]
     heads = "".join(f"<th>{escape(each)}</th>" for each in columns)
@@ -385,6 +387,7 @@ def _row(shown: _Shown, trial: Trial) -> str:
         trial.state.value,
         "" if value is None else _short(value),
         str(trial.reports or ""),
+        *([trial.descent] if shown.changed else []),
         *(_short(trial.point[path]) if path in trial.point else "-" for path in shown.paths),
         "" if trial.start_s is None else f"{trial.start_s:.1f} s",
         "" if trial.cost is None else f"{trial.cost:.2f}",

@@ -74,7 +74,9 @@ def trials_table(sweep: Sweep, trials: Sequence[Trial], now: float) -> Renderabl
     if not trials:
         return Text("no trials")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in ("TRIAL", "STATE", sweep.metric.upper(), "REPORTS", "TOOK", "POINT", "RUN", "REASON"):
+    changed = any(each.generation for each in sweep.trials)
+    descent = ["GENERATION"] if changed else []
+    for column in ("TRIAL", "STATE", sweep.metric.upper(), "REPORTS", *descent, "TOOK", "POINT", "RUN", "REASON"):
         right = column in ("TRIAL", "REPORTS", "TOOK", sweep.metric.upper())
         table.add_column(column, justify="right" if right else "left", overflow="fold")
     for each in trials:
@@ -84,6 +86,7 @@ def trials_table(sweep: Sweep, trials: Sequence[Trial], now: float) -> Renderabl
             Text(each.state.value, style=_STYLE[each.state]),
             "" if value is None else f"{value:.6g}",
             str(each.reports),
+            *([_generation(each)] if changed else []),
             duration((each.ended_at or now) - each.submitted_at),
             Text(_point(each)),
             each.run_id,
@@ -122,6 +125,8 @@ def rows(sweep: Sweep) -> list[dict[str, Any]]:
                 **{path: trial.point.get(path) for path in sweep.space},
                 sweep.metric: value,
                 "reports": trial.reports,
+                "generation": trial.generation,
+                "parent": trial.parent,
                 "start_s": trial.start_s,
                 "took_s": None if trial.ended_at is None else trial.ended_at - trial.submitted_at,
                 "cost": trial.cost,
@@ -130,6 +135,10 @@ def rows(sweep: Sweep) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _generation(trial: Trial) -> str:
+    return f"{trial.generation}: {trial.descent}" if trial.generation else "0"
 
 
 def _point(trial: Trial) -> str:

@@ -269,6 +269,14 @@ class HostActor:
             if bound is None or (bound.order.run_id, bound.order.attempt) != (bind.order.run_id, bind.order.attempt):
                 await self._host.bind(bind)
 
+    async def hold(self, epoch: int, bind: Bind, master_addr: str, master_port: int | None) -> int:
+        """Have the ranks of an attempt that has no slot yet get ready; the rendezvous' port. `release` ends them, and so does
+        `bind` for another attempt. Raises StartFailed, HostGone.
+        """
+        self._admit(epoch)
+        async with self._binding:
+            return await self._host.hold(bind, master_addr, master_port)
+
     async def write_probe(self, epoch: int, path: str) -> None:
         """Raises OSError. How several hosts find out whether they share a path."""
         self._admit(epoch)

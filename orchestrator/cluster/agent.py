@@ -36,6 +36,7 @@ from orchestrator.cluster.pool import Pool
 from orchestrator.cluster.preparing import Preparer
 from orchestrator.cluster.ray_cluster import FoundGang, Gang, RayCluster, Shape
 from orchestrator.cluster.search_attendant import SearchAttendant
+from orchestrator.cluster.standby import Standby
 from orchestrator.cluster.sweeping import CALL_S, Living, Sweeper
 from orchestrator.cluster.uplink import Uplink
 from orchestrator.core.observations import Observation
@@ -77,6 +78,7 @@ class Agent:
             shipper=shipper,
             leftovers=Leftovers(self._cluster, shipper, epoch),
         )
+        self._standby = Standby(self._pool, self._around.placer)
         self._adoptable: dict[tuple[str, int], tuple[FoundGang, tuple[NodeShare, ...]]] = {}
         self._attendants: dict[tuple[str, int], Attending] = {}
         self._server, self._ca_cert = options.server, options.ca_cert
@@ -109,6 +111,7 @@ class Agent:
         finally:
             for attendant in self._attendants.values():
                 await attendant.leave()
+            await self._standby.close()
             await self._line.close()
 
     # ---- what is there --------------------------------------------------------------------------------------------
@@ -193,9 +196,9 @@ class Agent:
     def _take_orders(self, orders: tuple[AttemptOrder, ...]) -> None:
         """Level-triggered: the whole of what should be. What is missing is begun, what is not wanted ends."""
         self._orders = orders
+        wanted = {(order.run_id, order.attempt): order for order in orders if not order.ahead}
         if not self._heard_orders:
-            self._suspects = frozenset((order.run_id, order.attempt) for order in orders)
-        wanted = {(order.run_id, order.attempt): order for order in orders}
+            self._suspects = frozenset(wanted)
         for key in [each for each in self._attendants if each not in wanted]:
             self._later(self._dismiss(self._attendants.pop(key)))
         for key, order in wanted.items():
@@ -209,6 +212,7 @@ class Agent:
             log.warning("%s belongs to no attempt that the server wants: removing it", found.id)
             self._later(self._cluster.remove(found.group, found.hosts))
         self._adoptable.clear()
+        self._standby.want([order for order in orders if order.ahead], wanted)
         if not self._heard_orders:
             self._heard_orders = True
             self._later(self._clean())
@@ -283,7 +287,8 @@ class Agent:
         if self._unsure:
             return None
         owners = [name for attendant in self._attendants.values() for name in attendant.host_names]
-        return Living((*self._attendants, *self._leaving), tuple(owners))
+        attempts = (*self._attendants, *self._leaving, *self._standby.keys)
+        return Living(attempts, (*owners, *self._pool.host_names))
 
     async def give_pool_back(self) -> None:
         await self._pool.drain()

@@ -13,14 +13,14 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from orchestrator.cluster import memory_watch, network
-from orchestrator.cluster.feed import Feed
+from orchestrator.cluster.bound import Bound
 from orchestrator.cluster.fencing import FENCE_S
 from orchestrator.cluster.gang_messages import (
     Bind,
@@ -33,10 +33,8 @@ from orchestrator.cluster.gang_messages import (
     StartRanks,
 )
 from orchestrator.cluster.incarnation import RanksSurvive, RunningIncarnation
-from orchestrator.cluster.inspecting import Inspector
 from orchestrator.cluster.local_dirs import NodeDirs, private_dir, remove_tree
-from orchestrator.cluster.log_spool import COORDINATOR_RANK, LogSpool
-from orchestrator.cluster.rank_account import RankAccount
+from orchestrator.cluster.log_spool import COORDINATOR_RANK
 from orchestrator.cluster.rank_env import (
     Accelerator,
     Place,
@@ -46,7 +44,7 @@ from orchestrator.cluster.rank_env import (
     rank_env,
     whole_cpus_of,
 )
-from orchestrator.cluster.rank_output import Redactor, redact_message
+from orchestrator.cluster.rank_output import redact_message
 from orchestrator.cluster.stack_dump import dump_stack
 from orchestrator.cluster.zygote_client import Exited, RankRefused, RankRequest, ZygoteLost
 from orchestrator.core.failure import RankExit
@@ -59,6 +57,7 @@ from trainers import contract
 log = logging.getLogger(__name__)
 
 _ENDED_EVENT_WAIT_S = 10.0
+FIRST_INCARNATION = 1
 
 
 class NodeServices(Protocol):
@@ -97,7 +96,8 @@ class Host:
         self._services = services
         self._unpack = unpack
         self._environ = environ
-        self._bound: _Bound | None = None
+        self._bound: Bound | None = None
+        self._held: Bound | None = None  # whose ranks wait for a slot
 
     @property
     def bound(self) -> Bind | None:
@@ -107,13 +107,48 @@ class Host:
         """Give the host to an attempt. Raises StartFailed when its code or directories cannot be prepared."""
         assert self._bound is None, "the agent binds only hosts that are free"
         directory = self._dirs.attempt(bind.order.run_id, bind.order.attempt)
+        if self._held is not None and self._held.serves(bind):
+            await asyncio.to_thread(private_dir, directory)
+            self._bound, self._held = self._held, None
+            self._bound.enter(bind, directory)
+            return
+        await self._let_held_go()
+        self._bound = await self._new_bound(directory, bind)
+        self._bound.keep_lines(directory)
+
+    async def hold(self, bind: Bind, master_addr: str, master_port: int | None) -> int:
+        """Fork the ranks of an attempt that has no slot yet: they get ready, and wait before their first step until `start`.
+
+        `master_port` is that of the gang's rendezvous; None: it is served here. Answers it. Raises StartFailed, HostGone;
+        then none of them lives. Nothing of it is the attempt's yet, neither time nor files nor lines.
+        """
+        await self._let_held_go()
+        bound = await self._new_bound(self._dirs.ahead(bind.order.run_id, bind.order.attempt), bind)
+        self._held = bound
+        try:
+            port = master_port or await self._serve_store(bound, master_addr)
+            admitted = (contract.Admitted(bind.order.attempt, FIRST_INCARNATION),)
+            bound.start = StartRanks(FIRST_INCARNATION, master_addr, port, admitted, bind.order.furthest_step)
+            await self._start(bound, bound.start, bound.make_gate())
+        except BaseException:
+            await self._let_held_go()
+            raise
+        return port
+
+    async def _let_held_go(self) -> None:
+        """Raises HostGone."""
+        held, self._held = self._held, None
+        if held is not None:
+            await self._clear(held)
+
+    async def _new_bound(self, directory: Path, bind: Bind) -> Bound:
         try:
             code_dir = await asyncio.to_thread(self._prepare, directory, bind)
         except OSError as error:
             raise StartFailed(f"cannot prepare {directory} on {self._identity.host}: {error}") from error
         except EvertrainError as error:
             raise StartFailed(f"cannot unpack the code on {self._identity.host}: {error}", True) from error
-        self._bound = _Bound(bind, directory, code_dir, self._identity)
+        return Bound(bind, directory, code_dir, host=self._identity.host, source=self._identity.name)
 
     def _prepare(self, directory: Path, bind: Bind) -> Path | None:
         self._dirs.create()
@@ -129,8 +164,25 @@ class Host:
     # ---- incarnations ---------------------------------------------------------------------------------------------
 
     async def start(self, start: StartRanks) -> tuple[int, ...]:
-        """Fork this host's ranks and answer their process ids. Raises StartFailed; then none of them lives."""
+        """Fork this host's ranks, or let those go on that wait, and answer their process ids.
+
+        Raises StartFailed; then none of them lives.
+        """
         bound = self._need()
+        if bound.start is not None:
+            if bound.start == start and start.incarnation > bound.closed_through:
+                return bound.open_gate()
+            await self._close_waiting(bound)
+        return await self._start(bound, start)
+
+    async def _close_waiting(self, bound: Bound) -> None:
+        """The attempt starts otherwise than was thought."""
+        bound.start = None
+        if bound.running is not None:
+            await self._close(bound.running)
+            bound.running = None
+
+    async def _start(self, bound: Bound, start: StartRanks, gate: Path | None = None) -> tuple[int, ...]:
         path = await self._zygote(bound)
         if start.incarnation <= bound.closed_through:
             raise StartFailed(f"incarnation {start.incarnation} was called off while it was being started")
@@ -139,8 +191,8 @@ class Host:
         except ZygoteLost as error:
             raise StartFailed(f"{self._identity.host} could not start its ranks: {error}") from error
         try:
-            await running.listen(bound.accounts, lambda rank, message: self._heard(running, rank, message))
-            return await self._fork(bound, running, start)
+            await running.listen(bound.accounts, lambda rank, message: self._heard(bound, running, rank, message))
+            return await self._fork(bound, running, start, gate)
         except (ZygoteLost, RankRefused, TimeoutError, OSError) as error:
             await self._close(running)
             raise StartFailed(f"{self._identity.host} could not start its ranks: {error}") from error
@@ -155,7 +207,9 @@ class Host:
         except RanksSurvive as error:
             raise HostGone(self._identity.host, str(error), FENCE_S) from error
 
-    async def _fork(self, bound: _Bound, running: RunningIncarnation, start: StartRanks) -> tuple[int, ...]:
+    async def _fork(
+        self, bound: Bound, running: RunningIncarnation, start: StartRanks, gate: Path | None
+    ) -> tuple[int, ...]:
         launch = launch_of(
             bound.bind,
             start,
@@ -163,6 +217,7 @@ class Host:
             code_dir=str(bound.code_dir) if bound.code_dir else None,
             socket=str(running.socket_path),
         )
+        launch = replace(launch, gate=str(gate) if gate is not None else None)
         launch_path = running.write_launch(launch.to_json())
         cpus = await self._cpus(bound)
         requests = []
@@ -196,11 +251,11 @@ class Host:
         running.keep_task(asyncio.create_task(self._hold_to_memory(bound, running)))
         return tuple(each.pid for each in forked)
 
-    async def _zygote(self, bound: _Bound) -> str:
+    async def _zygote(self, bound: Bound) -> str:
         spec = bound.bind.order.spec
         return await self._services.zygote(spec.get("environment") or {}, accelerator_of(spec))
 
-    async def _cpus(self, bound: _Bound) -> list[tuple[int, ...]] | None:
+    async def _cpus(self, bound: Bound) -> list[tuple[int, ...]] | None:
         each = whole_cpus_of(bound.bind.order.spec)
         if not each:
             return None
@@ -212,6 +267,11 @@ class Host:
     async def open_store(self, incarnation: int, address: str) -> int:
         """Serve a rendezvous store for that incarnation and answer its port. Raises StartFailed."""
         bound = self._need()
+        if bound.start is not None and (bound.start.incarnation, bound.start.master_addr) == (incarnation, address):
+            return bound.start.master_port
+        return await self._serve_store(bound, address)
+
+    async def _serve_store(self, bound: Bound, address: str) -> int:
         path = await self._zygote(bound)
         try:
             port, lease = await asyncio.to_thread(network.fork_store, path, address, self._environ)
@@ -303,9 +363,13 @@ class Host:
 
     async def release(self) -> None:
         """Forget the attempt: no process, socket or file of it stays. May be called again. Raises HostGone."""
+        await self._let_held_go()
         bound, self._bound = self._bound, None
-        if bound is None:
-            return
+        if bound is not None:
+            await self._clear(bound)
+            await asyncio.to_thread(remove_tree, self._dirs.attempt(bound.bind.order.run_id, bound.bind.order.attempt))
+
+    async def _clear(self, bound: Bound) -> None:
         if bound.running is not None:
             await self._close(bound.running)
         bound.close()
@@ -314,9 +378,8 @@ class Host:
 
     # ---- what happens ---------------------------------------------------------------------------------------------
 
-    def _heard(self, running: RunningIncarnation, rank: int, message: contract.Message) -> None:
-        bound = self._bound
-        if bound is None or rank not in bound.accounts:
+    def _heard(self, bound: Bound, running: RunningIncarnation, rank: int, message: contract.Message) -> None:
+        if bound not in (self._bound, self._held) or rank not in bound.accounts:
             return
         message = redact_message(message, bound.redact)
         if isinstance(message, contract.Profiled):
@@ -325,7 +388,7 @@ class Host:
         if bound.accounts[rank].hear(message, time.monotonic_ns()):
             bound.events.put(Said(running.number, rank, message))
 
-    def _ended(self, bound: _Bound, running: RunningIncarnation, exited: Exited) -> None:
+    def _ended(self, bound: Bound, running: RunningIncarnation, exited: Exited) -> None:
         account = bound.accounts[exited.rank]
         account.end(time.monotonic_ns(), stopping=bound.stopping, finished=exited.status == 0)
         memory_watch.remove_shared_memory(exited.pid)
@@ -350,7 +413,7 @@ class Host:
         )
         bound.events.put(Ended(running.number, end))
 
-    async def _hold_to_memory(self, bound: _Bound, running: RunningIncarnation) -> None:
+    async def _hold_to_memory(self, bound: Bound, running: RunningIncarnation) -> None:
         """To the memory that each asked for; where they asked for none, to what keeps the node alive."""
         limit_bytes = memory_of(bound.bind.order.spec)
         look = memory_watch.LimitWatch(limit_bytes).over if limit_bytes else memory_watch.over_node
@@ -365,7 +428,7 @@ class Host:
                 with contextlib.suppress(ZygoteLost):
                     running.signal(signal.SIGKILL, rank)
 
-    def _need(self) -> _Bound:
+    def _need(self) -> Bound:
         if self._bound is None:
             raise StartFailed(f"host {self._identity.name} belongs to no attempt now")
         return self._bound
@@ -379,49 +442,3 @@ def _killed_for_memory(exited: Exited, limit_bytes: int) -> bool:
 
 def _nobody(request: contract.Profile) -> bool:
     return False
-
-
-class _Bound:
-    """What a host keeps while it belongs to an attempt."""
-
-    def __init__(self, bind: Bind, directory: Path, code_dir: Path | None, identity: HostIdentity) -> None:
-        self.bind, self.directory, self.code_dir = bind, directory, code_dir
-        order = bind.order
-        self.redact = Redactor(tuple(order.secrets.values()))
-        self.spool = LogSpool(directory / "log", run_id=order.run_id, attempt=order.attempt, source=identity.name)
-        self.events: Feed[HostEvent] = Feed()
-        self.inspector = Inspector(identity.host, self.redact, self.take_lines, self.events.put)
-        began_ns = time.monotonic_ns() - int(bind.started_before_s * 1e9)
-        self.accounts = {rank: RankAccount(rank, began_ns) for rank in bind.ranks}
-        self.running: RunningIncarnation | None = None
-        self.stopping = False
-        self.closed_through = 0  # incarnations that must not be started any more
-        self._store: network.StoreLease | None = None
-        self._grew = asyncio.Event()
-
-    def take_lines(self, incarnation: int, rank: int) -> Callable[[Sequence[str]], None]:
-        def take(lines: Sequence[str]) -> None:
-            at = time.time()
-            self.spool.append([(incarnation, rank, at, line) for line in lines])
-            self._grew.set()
-
-        return take
-
-    async def log_grew(self, timeout_s: float) -> None:
-        self._grew.clear()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._grew.wait(), timeout_s)
-
-    def replace_store(self, lease: network.StoreLease) -> None:
-        if self._store is not None:
-            self._store.close()
-        self._store = lease
-
-    def close(self) -> None:
-        self.inspector.close()
-        if self._store is not None:
-            self._store.close()
-            self._store = None
-        self.events.wake()
-        self._grew.set()
-        self.spool.close()

@@ -213,7 +213,7 @@ class Keeper:
 
     async def sweep(self, attempts: Collection[tuple[str, int]], owners: Collection[str]) -> None:
         """Take away what belongs to none of the living `attempts`, and the CPUs of hosts that are not `owners`."""
-        kept = {self._dirs.attempt(run_id, attempt).name for run_id, attempt in attempts}
+        kept = {where(*each).name for each in attempts for where in (self._dirs.attempt, self._dirs.ahead)}
         youngest_s = time.monotonic() - SWEEP_OLDER_THAN_S
         for owner, seized in list(self._cpus.items()):
             if owner not in owners and seized.since_s < youngest_s:

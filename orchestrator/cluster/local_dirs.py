@@ -60,6 +60,11 @@ class NodeDirs:
         digest = hashlib.sha256(f"{run_id}/{attempt}".encode()).hexdigest()
         return self.gangs / digest[:16]
 
+    def ahead(self, run_id: str, attempt: int) -> Path:
+        """What the ranks of an attempt keep that were forked before it was placed."""
+        own = self.attempt(run_id, attempt)
+        return own.with_name(f"{own.name}a")
+
     def create(self) -> None:
         """Raises PermissionError when the root belongs to somebody else."""
         private_dir(Path(self.root))

@@ -14,8 +14,9 @@ from ray.actor import ActorHandle
 from ray.util.placement_group import PlacementGroup
 
 from orchestrator.cluster.actors import call, insist
-from orchestrator.cluster.gang_messages import Bind, StartFailed
-from orchestrator.cluster.pool import Pool
+from orchestrator.cluster.gang_messages import Bind, HostGone, StartFailed
+from orchestrator.cluster.network import LOOPBACK
+from orchestrator.cluster.pool import Key, Pool
 from orchestrator.cluster.ray_cluster import Gang, RayCluster, Shape
 from orchestrator.core.observations import Placed
 from orchestrator.core.orders import AttemptOrder
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 FIRST_LOOK_S = 0.25
 LOOK_EVERY_S = 0.5
+SPARE_WITHIN_S = 2.0  # Ray's answer where room is free, on a busy machine
 SAY_AFTER_S = 1.0
 STALE_AFTER_S = 10.0
 HOSTS_READY_S = 60.0
@@ -64,10 +66,12 @@ class Placer:
             raise Unplaced(_stale(f"the cluster has no node {', '.join(sorted(gone))} any more"), False)
         bundle = await self._bundle(order)
         while True:
-            gang = await self._pooled(shape)
+            gang = await self._pooled(shape, (order.run_id, order.attempt))
             pooled = gang is not None
             try:
-                gang = gang or await self._fresh(order, shape, stopped, waits)
+                gang = gang or await self._fresh(
+                    order, shape, lambda group: self._reserved(shape, group, stopped, waits)
+                )
                 break
             except _CameBack:
                 continue
@@ -81,6 +85,45 @@ class Placer:
             raise
         return gang
 
+    # ---- ahead of a slot ------------------------------------------------------------------------------------------
+
+    async def spare(self, order: AttemptOrder) -> Gang | None:
+        """A gang of the order's shape where its place is free now."""
+        try:
+            return await self._fresh(
+                order, Shape.of(order), lambda group: self._cluster.wait_reserved(group, SPARE_WITHIN_S)
+            )
+        except Unplaced:
+            return None
+
+    async def hold(self, gang: Gang, order: AttemptOrder) -> None:
+        """Have the ranks of an attempt that has no slot yet get ready in an idle gang. Raises Unplaced: some may wait."""
+        try:
+            bundle = await self._bundle(order)
+            await self._ready(gang)
+            binds = [Bind(order, index, 0.0, bundle) for index in range(len(gang.hosts))]
+            address = LOOPBACK if len(binds) == 1 else gang.shares[0].ip
+            port = await self._hold_on(gang, binds[0], address, None)
+            await asyncio.gather(*(self._hold_on(gang, each, address, port) for each in binds[1:]))
+        except (StartFailed, HostGone, TimeoutError, ray.exceptions.RayActorError) as error:
+            raise Unplaced(_stale(str(error)), False) from error
+
+    async def _hold_on(self, gang: Gang, bind: Bind, address: str, port: int | None) -> int:
+        return await call(gang.hosts[bind.index].hold.remote(self._epoch, bind, address, port), BIND_S)
+
+    async def unhold(self, gang: Gang) -> bool:
+        """End what waits in it. False where a host of it is in trouble: it is removed then."""
+        try:
+            await asyncio.gather(*(call(host.release.remote(self._epoch), HOSTS_READY_S) for host in gang.hosts))
+        except (HostGone, TimeoutError, ray.exceptions.RayActorError) as error:
+            log.warning("%s is given up: %s", gang.id, error)
+            await self.give_up(gang)
+            return False
+        return True
+
+    async def give_up(self, gang: Gang) -> None:
+        await self._cluster.remove(gang.group, gang.hosts)
+
     async def _bundle(self, order: AttemptOrder) -> bytes | None:
         if order.bundle is None:
             return None
@@ -89,8 +132,8 @@ class Placer:
         except Exception as error:
             raise Unplaced(Reason(ReasonCode.PLACEMENT_STALE, f"no code to run: {error}"), False) from error
 
-    async def _pooled(self, shape: Shape) -> Gang | None:
-        while (gang := await self._pool.take(shape)) is not None:
+    async def _pooled(self, shape: Shape, key: Key) -> Gang | None:
+        while (gang := await self._pool.take(shape, key)) is not None:
             try:
                 await self._ready(gang)
                 return gang
@@ -99,11 +142,11 @@ class Placer:
         return None
 
     async def _fresh(
-        self, order: AttemptOrder, shape: Shape, stopped: Callable[[], bool], waits: Callable[[Reason], None]
+        self, order: AttemptOrder, shape: Shape, reserved: Callable[[PlacementGroup], Awaitable[bool]]
     ) -> Gang | None:
         gang_id, group = await self._cluster.reserve(shape)
         try:
-            if not await self._reserved(order, shape, group, stopped, waits):
+            if not await reserved(group):
                 await self._cluster.remove(group, ())
                 return None
             gang = self._cluster.start_hosts(gang_id, shape, group, order.shares[: len(shape.bundles)])
@@ -121,7 +164,6 @@ class Placer:
 
     async def _reserved(
         self,
-        order: AttemptOrder,
         shape: Shape,
         group: PlacementGroup,
         stopped: Callable[[], bool],

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from orchestrator.cluster.ray_cluster import Gang, RayCluster, Shape
 
 TTL_S = 60.0
+Key = tuple[str, int]  # run, attempt
 COMING_S = 1.0  # how long to wait for a gang that is being cleared up: less than starting another one takes
+
+
+class _Any(enum.Enum):
+    ANY = enum.auto()
+
+
+_ANY = _Any.ANY
 
 
 @dataclass(frozen=True)
 class _Idle:
     gang: Gang
     since_s: float  # monotonic
+    ready: Key | None = None  # the attempt whose ranks wait in it
 
 
 class Pool:
@@ -26,42 +36,77 @@ class Pool:
     def __init__(self, cluster: RayCluster, ttl_s: float = TTL_S) -> None:
         self._cluster, self._ttl_s = cluster, ttl_s
         self._idle: list[_Idle] = []
-        self._coming: list[Shape] = []
+        self._coming: list[tuple[Shape, Key | None]] = []
         self._moved = asyncio.Event()
 
     @contextlib.contextmanager
-    def clearing_up(self, shape: Shape) -> Iterator[None]:
+    def clearing_up(self, shape: Shape, ready: Key | None = None) -> Iterator[None]:
         """A gang of that shape is about to be put back, or not: whoever wants one may wait for it."""
-        self._coming.append(shape)
+        self._coming.append((shape, ready))
         try:
             yield
         finally:
-            self._coming.remove(shape)
+            self._coming.remove((shape, ready))
             self._moved.set()
             self._moved = asyncio.Event()
 
-    def put(self, gang: Gang) -> None:
-        self._idle.append(_Idle(gang, time.monotonic()))
+    def put(self, gang: Gang, ready: Key | None = None) -> None:
+        """`ready`: the attempt whose ranks wait in it. It idles all the same, and goes to whoever needs it."""
+        self._idle.append(_Idle(gang, time.monotonic(), ready))
 
-    async def take(self, shape: Shape) -> Gang | None:
-        """The gang that was put back last, if one has exactly this shape; waits a moment for one that is coming."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(COMING_S):
-                while (gang := self._take(shape)) is None and shape in self._coming:
-                    await self._moved.wait()
-                return gang
-        return self._take(shape)
+    async def take(self, shape: Shape, key: Key) -> Gang | None:
+        """The gang that is ready for the attempt, else the one that was put back last, if one has exactly this shape; waits
+        a moment for one that is coming.
+        """
+        await self._wait(lambda: self._none_is_better(shape, key))
+        return self._pop(shape, key) or self._pop(shape, None) or self._pop(shape)
+
+    async def take_idle(self, shape: Shape) -> Gang | None:
+        """One of exactly this shape that is ready for nobody; waits a moment for one that is coming."""
+        await self._wait(lambda: self._find(shape, None) is not None or (shape, None) not in self._coming)
+        return self._pop(shape, None)
+
+    def take_ready(self, key: Key) -> Gang | None:
+        """The one in which the attempt's ranks wait."""
+        return self._pop(None, key)
 
     def holds(self, shape: Shape) -> bool:
         """Whether a gang of exactly this shape idles."""
         return any(each.gang.shape == shape for each in self._idle)
 
-    def _take(self, shape: Shape) -> Gang | None:
+    @property
+    def host_names(self) -> tuple[str, ...]:
+        """Of those in which ranks wait."""
+        ready = [each.gang for each in self._idle if each.ready is not None]
+        return tuple(gang.host_name(index) for gang in ready for index in range(len(gang.hosts)))
+
+    def _none_is_better(self, shape: Shape, key: Key) -> bool:
+        """Whether nothing that is coming is worth waiting for."""
+        if self._find(shape, key) is not None:
+            return True
+        if (shape, key) in self._coming:
+            return False
+        return self.holds(shape) or not any(coming == shape for coming, _ in self._coming)
+
+    def _find(self, shape: Shape | None, ready: Key | _Any | None = _ANY) -> _Idle | None:
+        """The newest of that shape, of any where None, that is ready for that attempt, or for nobody."""
         for idle in reversed(self._idle):
-            if idle.gang.shape == shape:
-                self._idle.remove(idle)
-                return idle.gang
+            if shape in (None, idle.gang.shape) and ready in (_ANY, idle.ready):
+                return idle
         return None
+
+    def _pop(self, shape: Shape | None, ready: Key | _Any | None = _ANY) -> Gang | None:
+        idle = self._find(shape, ready)
+        if idle is None:
+            return None
+        self._idle.remove(idle)
+        return idle.gang
+
+    async def _wait(self, over: Callable[[], bool]) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(COMING_S):
+                while not over():
+                    await self._moved.wait()
 
     async def reclaim(self, nodes: Collection[str]) -> bool:
         """Give back what idles on these nodes; whether there was anything."""

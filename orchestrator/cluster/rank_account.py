@@ -23,6 +23,11 @@ class RankAccount:
         self._last_sign_ns = since_ns
         self._stepping = False
 
+    def enter(self, since_ns: int, now_ns: int) -> None:
+        """The attempt has a slot: the time before `since_ns`, in which its rank got ready, was nobody's."""
+        self.clock = WorkerClock(TimeClass.STARTING, since_ns)
+        self._last_sign_ns = now_ns
+
     def begin(self, now_ns: int) -> None:
         """Before the fork: a rank may have spoken and failed before its host knows its process id."""
         self.clock = self.clock.switch(TimeClass.STARTING, now_ns)

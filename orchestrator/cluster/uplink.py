@@ -134,7 +134,8 @@ class Uplink:
                 self._was_welcome = True
                 outgoing.welcome(self._welcomed())
             case "desired":
-                self._desired(tuple(from_proto(each, AttemptOrder) for each in message.desired.attempts))
+                orders = (*message.desired.attempts, *message.desired.ahead)
+                self._desired(tuple(from_proto(each, AttemptOrder) for each in orders))
             case "ack":
                 self._acknowledged(message.ack.run_id, message.ack.attempt, message.ack.seq)
             case "superseded":

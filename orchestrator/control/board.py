@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from orchestrator import spec
 from orchestrator.core.inspections import GRACE_S
 from orchestrator.core.runs import NodeShare, Queued, Reason, ReasonCode, Run
-from orchestrator.core.scheduling.admission import BLOCK_AFTER_S, Entry
+from orchestrator.core.scheduling.admission import BLOCK_AFTER_S, Admit, Entry
 from orchestrator.core.scheduling.fit import GangShape
 from orchestrator.ports import Clock
 
@@ -38,6 +38,8 @@ class Holding:
     shape: GangShape
     shares: tuple[NodeShare, ...]
     sweep: str = ""  # of a trial: its sweep's id
+    priority: int = 50
+    since_s: float = 0.0  # monotonic: when the attempt was placed
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Board:
         self._order: dict[str, list[Rank]] = {}  # by project
         self._holdings: dict[str, Holding] = {}
         self._reasons: dict[str, Reason] = {}
+        self._ahead: dict[str, Admit] = {}
         self._versions: dict[str, int] = {}
         self._trials: dict[str, tuple[str, str]] = {}  # unfinished ones: to sweep and project
         self._sweeps: dict[str, str] = {}  # unfinished ones: to project
@@ -116,7 +119,16 @@ class Board:
             elif run.attempt is not None:
                 attempt = run.attempt
                 self._holdings[run.id] = Holding(
-                    run.id, run.name, run.project, attempt.number, attempt.cluster, shape, attempt.shares, _sweep(run)
+                    run_id=run.id,
+                    name=run.name,
+                    project=run.project,
+                    attempt=attempt.number,
+                    cluster=attempt.cluster,
+                    shape=shape,
+                    shares=attempt.shares,
+                    sweep=_sweep(run),
+                    priority=run.priority,
+                    since_s=self._attempt_ns[run.id][1] / 1e9,
                 )
 
     def queue(self, limit: int) -> list[Entry]:
@@ -178,6 +190,19 @@ class Board:
         with self._lock:
             self._reasons = reasons
 
+    def look_ahead(self, places: dict[str, Admit]) -> bool:
+        """Keep where gangs of queued runs may get ready, by run, as of the last pass; whether that is news."""
+        with self._lock:
+            known = {run_id: place for run_id, place in places.items() if run_id in self._entries}
+            news, self._ahead = known != self._ahead, known
+            return news
+
+    def ahead(self, cluster: str) -> list[tuple[str, Admit]]:
+        """Project and place of the queued runs whose gangs may get ready there."""
+        with self._lock:
+            found = [each for each in self._ahead.values() if each.cluster == cluster]
+            return [(self._entries[each.run_id].project, each) for each in found]
+
     def reason(self, run_id: str) -> Reason | None:
         """Why a queued run waits: by the last pass, else its place in the queue. None where it is not queued."""
         with self._lock:
@@ -210,6 +235,8 @@ class Board:
         return ReasonCode.WAITING_SLOT if slot else ReasonCode.WAITING_BEHIND
 
     def _queue(self, run: Run, state: Queued, shape: GangShape) -> None:
+        if run.lineage is not None:
+            shape = replace(shape, memory=max(shape.memory, run.lineage.memory))
         entry = Entry(
             run_id=run.id,
             name=run.name,
@@ -262,7 +289,7 @@ class Board:
 
     def _waiting(self, run_id: str, now_ns: int) -> Entry:
         left_s = (self._ready_ns[run_id] - now_ns) / 1e9
-        return replace(self._entries[run_id], backing_off_s=left_s) if left_s > 0 else self._entries[run_id]
+        return replace(self._entries[run_id], backing_off_s=max(0.0, left_s), ahead=self._ahead.get(run_id))
 
     def _remember_end(self, run: Run) -> None:
         self._ended[run.id] = run.version
@@ -272,6 +299,7 @@ class Board:
     def _forget(self, run_id: str) -> None:
         self._holdings.pop(run_id, None)
         self._reasons.pop(run_id, None)
+        self._ahead.pop(run_id, None)
         self._versions.pop(run_id, None)
         self._trials.pop(run_id, None)
         self._sweeps.pop(run_id, None)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from orchestrator.control.board import Board
 from orchestrator.core.records import Cluster
-from orchestrator.core.scheduling.admission import ClusterView
+from orchestrator.core.scheduling.admission import ClusterView, Yielding
 from orchestrator.core.scheduling.fit import reserve
 
 
@@ -27,4 +27,9 @@ def _view(cluster: Cluster, board: Board, connected: bool) -> ClusterView:
         draining=cluster.draining,
         nodes=tuple(nodes),
         holders=tuple(each.name for each in holdings),
+        trials=tuple(
+            Yielding(each.run_id, each.name, each.priority, each.shape, each.shares, each.since_s)
+            for each in holdings
+            if each.sweep
+        ),
     )

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from orchestrator.core.records import Cluster
+from orchestrator.core.scheduling.fit import Node
 from orchestrator.errors import NotFound, Refused
 from orchestrator.ports import Clock, Store
+
+MAX_AWAY = 64  # hosts of a cluster that are remembered while they are not there
 
 
 class NewerAgent(Refused):
@@ -17,6 +20,13 @@ class NewerAgent(Refused):
     def __init__(self, cluster: str, epoch: int) -> None:
         super().__init__(f"cluster {cluster} has a newer agent (epoch {epoch}): this one should end")
         self.epoch = epoch
+
+
+def _away(old: Cluster, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    """A host that is back is another node to Ray."""
+    here = {each.host for each in nodes}
+    latest = {each.host: each for each in (*old.away, *old.nodes) if each.host not in here}
+    return tuple(latest.values())[-MAX_AWAY:]
 
 
 class Clusters:
@@ -42,6 +52,13 @@ class Clusters:
             fresh = Cluster(name=name, project=project, epoch=epoch)
             changed = replace(old or fresh, epoch=epoch, ray_version=ray_version, last_seen_at=self._clock.now())
             return self._write(changed)
+
+    def inventory(self, name: str, nodes: tuple[Node, ...]) -> Cluster:
+        """What the cluster has now. Raises NotFound."""
+        now = self._clock.now()
+        return self.change(
+            name, lambda old: replace(old, nodes=nodes, away=_away(old, nodes) if nodes else old.away, last_seen_at=now)
+        )
 
     def change(self, name: str, how: Callable[[Cluster], Cluster]) -> Cluster:
         """Raises NotFound."""

@@ -87,19 +87,43 @@ class Commands:
 
     def submit_trial(self, command: SubmitCommand, sweep_spec: Mapping[str, Any]) -> Submitted:
         """A sweep's trial. One whose point the rules refuse is recorded all the same, as a run that has failed: its sweep
-        goes on without it. Raises Conflict.
+        goes on without it. One that a node could take which is away now waits for that. Raises Conflict.
         """
+        clusters = self._clusters()
         try:
-            submission = self._submission(command, self._clusters(), {}, {}, sweep_spec.get(spec.PROOF))
+            submission = self._submission(command, clusters, {}, {}, sweep_spec.get(spec.PROOF))
         except (InvalidSpec, Refused, NotFound) as error:
-            plain = without_searches(sweep_spec)
-            asked = json.loads(command.spec_text)
-            why = f"this point cannot work: {error}"
-            submission = replace(self._record_of(command, spec.load(plain), asked, why), name=asked["name"])
+            away = self._for_a_node_that_is_away(command, clusters, sweep_spec)
+            submission = away or self._refused(command, sweep_spec, error)
         answer = self._store.submit([submission])[0]
         if answer.created:
             self._records.announce([answer.run])
         return answer
+
+    def _for_a_node_that_is_away(
+        self, command: SubmitCommand, clusters: Sequence[ClusterView], sweep_spec: Mapping[str, Any]
+    ) -> Submission | None:
+        """None where the trial would be refused with all nodes there."""
+        away = {each.name: each.away for each in self._known.all() if each.away}
+        whole = [replace(each, nodes=(*each.nodes, *away.get(each.name, ()))) for each in clusters]
+        reviews: dict[tuple[str, bytes], Review] = {}
+        try:
+            proof = sweep_spec.get(spec.PROOF)
+            submission = self._submission(command, whole, reviews, {}, proof) if away else None
+        except (InvalidSpec, Refused, NotFound):
+            return None
+        if submission is None or submission.lineage is None:
+            return None
+        (reviewed,) = reviews.values()
+        on_cpu = reviewed.memory is not None and not reviewed.spec.resources.gpu
+        needed = reviewed.memory.total if on_cpu and reviewed.memory is not None else 0
+        return replace(submission, lineage=replace(submission.lineage, memory=needed))
+
+    def _refused(self, command: SubmitCommand, sweep_spec: Mapping[str, Any], error: Exception) -> Submission:
+        plain = without_searches(sweep_spec)
+        asked = json.loads(command.spec_text)
+        why = f"this point cannot work: {error}"
+        return replace(self._record_of(command, spec.load(plain), asked, why), name=asked["name"])
 
     def plan(self, project: str, spec_text: str) -> Plan:
         """What the run file means, whether it can work, and what it takes. Records nothing.

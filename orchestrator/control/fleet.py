@@ -6,6 +6,7 @@ Lives on the event loop; everything that touches the store runs in a thread. One
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from orchestrator.core.money import NO_PRICES, Prices
 from orchestrator.core.observations import Observation, Progress
 from orchestrator.core.orders import AttemptOrder
 from orchestrator.core.runs import Reason, ReasonCode, Run
+from orchestrator.core.scheduling.admission import Admit
 from orchestrator.core.scheduling.fit import GangShape, Node
 from orchestrator.errors import InvalidSpec, NotFound
 from orchestrator.ports import Clock, Store, Wakeups
@@ -126,7 +128,13 @@ class Fleet:
         self._progress.pop(run_id, None)
 
     def orders(self, cluster: str) -> tuple[AttemptOrder, ...]:
-        """What the cluster should make true. Blocks."""
+        """What the cluster should make true, and what may get ready there. Blocks."""
+        ahead = self._orders_ahead(cluster)  # first: what is placed meanwhile is in one of the two
+        placed = self._orders_placed(cluster)
+        keys = {(each.run_id, each.attempt) for each in placed}
+        return (*placed, *(each for each in ahead if (each.run_id, each.attempt) not in keys))
+
+    def _orders_placed(self, cluster: str) -> list[AttemptOrder]:
         found: list[AttemptOrder] = []
         for holding in self.board.holdings(cluster):
             try:
@@ -139,7 +147,24 @@ class Fleet:
                 continue
             if order is not None:
                 found.append(order)
-        return tuple(found)
+        return found
+
+    def _orders_ahead(self, cluster: str) -> list[AttemptOrder]:
+        found: list[AttemptOrder] = []
+        for project, place in self.board.ahead(cluster):
+            with contextlib.suppress(NotFound, InvalidSpec):  # whoever places it says so
+                order = self._order_ahead(self.store.run(project, place.run_id), place)
+                if order is not None:
+                    found.append(order)
+        return found
+
+    def _order_ahead(self, run: Run, place: Admit) -> AttemptOrder | None:
+        """Of the attempt that a queued run will get there; None where it is queued no more, or will not be the first."""
+        placed = lifecycle.place(run, place.cluster, place.shares, self.clock.now())
+        if run.attempts or isinstance(placed, lifecycle.Ignored):
+            return None
+        order = self._order(placed.run)
+        return order and replace(order, ahead=True)
 
     def _order(self, run: Run) -> AttemptOrder | None:
         parsed = spec.load(run.spec)
@@ -211,10 +236,7 @@ class Session:
 
     async def inventory(self, nodes: tuple[Node, ...]) -> None:
         """Also the agent's heartbeat."""
-        now = self._fleet.clock.now()
-        changed = await asyncio.to_thread(
-            self._fleet.clusters.change, self.cluster, lambda old: replace(old, nodes=nodes, last_seen_at=now)
-        )
+        changed = await asyncio.to_thread(self._fleet.clusters.inventory, self.cluster, nodes)
         log.debug("cluster %s has %d nodes", changed.name, len(changed.nodes))
         self._fleet.wakeups.notify("runs")
 
@@ -280,5 +302,5 @@ class Session:
 
 
 def _timeless(orders: tuple[AttemptOrder, ...]) -> tuple[AttemptOrder, ...]:
-    """The orders without what changes by itself as time goes on."""
-    return tuple(replace(each, remaining_s=None) for each in orders)
+    """The orders without their order, and what changes by itself as time goes on."""
+    return tuple(replace(each, remaining_s=None) for each in sorted(orders, key=lambda each: each.run_id))

@@ -70,7 +70,13 @@ class Loop:
         by_id = {each.run_id: each for each in entries}
         for decision in decisions:
             self._apply(by_id[decision.run_id], decision, now)
-        self._board.explain({each.run_id: each.reason for each in decisions if isinstance(each, Wait)})
+        waiting = [each for each in decisions if isinstance(each, Wait)]
+        self._board.explain({each.run_id: each.reason for each in waiting})
+        for each in waiting:
+            for trial in each.yielding:
+                self._evict(trial, by_id[each.run_id], now)
+        if self._board.look_ahead({each.run_id: each.ahead for each in waiting if each.ahead is not None}):
+            self._records.wake()
         return decisions
 
     def _give_up_inspections(self, now: float) -> None:
@@ -88,6 +94,16 @@ class Loop:
             self._records.change(entry.project, entry.run_id, lambda run: _transition(run, decision, now))
         except NotFound:
             log.error("run %s is on the board but not in the store", entry.run_id)
+
+    def _evict(self, trial: str, entry: Entry, now: float) -> None:
+        """Have a trial seal and make room for what has a higher priority. Once: it may be on its way out already."""
+        holding = self._board.holding(trial)
+        if holding is None:
+            return
+        words = f"makes room for {entry.name}, whose priority is higher"
+        self._records.change(
+            holding.project, trial, lambda run: lifecycle.preempt(run, by="evertrain", message=words, now=now)
+        )
 
 
 def _transition(run: Run, decision: Decision, now: float) -> lifecycle.Transition | lifecycle.Ignored:

@@ -111,7 +111,8 @@ class Sweeps:
         for each in self._store.trials(run.id):
             if each.lineage is not None:
                 groups.setdefault(each.lineage.trial, []).append(self._stretch(each))
-        trials = tuple(trial_of(groups[number], search.metric, search.mode) for number in sorted(groups))
+        numbers = {each.run.id: number for number, group in groups.items() for each in group}
+        trials = tuple(trial_of(groups[number], search.metric, search.mode, numbers) for number in sorted(groups))
         return Sweep(
             id=run.id,
             project=run.project,

@@ -49,6 +49,7 @@ class AttemptOrder:
     told_ranks: int = 0  # its lowest so many ranks are told of one by one in each word of progress
     deadline_message: str = "max_duration has passed"  # why the attempt ends after `remaining_s`
     inspections: tuple[Inspection, ...] = ()  # each is answered once, however often it is ordered
+    ahead: bool = False  # it has no slot yet and holds nothing: its gang may get ready where room is left over
 
     def __repr__(self) -> str:  # secrets never reach a log through this object
         return f"AttemptOrder(run_id={self.run_id!r}, attempt={self.attempt}, stop={self.stop!r})"

@@ -232,6 +232,7 @@ class Lineage:
     point: Mapping[str, Any] = field(default_factory=dict)  # what was put into the run file: path, value
     start: str = ""  # the checkpoint that this generation goes on from; empty: it begins anew
     slots: int = 0  # trials of the sweep that may hold workers at once; 0: as many as fit
+    memory: int = 0  # bytes that a worker needs by the planner, where only nodes that are away have them
 
 
 @dataclass(frozen=True)

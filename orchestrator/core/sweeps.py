@@ -37,6 +37,7 @@ class Stage:
     point: Mapping[str, Any]
     start: str = ""  # the checkpoint that it went on from
     since: int = 1  # its first report
+    parent: int | None = None  # the trial whose checkpoint that was
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,19 @@ class Trial:
         """The best value that it reported."""
         values = [value for _, value in self.curve]
         return None if not values else max(values) if mode == "max" else min(values)
+
+    @property
+    def parent(self) -> int | None:
+        """The trial that its newest generation went on from; None for the first one."""
+        return self.stages[-1].parent if self.generation and self.stages else None
+
+    @property
+    def descent(self) -> str:
+        """Where its generations came from, in words; empty for a trial that never changed."""
+        return ", ".join(
+            f"from trial {'?' if each.parent is None else each.parent} at report {each.since - 1}"
+            for each in self.stages[1:]
+        )
 
     @property
     def last(self) -> float | None:

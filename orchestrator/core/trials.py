@@ -55,8 +55,11 @@ class Stretch:
     seal: str | None = None  # the newest sealed one
 
 
-def trial_of(stretches: Sequence[Stretch], metric: str, mode: Mode) -> Trial:
-    """All runs of one trial together, by generation. Each counts from where the checkpoint was that it went on from."""
+def trial_of(stretches: Sequence[Stretch], metric: str, mode: Mode, trials: Mapping[str, int] | None = None) -> Trial:
+    """All runs of one trial together, by generation. Each counts from where the checkpoint was that it went on from.
+
+    `trials`: numbers of the sweep's trials, by the ids of their runs.
+    """
     ordered = sorted(stretches, key=lambda each: each.run.lineage.generation if each.run.lineage else 0)
     first, newest = ordered[0], ordered[-1]
     lineage = newest.run.lineage
@@ -84,7 +87,7 @@ def trial_of(stretches: Sequence[Stretch], metric: str, mode: Mode) -> Trial:
         metrics=reports.get(at, {}),
         checkpoint=_checkpoint(ordered, told_by.get(at)),
         seal=newest.seal,
-        stages=tuple(_stages(ordered)),
+        stages=tuple(_stages(ordered, trials or {})),
         reason=newest.run.state.reason.message,
         seconds={each.value: ns / 1e9 for each, ns in ledger.ns.items()},
         cost=sum(costs) if costs else None,
@@ -105,12 +108,16 @@ def _together(ordered: Sequence[Stretch]) -> tuple[dict[int, Mapping[str, float]
     return reports, told_by
 
 
-def _stages(ordered: Sequence[Stretch]) -> Iterator[Stage]:
+def _stages(ordered: Sequence[Stretch], trials: Mapping[str, int]) -> Iterator[Stage]:
     since = 1
     for each in ordered:
         assert each.run.lineage is not None, "a trial's runs name their sweep"
         since = min(each.story.reports, default=since)
-        yield Stage(each.run.lineage.point, each.run.lineage.start, since)
+        start = each.run.lineage.start
+        parent = next(
+            (trials[part] for part in start.split("/") if part in trials), None
+        )  # it lies in its run's directory
+        yield Stage(each.run.lineage.point, start, since, parent)
 
 
 def _checkpoint(ordered: Sequence[Stretch], best: Stretch | None) -> str | None:

@@ -14,6 +14,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.benchmarks.stack import Stack, digits_run, end, peer_environment, run
 
 TRIALS, QUICK_TRIALS = 32, 8
 SLOTS, EPOCHS, WIDTH = 2, 9, 16
+LEGS = ("placed", "hosts_ready", "ranks_started", "restored", "training")  # events of a run's start, in order
 PEER_TIMEOUT_S = 3600.0
 
 
@@ -86,21 +88,45 @@ def raw(stack: Stack, trials: int, name: str) -> float:
     return float(done["at"]) - float(begun["at"])
 
 
-def gaps(trials: Sequence[Trial], slots: int) -> list[float]:
-    """Seconds from each moment at which a slot became free to the first step of the trial that took it.
+@dataclass(frozen=True)
+class Gap:
+    """A slot without a trial: from the end of one to the first step of the next."""
 
-    Trials take slots in the order of their first steps, each the one that has been free for longest.
-    """
+    free_at: float
+    trial: Trial  # that took it
+
+    @property
+    def seconds(self) -> float:
+        return max(0.0, (self.trial.started_at or 0.0) - self.free_at)
+
+
+def gaps(trials: Sequence[Trial], slots: int) -> list[Gap]:
+    """Trials take slots in the order of their first steps, each the one that has been free for longest."""
     free: list[float] = []
-    found: list[float] = []
+    found: list[Gap] = []
     order = sorted((each for each in trials if each.started_at is not None), key=lambda each: each.started_at or 0.0)
     for place, trial in enumerate(order):
         if place >= slots:
             earliest = min(free)
             free.remove(earliest)
-            found.append(max(0.0, (trial.started_at or 0.0) - earliest))
+            found.append(Gap(earliest, trial))
         free.append(trial.ended_at or 0.0)
     return found
+
+
+def legs(stack: Stack, found: Sequence[Gap]) -> dict[str, float]:
+    """Median seconds of each part of a gap, from the record's own events."""
+    parts: dict[str, list[float]] = {}
+    for gap in found:
+        at = {
+            each.kind: each.at for each in reversed([*stack.client.events(gap.trial.run_id)])
+        }  # the first of each kind
+        before = gap.free_at
+        for kind in LEGS:
+            if kind in at:
+                parts.setdefault(kind, []).append(at[kind] - before)
+                before = max(before, at[kind])
+    return {kind: median(values) for kind, values in parts.items()}
 
 
 def idle_share(trials: Sequence[Trial], slots: int) -> float:
@@ -116,15 +142,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_TRIALS} trials instead of {TRIALS}")
     parser.add_argument("--trials", type=int)
+    parser.add_argument("--alone", action="store_true", help="ours only, where its slots' time goes: no figures")
     options = parser.parse_args()
     trials = options.trials or (QUICK_TRIALS if options.quick else TRIALS)
     with running_stack() as stack:
         ours(stack, SLOTS)  # zygotes and pooled gangs are warm from then on, as they are for any second sweep
         sweep = ours(stack, trials)
+        waits = gaps(sweep.trials, SLOTS)
+        print(f"a gap by its parts: {legs(stack, waits)}", flush=True)
+        if options.alone:
+            print(f"p50 {median([each.seconds for each in waits]):.2f} s, idle {idle_share(sweep.trials, SLOTS):.1%}")
+            return
         raw(stack, SLOTS, "tune-warm-up")  # the peer's ops are compiled from then on
         raw_s = raw(stack, trials, "tune")
     ours_s = (sweep.ended_at or 0.0) - sweep.submitted_at
-    waits = gaps(sweep.trials, SLOTS)
     print(f"{trials} trials: ours {ours_s:.1f} s, raw Tune over Ray Train {raw_s:.1f} s", flush=True)
     report(
         "sweep",
@@ -132,7 +163,7 @@ def main() -> None:
             Figure(f"wall time of {trials} trials, ours", ours_s, "s"),
             Figure(f"wall time of {trials} trials, raw Tune over Ray Train", raw_s, "s"),
             Figure("raw Tune over Ray Train over ours", raw_s / ours_s, "ratio", 4.0, "higher"),
-            Figure("slot free to the next trial's first step, p50", median(waits), "s", 1.5),
+            Figure("slot free to the next trial's first step, p50", median([each.seconds for each in waits]), "s", 1.5),
             Figure("slots idle", idle_share(sweep.trials, SLOTS), "share", 0.1),
         ],
     )

@@ -1,18 +1,22 @@
 """Who starts next: one pass over one snapshot.
 
-Four phases: sort, fit, judge, answer. Every entry of the snapshot leaves with a decision and its reason. The order is
-priority, then age. An entry that does not fit lets smaller ones behind it pass, until it has waited `BLOCK_AFTER_S`: from
-then on nothing behind it may take anything of the clusters that it waits for, so a big gang is never starved by small ones.
+Five phases: sort, fit, judge, look ahead, answer. Every entry of the snapshot leaves with a decision and its reason. The
+order is priority, then age. An entry that does not fit lets smaller ones behind it pass, until it has waited
+`BLOCK_AFTER_S`: from then on nothing behind it may take anything of the clusters that it waits for, so a big gang is never
+starved by small ones.
+
+The trials of sweeps yield: where what goes first would fit without trials of a lower priority, as many of them as it takes
+are to seal and end, the least important and the youngest first, and nothing behind it takes what they leave.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.core.runs import NodeShare, Reason, ReasonCode
-from orchestrator.core.scheduling.fit import Fits, GangShape, NeverFits, Node, Waits, fit, reserve
+from orchestrator.core.scheduling.fit import Fits, GangShape, NeverFits, Node, Waits, fit, release, reserve, still_fits
 
 BLOCK_AFTER_S = 300.0
 NEVER_FITS_GRACE_S = 30.0
@@ -34,11 +38,24 @@ class Entry:
     waits_for: ReasonCode = ReasonCode.SUBMITTED  # what its record says now: only a change is written
     sweep: str = ""  # of a trial: its sweep's id
     slots: int = 0  # trials of that sweep that may hold workers at once; 0: as many as fit
+    ahead: Admit | None = None  # where its gang gets ready
 
     @property
     def rank(self) -> tuple[int, float, str]:
         """Sorts by who is first."""
         return (-self.priority, self.submitted_at, self.run_id)
+
+
+@dataclass(frozen=True)
+class Yielding:
+    """A trial that holds workers."""
+
+    run_id: str
+    name: str
+    priority: int
+    shape: GangShape
+    shares: tuple[NodeShare, ...]
+    since_s: float  # monotonic
 
 
 @dataclass(frozen=True)
@@ -51,6 +68,7 @@ class ClusterView:
     draining: bool
     nodes: tuple[Node, ...]
     holders: tuple[str, ...] = ()  # names of the runs that hold something there
+    trials: tuple[Yielding, ...] = ()  # those of sweeps among them
 
 
 @dataclass(frozen=True)
@@ -62,8 +80,15 @@ class Admit:
 
 @dataclass(frozen=True)
 class Wait:
+    """`ahead`: it lacks nothing but a slot, so its gang may get ready there. It holds nothing by that.
+
+    `yielding`: ids of the trials that make room for it, told so before or not.
+    """
+
     run_id: str
     reason: Reason
+    ahead: Admit | None = None
+    yielding: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,10 +116,11 @@ def admit(
         if isinstance(decision, Admit):
             held[entry.sweep] += 1
             nodes[decision.cluster] = reserve(nodes[decision.cluster], entry.shape, decision.shares)
-        elif now_s - entry.queued_since_s >= BLOCK_AFTER_S:
+        elif now_s - entry.queued_since_s >= BLOCK_AFTER_S or (isinstance(decision, Wait) and decision.yielding):
             blocked |= dict.fromkeys(waits_for, entry)
         decisions.append(decision)
-    return decisions
+    open_to = [each for each in clusters if each.connected and not each.draining and each.name not in blocked]
+    return _with_places_ahead(entries, decisions, open_to, nodes)
 
 
 def _no_slot(entry: Entry, held: Mapping[str, int]) -> tuple[Decision, list[str]] | None:
@@ -103,6 +129,45 @@ def _no_slot(entry: Entry, held: Mapping[str, int]) -> tuple[Decision, list[str]
         return None
     words = f"its sweep trains {entry.slots} at a time (search.max_concurrent)"
     return Wait(entry.run_id, Reason(ReasonCode.WAITING_SLOT, words)), []
+
+
+def _with_places_ahead(
+    entries: Sequence[Entry],
+    decisions: Sequence[Decision],
+    clusters: Sequence[ClusterView],
+    nodes: Mapping[str, Sequence[Node]],
+) -> list[Decision]:
+    """For the next trial of each sweep that lacks only a slot, a place in what everybody else leaves."""
+    by_id = {each.run_id: each for each in entries}
+    looked: set[str] = set()
+    answers: list[Decision] = []
+    for decision in decisions:
+        entry = by_id[decision.run_id]
+        if isinstance(decision, Wait) and decision.reason.code is ReasonCode.WAITING_SLOT and entry.sweep not in looked:
+            looked.add(entry.sweep)
+            mine = [each for each in clusters if each.project in ("*", entry.project)]
+            decision = replace(decision, ahead=_place_ahead(entry, mine, nodes))
+        answers.append(decision)
+    return answers
+
+
+def _place_ahead(entry: Entry, clusters: Sequence[ClusterView], nodes: Mapping[str, Sequence[Node]]) -> Admit | None:
+    if entry.tried_before:
+        return None
+    if (kept := _kept_place(entry, clusters, nodes)) is not None:
+        return kept
+    for cluster in clusters:
+        if isinstance(answer := fit(entry.shape, nodes[cluster.name]), Fits):
+            return Admit(entry.run_id, cluster.name, answer.shares)
+    return None
+
+
+def _kept_place(entry: Entry, clusters: Sequence[ClusterView], nodes: Mapping[str, Sequence[Node]]) -> Admit | None:
+    """Where its gang gets ready, if that place is still free."""
+    place = entry.ahead
+    if place is None or place.cluster not in {each.name for each in clusters}:
+        return None
+    return place if still_fits(entry.shape, nodes[place.cluster], place.shares) else None
 
 
 def _judge(
@@ -124,8 +189,10 @@ def _judge(
     candidates = [each for each in open_to if each.name not in blocked]
     if not candidates:
         first = blocked[open_to[0].name].name
-        words = f"place {place} in the queue: makes room for {first}, which has waited longest for what it needs"
+        words = f"place {place} in the queue: makes room for {first}, which goes first and does not fit yet"
         return Wait(entry.run_id, Reason(ReasonCode.WAITING_BEHIND, words)), []
+    if (kept := _kept_place(entry, candidates, nodes)) is not None:
+        return kept, []
     lacks: list[str] = []
     waits_for: list[str] = []
     never: list[str] = []
@@ -139,6 +206,12 @@ def _judge(
                 lacks.append(f"{cluster.name}: {answer.lacks}{_held(cluster)}")
             case NeverFits():
                 never.append(f"{cluster.name}: {answer.why}")
+    for cluster in candidates:
+        if leaving := _who_yields(entry, cluster, nodes[cluster.name]):
+            who = ", ".join(each.name for each in leaving)
+            words = f"place {place} in the queue: {who} of lower priority seal and make room on {cluster.name}"
+            reason = Reason(ReasonCode.WAITING_FOR_CAPACITY, words)
+            return Wait(entry.run_id, reason, yielding=tuple(each.run_id for each in leaving)), [cluster.name]
     if (
         not lacks
         and len(candidates) == len(open_to)
@@ -149,6 +222,18 @@ def _judge(
         return Reject(entry.run_id, Reason(ReasonCode.NEVER_FITS, "; ".join(never))), []
     words = f"place {place} in the queue: " + "; ".join(lacks or never)
     return Wait(entry.run_id, Reason(ReasonCode.WAITING_FOR_CAPACITY, words)), waits_for
+
+
+def _who_yields(entry: Entry, cluster: ClusterView, nodes: Sequence[Node]) -> list[Yielding]:
+    """The fewest trials, in their order, without which the entry would fit; none where nothing helps."""
+    lower = [each for each in cluster.trials if each.priority < entry.priority]
+    leaving: list[Yielding] = []
+    for trial in sorted(lower, key=lambda each: (each.priority, -each.since_s, each.run_id)):
+        nodes = release(nodes, trial.shape, trial.shares)
+        leaving.append(trial)
+        if isinstance(fit(entry.shape, nodes), Fits):
+            return leaving
+    return []
 
 
 def _no_cluster(clusters: Sequence[ClusterView], connected: Sequence[ClusterView], place: int) -> Reason:

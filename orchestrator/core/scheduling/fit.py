@@ -122,6 +122,12 @@ def room(shape: GangShape, nodes: Sequence[Node]) -> int:
     return found
 
 
+def still_fits(shape: GangShape, nodes: Sequence[Node], shares: Sequence[NodeShare]) -> bool:
+    """Whether exactly these shares are free."""
+    rooms = {node.id: _room(shape, node) for node in nodes}
+    return all(rooms.get(share.node_id, 0) >= share.ranks for share in shares)
+
+
 def reserve(nodes: Sequence[Node], shape: GangShape, shares: Sequence[NodeShare]) -> list[Node]:
     """The nodes with the gang's part taken out of what is free."""
     ranks = {share.node_id: share.ranks for share in shares}
@@ -134,6 +140,11 @@ def reserve(nodes: Sequence[Node], shape: GangShape, shares: Sequence[NodeShare]
         )
         for node in nodes
     ]
+
+
+def release(nodes: Sequence[Node], shape: GangShape, shares: Sequence[NodeShare]) -> list[Node]:
+    """The nodes with the gang's part given back."""
+    return reserve(nodes, shape, [replace(share, ranks=-share.ranks) for share in shares])
 
 
 def _words(shape: GangShape) -> str:

@@ -149,8 +149,10 @@ class RecordingServer:
 
     def _desired(self) -> pb.ServerMessage:
         with self._changed:
-            orders = [to_proto(each, pb.AttemptOrder) for each in self._orders.values()]
-        return pb.ServerMessage(desired=pb.Desired(attempts=orders))
+            desired = pb.Desired()
+            for each in self._orders.values():
+                (desired.ahead if each.ahead else desired.attempts).append(to_proto(each, pb.AttemptOrder))
+        return pb.ServerMessage(desired=desired)
 
     def hear(self, message: pb.AgentMessage) -> pb.ServerMessage | None:
         with self._changed:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import pty
 import signal
+import struct
+import subprocess
+import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +24,10 @@ from tests.integration.stack.conftest import PATIENCE_S, Stack, digits, kind
 SPACE = {"train.lr": {"log": [1e-4, 3e-2]}, "train.optimizer": {"choice": ["adamw", "sgd"]}}
 
 
-def sweep_file(name: str, epochs: int = 3, **search: Any) -> dict[str, Any]:
+def sweep_file(name: str, epochs: int = 3, priority: int = 50, **search: Any) -> dict[str, Any]:
     asked = {"metric": "val_accuracy", "mode": "max", "scheduler": "asha", "trials": 4, "space": SPACE, **search}
     train = {"epochs": epochs, "global_batch": 128, "optimizer": "adamw", "lr": 3e-3}
-    return digits(name, train=train, search=asked)
+    return digits(name, train=train, search=asked, priority=priority)
 
 
 def until(stack: Stack, sweep: str, wanted: Callable[[Sweep], bool]) -> Sweep:
@@ -168,3 +174,122 @@ def test_a_sweep_that_is_stopped_keeps_its_best_and_one_that_is_cancelled_leaves
     for each in stack.client.list(sweep=gone.id):
         assert stack.client.wait(each.id).state == "CANCELLED"
     assert drivers(stack) == []
+
+
+def test_trials_yield_to_a_run_of_higher_priority_and_go_on_from_their_checkpoints(stack: Stack) -> None:
+    run = stack.client.submit(sweep_file("yields", epochs=20, scheduler="fifo", trials=3, priority=20))
+    before = until(stack, run.id, ended_and_training)
+    whole_cluster = {"workers": 4, "cpu": 1}
+    urgent = stack.client.wait(stack.client.submit(digits("urgent", priority=80, resources=whole_cluster)).id)
+    assert urgent.state == "SUCCEEDED", urgent.reason
+    ended = stack.client.wait(run.id)
+    assert ended.state == "SUCCEEDED", ended.reason
+    sweep = stack.client.sweep(run.id)
+    assert [(each.state, each.reports) for each in sweep.trials] == [(TrialState.COMPLETED, 20)] * 3
+    assert len(list(stack.client.list(sweep=run.id))) == 3
+    over = [each for each in before.trials if not each.live]
+    assert [sweep.trials[each.number].ended_at for each in over] == [each.ended_at for each in over], (
+        "no trial ran twice"
+    )
+    told = [list(stack.client.events(each.run_id)) for each in sweep.trials]
+    yielded = [events for events in told if any(each.kind == "preempted" for each in events)]
+    assert yielded
+    for events in yielded:
+        assert any("makes room for urgent" in each.message for each in events if each.kind == "stopping")
+        assert [each for each in events if each.kind == "restored"][-1].data["step"] > 0
+        assert sorted({each.data["epoch"] for each in events if each.kind == "epoch"}) == list(range(20))
+
+
+def ended_and_training(sweep: Sweep) -> bool:
+    trains = any(each.state is TrialState.RUNNING and each.curve for each in sweep.trials)
+    return trains and any(not each.live for each in sweep.trials)
+
+
+def test_cmaes_with_median_and_a_warm_start_by_it_watched_on_a_terminal(stack: Stack) -> None:
+    space = {"train.lr": {"log": [1e-4, 3e-2]}, "model.dropout": {"uniform": [0.0, 0.5]}}
+    alone = {"resources": {"workers": 1, "cpu": 1}}
+    first = sweep_file("evolved", epochs=3, algorithm="cmaes", scheduler={"type": "median", "grace": 1}, space=space)
+    run = stack.client.submit(first | alone)
+    screen = on_a_terminal(stack, "watch", run.id)
+    assert stack.client.get(run.id).state == "SUCCEEDED", stack.client.get(run.id).reason
+    for words in ("TRIAL", "VAL_ACCURACY", "running", "/4", "best val_accuracy"):
+        assert words in screen
+    assert "\x1b[" in screen, "it draws over itself"
+    searched = stack.client.sweep(run.id)
+    assert [each.number for each in searched.trials if each.curve] == [0, 1, 2, 3]
+    again = sweep_file(
+        "warmed", epochs=1, algorithm="tpe", scheduler="fifo", space=space, trials=2, warm_start="evolved"
+    )
+    warmed = stack.client.wait(stack.client.submit(again | alone).id)
+    assert warmed.state == "SUCCEEDED", warmed.reason
+    assert stack.client.get(warmed.id).spec["search"]["warm_start"] == run.id
+    assert len(stack.client.sweep(warmed.id).trials) == 2
+
+
+def on_a_terminal(stack: Stack, *words: str) -> str:
+    """All that a command writes to a terminal of 200 columns."""
+    screen, keyboard = pty.openpty()
+    fcntl.ioctl(keyboard, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
+    command = [sys.executable, "-m", "orchestrator.cli.app", *words]
+    env = {**stack.env, "TERM": "xterm-256color"}
+    process = subprocess.Popen(command, env=env, stdin=keyboard, stdout=keyboard, stderr=keyboard)
+    os.close(keyboard)
+    shown = bytearray()
+    with contextlib.suppress(OSError):  # the other side has closed it
+        while data := os.read(screen, 65536):
+            shown += data
+    os.close(screen)
+    assert process.wait(PATIENCE_S) == 0, shown.decode(errors="replace")
+    return shown.decode(errors="replace")
+
+
+def test_pb2_proposes_rates_and_its_generations_are_told(stack: Stack, tmp_path: Path) -> None:
+    asked = population_file("bandits", 8)
+    asked["search"] |= {"algorithm": "pb2", "scheduler": "pb2"}
+    run = stack.client.submit(asked)
+    ended = stack.client.wait(run.id)
+    assert ended.state == "SUCCEEDED", ended.reason
+    sweep = stack.client.sweep(run.id)
+    assert [each.state for each in sweep.trials] == [TrialState.COMPLETED] * 4
+    taker = next(each for each in sweep.trials if each.generation)
+    assert taker.parent is not None
+    assert f"from trial {taker.parent} at report" in stack.evertrain("sweep", "describe", run.id).stdout.replace(
+        "\n", " "
+    )
+    assert stack.evertrain("sweep", "describe", run.id, "--html", str(tmp_path / "p.html")).returncode == 0
+    assert f"from trial {taker.parent} at report" in (tmp_path / "p.html").read_text()
+
+
+NO_NUMBER = """
+from trainers.recipes.digits_cnn import digits_cnn
+
+def make_task(settings):
+    task = digits_cnn(settings)
+    if settings.train.lr > 0.0035:
+        measure = task.measure
+        def broken(model, batch):
+            told = measure(model, batch)
+            return {**told, "accuracy": told["accuracy"] * float("nan")}
+        task.measure = broken
+    return task
+"""
+
+
+def test_a_trial_whose_metric_is_no_number_is_infeasible_after_its_first_report_and_the_sweep_goes_on(
+    stack: Stack, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(NO_NUMBER)
+    asked = sweep_file("no-number", algorithm="grid", space={"train.lr": {"choice": [3e-3, 4e-3]}}, epochs=200)
+    asked |= {"entrypoint": "mine:make_task", "code": str(tmp_path), "data": {"source": "sklearn://digits"}}
+    del asked["recipe"]
+    asked["search"] |= {"scheduler": "fifo", "stop": {"max_duration": "2m"}}
+    run = stack.client.submit(asked)
+    sweep = until(stack, run.id, lambda found: any(each.state is TrialState.INFEASIBLE for each in found.trials))
+    broken = next(each for each in sweep.trials if each.state is TrialState.INFEASIBLE)
+    assert broken.point["train.lr"] == 4e-3
+    assert "val_accuracy was nan at report 1" in broken.reason
+    assert broken.curve == ()
+    other = until(stack, run.id, lambda found: any(each.reports > 5 for each in found.trials))
+    assert other.best is not None
+    assert other.best.number != broken.number
+    stack.client.cancel(run.id)

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from orchestrator.cli.sweep_page import Against, front_of, page
-from orchestrator.core.sweeps import Sweep, Trial, TrialState
+from orchestrator.core.sweeps import Stage, Sweep, Trial, TrialState
 
 NASTY = '<script>alert("&")</script>'
 SPACE: dict[str, Any] = {
@@ -174,3 +174,11 @@ def test_a_second_metric_that_nobody_reports_is_answered_with_those_that_exist()
     text = page(sweep(*many()), Against("val_los"))
     assert "They report val_loss" in text
     assert "trials 23." in section(page(sweep(*many()), Against("val_loss")), "Pareto")
+
+
+def test_a_trial_that_went_on_from_another_says_so() -> None:
+    stages = (Stage({}), Stage({}, "/runs/run-0/x", 3, 0))
+    shown = page(sweep(trial(0, 0.5), trial(1, 0.2, 0.6, generation=1, stages=stages)))
+    assert "generations" in words(shown)
+    assert "from trial 0 at report 2" in words(shown)
+    assert "generations" not in words(page(sweep(trial(0, 0.5))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.console import Console, RenderableType
 
 from orchestrator.cli import sweep_tables
 from orchestrator.cli.sweep import _write
-from orchestrator.core.sweeps import Sweep, Trial, TrialState
+from orchestrator.core.sweeps import Stage, Sweep, Trial, TrialState
 
 NOW = 1100.0
 
@@ -74,3 +75,17 @@ def test_an_export_has_a_row_a_trial_with_point_value_and_times(tmp_path: Path) 
     table = pyarrow.parquet.read_table(tmp_path / "t.parquet").to_pylist()
     assert table[0]["train.lr"] == 0.1
     assert table[3]["took_s"] is None
+
+
+DESCENDANT = trial(
+    4, 0.2, 0.8, generation=2, stages=(Stage({}), Stage({}, "/a/run-1/x", 3, 1), Stage({}, "/a/run-0/x", 5, 0))
+)
+
+
+def test_a_trial_that_went_on_from_others_says_from_whom_and_others_have_no_such_column() -> None:
+    changed = replace(SWEEP, trials=(*TRIALS, DESCENDANT))
+    text = drawn(sweep_tables.description(changed, NOW))
+    assert "GENERATION" in text
+    assert "2: from trial 1 at report 2, from trial 0 at report 4" in text
+    assert "GENERATION" not in drawn(sweep_tables.description(SWEEP, NOW))
+    assert [(row["generation"], row["parent"]) for row in sweep_tables.rows(changed)][-2:] == [(0, None), (2, 0)]

@@ -11,7 +11,7 @@ from orchestrator.control.sweeps import StartTrial, Sweeps
 from orchestrator.core import lifecycle
 from orchestrator.core.money import Prices
 from orchestrator.core.observations import CheckpointSealed, EpochEnded, FirstStep
-from orchestrator.core.runs import ReasonCode, Run
+from orchestrator.core.runs import Budgets, ReasonCode, Run
 from orchestrator.core.scheduling.admission import BLOCK_AFTER_S, NEVER_FITS_GRACE_S
 from orchestrator.core.sweeps import TrialState
 from orchestrator.errors import Conflict, NotFound, Refused
@@ -19,6 +19,7 @@ from tests.builders import attempt_ended, node
 from tests.unit.control.plane import NODES, Plane, observation
 
 SPACE = {"train.lr": {"log": [1e-4, 1e-1]}, "train.global_batch": {"choice": [128, 4096]}}
+WIDE = 2048  # channels: some 6 GiB for each of two workers
 SEARCH: dict[str, Any] = {"metric": "val_accuracy", "mode": "max", "space": SPACE, "trials": 4}
 
 
@@ -118,7 +119,7 @@ async def test_a_trial_that_goes_on_from_a_checkpoint_is_a_further_run_and_the_o
 ) -> None:
     plane, first, other = searching.plane, searching.start(0), searching.start(1)
     plane.loop.one_pass()
-    seal = "/runs/other/attempt-0001/incarnation-0001/step-000000000010"
+    seal = f"/runs/default/{other.id}/checkpoints/attempt-0001/incarnation-0001/step-000000000010"
     second = searching.start(0, 0.02, generation=1, start=seal, reason="pbt: trial 1 is better")
     assert second.spec["init_from"] == {**second.spec["init_from"], "checkpoint": seal, "resume": True}
     before = plane.run(first)
@@ -128,7 +129,8 @@ async def test_a_trial_that_goes_on_from_a_checkpoint_is_a_further_run_and_the_o
     assert searching.start(0, 0.02, generation=1, start=seal).id == second.id
     zero, _ = searching.sweeps.get("default", searching.run.id).trials
     assert (zero.run_id, zero.generation, zero.state) == (second.id, 1, TrialState.WAITING)
-    assert [(each.start, each.point["train.lr"]) for each in zero.stages] == [("", 0.01), (seal, 0.02)]
+    told = [(each.start, each.point["train.lr"], each.parent) for each in zero.stages]
+    assert told == [("", 0.01, None), (seal, 0.02, 1)]
 
 
 async def test_a_sweep_that_is_cancelled_while_a_trial_changes_leaves_neither_of_its_runs(searching: Searching) -> None:
@@ -207,3 +209,79 @@ async def test_to_start_warm_takes_a_sweep_that_is_there_and_keeps_its_id(search
     searching.plane.submit("plain")
     with pytest.raises(Refused, match="not a sweep"):
         searching.plane.submit("other", search={**SEARCH, "warm_start": "plain"})
+
+
+async def test_the_trial_that_waits_for_a_slot_is_told_ahead_and_placed_where_its_gang_got_ready() -> None:
+    plane = Plane()
+    await plane.attach((node("a", cpu=8),))
+    sweep = plane.submit("narrow", search={**SEARCH, "max_concurrent": 1})
+    plane.loop.one_pass()
+    searching = Searching(plane, plane.run(sweep))
+    trials = []
+    for number in range(3):
+        plane.clock.forward(1.0)
+        trials.append(searching.start(number))
+    first, second, third = trials
+    plane.loop.one_pass()
+    orders = {order.run_id: order for order in plane.fleet.orders("local")}
+    assert (orders[first.id].ahead, orders[second.id].ahead, third.id in orders) == (False, True, False)
+    plane.commands.cancel("default", first.id, by="ada")
+    plane.fleet.records.change(
+        "default",
+        first.id,
+        lambda run: lifecycle.observe(
+            run, observation(first, attempt_ended("cancelled")), budgets=Budgets(), now=plane.clock.now()
+        ),
+    )
+    plane.loop.one_pass()
+    placed = {order.run_id: order for order in plane.fleet.orders("local")}
+    assert placed[second.id] == replace(orders[second.id], ahead=False)
+    assert placed[third.id].ahead
+    plane.commands.cancel("default", third.id, by="ada")
+    assert third.id not in {order.run_id for order in plane.fleet.orders("local")}
+
+
+async def test_a_trial_seals_and_waits_while_a_run_of_higher_priority_has_its_place(searching: Searching) -> None:
+    plane, trials = searching.plane, [searching.start(number) for number in range(2)]
+    plane.loop.one_pass()
+    urgent = plane.submit("urgent", priority=90)
+    for _ in range(2):
+        plane.loop.one_pass()
+    stopping = [each for each in map(plane.run, trials) if each.stop is not None]
+    assert [(each.stop.kind, each.stop.message) for each in stopping if each.stop is not None] == [
+        ("preempt", "makes room for urgent, whose priority is higher")
+    ]
+    plane.records.change(
+        "default",
+        stopping[0].id,
+        lambda run: lifecycle.observe(
+            run, observation(run, attempt_ended("preempted")), budgets=Budgets(), now=plane.clock.now()
+        ),
+    )
+    plane.loop.one_pass()
+    assert plane.run(urgent).state.kind == "STARTING"
+    assert plane.run(stopping[0]).state.kind == "QUEUED"
+    plane.loop.one_pass()
+    assert [plane.run(each).stop for each in trials].count(None) == 2, "the other one goes on"
+
+
+async def test_a_point_that_only_a_node_has_memory_for_that_is_away_waits_for_it() -> None:
+    plane = Plane()
+    small, big = node("a", memory=2**31), node("b", memory=2**37)
+    session = await plane.attach((small, big))
+    width = {"model.width": {"choice": [8, WIDE, 10 * WIDE]}}
+    sweep = plane.submit("wide", search={**SEARCH, "space": width})
+    plane.loop.one_pass()
+    searching = Searching(plane, plane.run(sweep))
+    await session.inventory((small,))
+    wide = searching.start(0, point={"model.width": WIDE})
+    plane.loop.one_pass()
+    assert plane.run(wide).state.kind == "QUEUED", plane.run(wide).state.reason.message
+    waits = plane.board.reason(wide.id)
+    assert waits is not None
+    assert waits.code is ReasonCode.WAITING_FOR_CAPACITY
+    await session.inventory((small, node("c", memory=2**37, host="b")))
+    plane.loop.one_pass()
+    (share,) = plane.run(wide).attempts[-1].shares
+    assert share.node_id == "node-c"
+    assert searching.start(1, point={"model.width": 10 * WIDE}).state.kind == "FAILED", "that no node ever had"

@@ -1,8 +1,8 @@
 from dataclasses import replace
 
 from orchestrator.core.runs import ReasonCode
-from orchestrator.core.scheduling.admission import Admit, ClusterView, Entry, Reject, Wait, admit
-from orchestrator.core.scheduling.fit import GangShape
+from orchestrator.core.scheduling.admission import Admit, ClusterView, Entry, Reject, Wait, Yielding, admit
+from orchestrator.core.scheduling.fit import GangShape, fit
 from tests.builders import node
 
 NOW = 1000.0
@@ -120,3 +120,64 @@ def test_a_trial_beyond_its_sweeps_slots_waits_in_the_queue_and_holds_nobody_up(
     assert [name for name, answer in answers.items() if isinstance(answer, Admit)] == ["a", "x", "plain"]
     assert answers["b"].reason.code == ReasonCode.WAITING_SLOT
     assert "trains 2 at a time" in answers["b"].reason.message
+
+
+def trials_that_wait(*names: str, **facts) -> list[Entry]:
+    return [entry(name, 2, sweep="run-s", slots=1, submitted_at=at, **facts) for at, name in enumerate(names)]
+
+
+def place_ahead(entries: list[Entry], clusters: list[ClusterView]) -> dict[str, Admit | None]:
+    answers = admit(entries, clusters, NOW, {"run-s": 1})
+    return {each.run_id[4:]: each.ahead for each in answers if isinstance(each, Wait)}
+
+
+def test_the_next_trial_of_a_sweep_may_get_ready_in_what_everybody_else_leaves():
+    entries = [*trials_that_wait("a", "b"), entry("plain", 2, submitted_at=9.0)]
+    found = place_ahead(entries, [cluster(cpu=8, free=4)])
+    assert [share.ranks for share in found["a"].shares] == [2]
+    assert found["b"] is None, "one of a sweep"
+    assert place_ahead(entries, [cluster(cpu=8, free=3)])["a"] is None, "the plain run takes what it would need"
+    assert place_ahead(entries[:1], [cluster(draining=True)])["a"] is None
+    assert place_ahead(entries[:1], [cluster(project="other")])["a"] is None
+
+
+def test_a_trial_that_ran_before_does_not_get_ready():
+    assert place_ahead(trials_that_wait("a", tried_before=True), [cluster()])["a"] is None
+
+
+def test_a_trial_is_placed_where_its_gang_got_ready_unless_somebody_else_has_taken_that():
+    fullest_first = cluster(nodes=(node("a", cpu=2), node("b", cpu=4)))
+    (trial,) = trials_that_wait("a")
+    there = Admit(trial.run_id, "local", fit(trial.shape, [node("b", cpu=4)]).shares)
+    ready = replace(trial, ahead=there)
+    assert place_ahead([ready], [fullest_first])["a"] == there
+    assert admit([ready], [fullest_first], NOW) == [there]
+    assert admit([trial], [fullest_first], NOW)[0].shares[0].node_id == "node-a"
+    taken = cluster(nodes=(node("a", cpu=2), node("b", cpu=4, free_cpu=1)))
+    assert admit([ready], [taken], NOW)[0].shares[0].node_id == "node-a"
+
+
+def holding(name: str, ranks: int, **facts) -> Yielding:
+    shares = fit(GangShape(workers=ranks), [node("a", cpu=ranks)]).shares
+    values = {"priority": 40, "shape": GangShape(workers=ranks), "shares": shares, "since_s": 1.0}
+    return Yielding(run_id=f"run-{name}", name=name, **{**values, **facts})
+
+
+def test_trials_make_room_for_what_has_a_higher_priority_the_least_important_and_the_youngest_first():
+    trials = (
+        holding("old", 1),
+        holding("young", 1, since_s=2.0),
+        holding("least", 1, priority=10),
+        holding("equal", 1, priority=60),
+    )
+    full = cluster(cpu=4, free=0, trials=trials)
+    urgent, small = entry("urgent", 2, priority=60), entry("small", 1, priority=20)
+    answers = verdicts([urgent, small], [full])
+    assert answers["urgent"].yielding == ("run-least", "run-young")
+    assert "least, young of lower priority seal and make room on local" in answers["urgent"].reason.message
+    assert "makes room for urgent" in answers["small"].reason.message
+    partly = verdicts([urgent, small], [cluster(cpu=4, free=1, trials=trials[:2])])
+    assert partly["urgent"].yielding == ("run-young",)
+    assert isinstance(partly["small"], Wait), "what a trial has left is for whom it made room"
+    assert verdicts([entry("huge", 4, priority=60)], [full])["huge"].yielding == (), "nothing ends in vain"
+    assert verdicts([entry("equal", 1, priority=10)], [full])["equal"].yielding == ()

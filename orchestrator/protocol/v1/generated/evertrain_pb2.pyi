@@ -1510,10 +1510,12 @@ class Superseded(_message.Message):
     def __init__(self, message: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class Desired(_message.Message):
-    __slots__ = ("attempts",)
+    __slots__ = ("attempts", "ahead")
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_FIELD_NUMBER: _ClassVar[int]
     attempts: _containers.RepeatedCompositeFieldContainer[AttemptOrder]
-    def __init__(self, attempts: _Optional[_Iterable[_Union[AttemptOrder, _Mapping]]] = ...) -> None: ...
+    ahead: _containers.RepeatedCompositeFieldContainer[AttemptOrder]
+    def __init__(self, attempts: _Optional[_Iterable[_Union[AttemptOrder, _Mapping]]] = ..., ahead: _Optional[_Iterable[_Union[AttemptOrder, _Mapping]]] = ...) -> None: ...
 
 class Ack(_message.Message):
     __slots__ = ("run_id", "attempt", "seq")
@@ -1544,7 +1546,7 @@ class StopOrder(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., by: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class AttemptOrder(_message.Message):
-    __slots__ = ("run_id", "project", "run_name", "attempt", "shares", "spec", "checkpoint_root", "placed", "budgets", "spent", "previous_failure", "sealed_since_failure", "furthest_step", "admitted", "bundle", "secrets", "remaining_s", "stop", "sealed_before", "deadline_message", "driver_token", "told_ranks", "inspections")
+    __slots__ = ("run_id", "project", "run_name", "attempt", "shares", "spec", "checkpoint_root", "placed", "budgets", "spent", "previous_failure", "sealed_since_failure", "furthest_step", "admitted", "bundle", "secrets", "remaining_s", "stop", "sealed_before", "deadline_message", "driver_token", "told_ranks", "inspections", "ahead")
     class SecretsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -1575,6 +1577,7 @@ class AttemptOrder(_message.Message):
     DRIVER_TOKEN_FIELD_NUMBER: _ClassVar[int]
     TOLD_RANKS_FIELD_NUMBER: _ClassVar[int]
     INSPECTIONS_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     project: str
     run_name: str
@@ -1598,7 +1601,8 @@ class AttemptOrder(_message.Message):
     driver_token: str
     told_ranks: int
     inspections: _containers.RepeatedCompositeFieldContainer[Inspection]
-    def __init__(self, run_id: _Optional[str] = ..., project: _Optional[str] = ..., run_name: _Optional[str] = ..., attempt: _Optional[int] = ..., shares: _Optional[_Iterable[_Union[NodeShare, _Mapping]]] = ..., spec: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., checkpoint_root: _Optional[str] = ..., placed: _Optional[bool] = ..., budgets: _Optional[_Union[Budgets, _Mapping]] = ..., spent: _Optional[_Union[Spent, _Mapping]] = ..., previous_failure: _Optional[_Union[Failure, _Mapping]] = ..., sealed_since_failure: _Optional[bool] = ..., furthest_step: _Optional[int] = ..., admitted: _Optional[_Iterable[_Union[AdmittedSeals, _Mapping]]] = ..., bundle: _Optional[str] = ..., secrets: _Optional[_Mapping[str, str]] = ..., remaining_s: _Optional[float] = ..., stop: _Optional[_Union[StopOrder, _Mapping]] = ..., sealed_before: _Optional[bool] = ..., deadline_message: _Optional[str] = ..., driver_token: _Optional[str] = ..., told_ranks: _Optional[int] = ..., inspections: _Optional[_Iterable[_Union[Inspection, _Mapping]]] = ...) -> None: ...
+    ahead: bool
+    def __init__(self, run_id: _Optional[str] = ..., project: _Optional[str] = ..., run_name: _Optional[str] = ..., attempt: _Optional[int] = ..., shares: _Optional[_Iterable[_Union[NodeShare, _Mapping]]] = ..., spec: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., checkpoint_root: _Optional[str] = ..., placed: _Optional[bool] = ..., budgets: _Optional[_Union[Budgets, _Mapping]] = ..., spent: _Optional[_Union[Spent, _Mapping]] = ..., previous_failure: _Optional[_Union[Failure, _Mapping]] = ..., sealed_since_failure: _Optional[bool] = ..., furthest_step: _Optional[int] = ..., admitted: _Optional[_Iterable[_Union[AdmittedSeals, _Mapping]]] = ..., bundle: _Optional[str] = ..., secrets: _Optional[_Mapping[str, str]] = ..., remaining_s: _Optional[float] = ..., stop: _Optional[_Union[StopOrder, _Mapping]] = ..., sealed_before: _Optional[bool] = ..., deadline_message: _Optional[str] = ..., driver_token: _Optional[str] = ..., told_ranks: _Optional[int] = ..., inspections: _Optional[_Iterable[_Union[Inspection, _Mapping]]] = ..., ahead: _Optional[bool] = ...) -> None: ...
 
 class Observation(_message.Message):
     __slots__ = ("run_id", "attempt", "seq", "at", "waiting", "unplaceable", "placed", "incarnation_started", "ranks_restored", "first_step", "incarnation_failed", "checkpoint_sealed", "epoch_ended", "attempt_ended", "inspected")
