@@ -56,6 +56,11 @@ class Pool:
         """Whether a gang of exactly this shape idles."""
         return any(each.gang.shape == shape for each in self._idle)
 
+    @property
+    def nodes(self) -> frozenset[str]:
+        """On which something idles."""
+        return frozenset(node for each in self._idle for node in each.gang.shape.nodes)
+
     def _take(self, shape: Shape) -> Gang | None:
         for idle in reversed(self._idle):
             if idle.gang.shape == shape:

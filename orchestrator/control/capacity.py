@@ -27,4 +27,5 @@ def _view(cluster: Cluster, board: Board, connected: bool) -> ClusterView:
         draining=cluster.draining,
         nodes=tuple(nodes),
         holders=tuple(each.name for each in holdings),
+        autoscaling=cluster.autoscaling,
     )

@@ -112,6 +112,7 @@ class Cluster:
     nodes: tuple[Node, ...] = ()
     last_seen_at: float = 0.0
     ray_version: str = ""
+    autoscaling: bool = False  # Ray adds nodes there when it is asked to
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""The services of deploy/compose.yaml, run as it says without a container engine: each in a root file system (layers.py), with
-a network, addresses, secrets and rights of its own. Not done: limits of memory and CPU, process ids of their own, restarts.
+"""The services of deploy/compose.yaml, run as it says without a container engine: each in a root file system (layers.py)
+with a network, addresses, secrets and rights of its own. Not done: limits of memory and CPU, own process ids, restarts.
 """
 
 from __future__ import annotations

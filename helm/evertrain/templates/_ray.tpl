@@ -118,6 +118,9 @@ args:
   - --cluster={{ .Values.ray.clusterName | default (include "evertrain.fullname" .) }}
   - --ray-address=$(POD_IP):6379
   - --pool-ttl={{ include "evertrain.plain" .Values.ray.agent.poolTtlSeconds }}
+  {{- if .Values.ray.autoscaling.enabled }}
+  - --autoscaling
+  {{- end }}
   {{- if include "evertrain.tlsSecret" . }}
   - --ca-cert=/etc/evertrain/ca/ca.crt
   {{- end }}

@@ -51,6 +51,7 @@ class ClusterView:
     draining: bool
     nodes: tuple[Node, ...]
     holders: tuple[str, ...] = ()  # names of the runs that hold something there
+    autoscaling: bool = False  # Ray adds nodes there when it is asked to
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,9 @@ def _judge(
             case Waits():
                 waits_for.append(cluster.name)
                 lacks.append(f"{cluster.name}: {answer.lacks}{_held(cluster)}")
+            case NeverFits() if cluster.autoscaling:
+                # It blocks nobody: whether such nodes ever come, only the autoscaler knows.
+                lacks.append(f"{cluster.name}: {answer.why}; Ray's autoscaler is asked for nodes")
             case NeverFits():
                 never.append(f"{cluster.name}: {answer.why}")
     if (

@@ -120,3 +120,14 @@ def test_a_trial_beyond_its_sweeps_slots_waits_in_the_queue_and_holds_nobody_up(
     assert [name for name, answer in answers.items() if isinstance(answer, Admit)] == ["a", "x", "plain"]
     assert answers["b"].reason.code == ReasonCode.WAITING_SLOT
     assert "trains 2 at a time" in answers["b"].reason.message
+
+
+def test_where_ray_adds_nodes_nothing_is_too_large_to_wait_and_what_is_blocks_nobody():
+    growing = cluster(cpu=4, autoscaling=True)
+    huge = entry("huge", 40, submitted_at=1.0, queued_since_s=NOW - 301)
+    answers = verdicts([huge, entry("small", 1, submitted_at=2.0)], [growing])
+    assert isinstance(answers["huge"], Wait)
+    assert answers["huge"].reason.code == ReasonCode.WAITING_FOR_CAPACITY
+    assert "room for 4 such workers" in answers["huge"].reason.message
+    assert "Ray's autoscaler is asked for nodes" in answers["huge"].reason.message
+    assert isinstance(answers["small"], Admit)
