@@ -36,7 +36,10 @@ class Sweeper:
         self._strays: dict[tuple[str, str, int], asyncio.Task[bool]] = {}  # by node, run, attempt: lines being sent
 
     async def sweep(self) -> None:
-        """Every node that answers and does not rest. Only once the orders are known, which say what lives. Raises Superseded."""
+        """Every node that answers and does not rest. Only once the orders are known: they say which attempts live.
+
+        Raises Superseded.
+        """
         nodes = await self._cluster.living_node_ids() - self._cluster.resting
         for gone in {node_id for node_id, *_ in self._strays} - nodes:
             self._forget_strays(gone, ())
