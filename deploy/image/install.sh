@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install one target of deploy/Dockerfile into a virtual environment: install.sh server|ray-cpu|ray-cuda PREFIX
-# The image's build runs this, and so does tests/integration/deploy, in a directory of its own.
+# The image's build runs this. What pip has fetched stays in its cache: the Dockerfile mounts one for the time of the build.
 # PYTHON is the interpreter, PIP the pip to install with; they default to python3 and its own.
 # EVERTRAIN_EXTRAS replaces what the target installs beside the base: `postgres,monitors` lets the server watch models at work,
 # `s3` lets it write what retrainings learn from into a bucket.
@@ -21,7 +21,7 @@ esac
 # Without pip of its own: nothing in the image installs anything later.
 "$python" -m venv --without-pip "$prefix"
 # shellcheck disable=SC2086 # several words, and no word at all where there is no index
-${PIP:-$python -m pip} --python "$prefix/bin/python" install --quiet --no-cache-dir --disable-pip-version-check \
+${PIP:-$python -m pip} --python "$prefix/bin/python" install --quiet --disable-pip-version-check \
     $index --constraint "$tree/constraints.txt" "$tree[${EVERTRAIN_EXTRAS:-$extras}]"
 install -m 0755 "$tree/deploy/image/entrypoint.sh" "$prefix/bin/evertrain-entrypoint"
 install -m 0644 "$tree/deploy/image/healthy.py" "$prefix/bin/healthy.py"

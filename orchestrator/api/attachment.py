@@ -1,7 +1,8 @@
 """One attached agent's conversation: observations up, each acknowledged once it is durable; desired state down.
 
 Three tasks share a session. `_read` takes messages, `_keep` makes observations durable and acknowledges them, `_tell` sends
-the desired state. The queues between them are bounded: an agent that sends faster than the store writes, or does not read
+the desired state. A fourth, `_ask`, says what a cluster that grows would have to have. The queues between them are
+bounded: an agent that sends faster than the store writes, or does not read
 its answers, is simply not read from.
 """
 
@@ -33,19 +34,20 @@ def superseded(by: NewerAgent) -> pb.ServerMessage:
 
 
 class Attachment:
-    def __init__(self, parts: Parts, session: Session, project: str) -> None:
+    def __init__(self, parts: Parts, session: Session, project: str, *, autoscaling: bool = False) -> None:
         self._parts = parts
         self._session = session
         self._project = project
+        self._autoscaling = autoscaling
         self._observed: asyncio.Queue[Observation] = asyncio.Queue(QUEUED)
         self._answers: asyncio.Queue[pb.ServerMessage | None] = asyncio.Queue(QUEUED)
 
     async def converse(self, messages: AsyncIterator[pb.AgentMessage]) -> AsyncGenerator[pb.ServerMessage, None]:
         """Ends when the agent does, or with a Superseded when a newer one has attached. Raises what any task raised."""
-        tasks = [
-            asyncio.create_task(each, name=f"attach {self._session.cluster}")
-            for each in (self._read(messages), self._keep(), self._tell())
-        ]
+        work = [self._read(messages), self._keep(), self._tell()]
+        if self._autoscaling:
+            work.append(self._ask())
+        tasks = [asyncio.create_task(each, name=f"attach {self._session.cluster}") for each in work]
         for task in tasks:
             task.add_done_callback(lambda _: self._wake())
         try:
@@ -106,6 +108,11 @@ class Attachment:
                 except (ValueError, TypeError) as error:  # one run must not cut its cluster off from all others
                     await self._session.give_up(each, f"{type(error).__name__}: {error}")
             await self._answers.put(pb.ServerMessage(desired=desired))
+
+    async def _ask(self) -> None:
+        async for workers in self._session.demand():
+            demand = pb.Demand(workers=[convert.to_proto(each, pb.Worker) for each in workers])
+            await self._answers.put(pb.ServerMessage(demand=demand))
 
     async def _is_mine(self, run_id: str, attempt: int) -> bool:
         """Whether the attempt was placed on this cluster: an agent speaks for nothing else."""

@@ -36,11 +36,13 @@ class ClustersService(rpc.ClustersServicer):
         hello, project = first.hello, caller().token.project
         living = [(each.run_id, each.attempt) for each in hello.living]
         try:
-            session = await self._parts.fleet.attach(hello.cluster, project, hello.epoch, hello.ray_version, living)
+            session = await self._parts.fleet.attach(
+                hello.cluster, project, hello.epoch, hello.ray_version, living, autoscaling=hello.autoscaling
+            )
         except NewerAgent as newer:
             yield superseded(newer)
             return
-        attachment = Attachment(self._parts, session, project)
+        attachment = Attachment(self._parts, session, project, autoscaling=hello.autoscaling)
         async with aclosing(attachment.converse(request_iterator)) as answers:
             async for answer in answers:
                 yield answer

@@ -15,7 +15,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from orchestrator.cluster.uplink import Uplink
 from orchestrator.core.observations import Observation
 from orchestrator.core.orders import AttemptOrder
 from orchestrator.core.runs import NodeShare
+from orchestrator.core.scheduling.demand import Workers
 from orchestrator.errors import EvertrainError, Refused
 from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
 
@@ -66,6 +67,7 @@ class Agent:
             welcomed=self._unacknowledged,
             desired=self._take_orders,
             acknowledged=self._acknowledge,
+            demanded=self._take_demand,
         )
         shipper = LogShipper(self._line.stub, self._line.metadata)
         self._around = Surroundings(
@@ -86,6 +88,8 @@ class Agent:
         self._leaving: set[tuple[str, int]] = set()  # dismissed, and not cleared up yet
         self._unsure: dict[str, FoundGang] = {}  # that do not answer and are not known to be dead
         self._orders: tuple[AttemptOrder, ...] = ()
+        self._pool_ttl_s = options.pool_ttl
+        self._autoscaling, self._demand = options.autoscaling, tuple[Workers, ...]()
         self._heard_orders = False
         self._suspects: frozenset[tuple[str, int]] = frozenset()  # attempts that may live in a gang that is unsure
         self._sweeper = Sweeper(self._cluster, self._around.leftovers, epoch, self._living)
@@ -106,6 +110,8 @@ class Agent:
                     self._heed_refusals(),
                 ):
                     group.create_task(work)
+                if self._autoscaling:
+                    group.create_task(self._let_nodes_rest())
         except* Refused as refusals:
             raise refusals.exceptions[0] from None
         finally:
@@ -118,7 +124,8 @@ class Agent:
 
     async def _claim_nodes(self) -> None:
         """Tell every node's keeper who the agent is: one that Ray has started again has never heard it. Raises Refused."""
-        await asyncio.gather(*(self._claim(node_id) for node_id in await self._cluster.living_node_ids()))
+        nodes = await self._cluster.living_node_ids() - self._cluster.resting
+        await asyncio.gather(*(self._claim(node_id) for node_id in nodes))
 
     async def _claim(self, node_id: str) -> None:
         try:
@@ -189,6 +196,7 @@ class Agent:
             epoch=self._epoch,
             ray_version=ray.__version__,
             living=[pb.LivingAttempt(run_id=run_id, attempt=attempt) for run_id, attempt in living],
+            autoscaling=self._autoscaling,
         )
 
     # ---- what is wanted -------------------------------------------------------------------------------------------
@@ -216,6 +224,9 @@ class Agent:
         if not self._heard_orders:
             self._heard_orders = True
             self._later(self._clean())
+
+    def _take_demand(self, workers: tuple[Workers, ...]) -> None:
+        self._demand = workers
 
     def _adopt(self, key: tuple[str, int], order: AttemptOrder) -> Gang | None:
         if key not in self._adoptable:
@@ -266,6 +277,9 @@ class Agent:
 
     async def _keep_inventory(self) -> None:
         while True:
+            if self._autoscaling:
+                # Again and again: whoever else asks Ray's autoscaler replaces what was asked before.
+                await self._cluster.ask_for(self._demand)
             lent = [Shape.of_ranks(each.order) for each in self._attendants.values() if each.lends]
             self._line.inventory(await self._cluster.nodes(lent))
             await asyncio.sleep(INVENTORY_EVERY_S)
@@ -278,6 +292,26 @@ class Agent:
             if self._heard_orders and time.monotonic() - swept_s > SWEEP_EVERY_S:
                 swept_s = time.monotonic()
                 await self._clean()
+
+    async def _let_nodes_rest(self) -> None:
+        """Ray takes no node away on which an actor lives: of nodes that nothing has used for a while the keepers end."""
+        unused = frozenset[str]()
+        while True:
+            await asyncio.sleep(max(1.0, self._pool_ttl_s))
+            now = self._unused(await self._cluster.living_node_ids())
+            if tired := unused & now:
+                await self._clean()
+                for node_id in self._unused(tired):
+                    log.info("nothing uses node %s: its keeper ends, so that Ray may take the node away", node_id)
+                    await self._cluster.let_go(node_id)
+            unused = now
+
+    def _unused(self, nodes: Collection[str]) -> frozenset[str]:
+        """Those that no attempt and no idle gang is on. None while some attempt may be anywhere."""
+        if not self._heard_orders or self._unsure or self._leaving:
+            return frozenset()
+        placed = {share.node_id for each in self._attendants.values() for share in each.order.shares}
+        return frozenset(nodes) - placed - self._pool.nodes - self._cluster.resting
 
     async def _clean(self) -> None:
         await self._look_again()
@@ -326,6 +360,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--ray-address", required=True, help="HOST:PORT of a running Ray")
     parser.add_argument("--ca-cert", type=Path, help="certificate authority of the server, for TLS")
     parser.add_argument("--local-dir", default=default_root(), help="directory on every node; keep it short")
+    parser.add_argument(
+        "--autoscaling", action="store_true", help="Ray's autoscaler is on: ask it for nodes for what waits"
+    )
     parser.add_argument("--pool-ttl", type=float, default=60.0, help="seconds that idle hosts are kept")
     return parser.parse_args(argv)
 

@@ -75,6 +75,11 @@ class Pool:
         return any(each.gang.shape == shape for each in self._idle)
 
     @property
+    def nodes(self) -> frozenset[str]:
+        """On which something idles."""
+        return frozenset(node for each in self._idle for node in each.gang.shape.nodes)
+
+    @property
     def host_names(self) -> tuple[str, ...]:
         """Of those in which ranks wait."""
         ready = [each.gang for each in self._idle if each.ready is not None]

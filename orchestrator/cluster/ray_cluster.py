@@ -16,6 +16,7 @@ from typing import Any
 import ray
 from ray._private import state
 from ray.actor import ActorHandle
+from ray.autoscaler.sdk import request_resources
 from ray.util.placement_group import PlacementGroup, get_placement_group, placement_group, placement_group_table
 from ray.util.placement_group import remove_placement_group as remove_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
@@ -25,6 +26,7 @@ from orchestrator.cluster.inventory import held_by, inventory
 from orchestrator.cluster.ray_train import uses_ray_train
 from orchestrator.core.orders import AttemptOrder
 from orchestrator.core.runs import NodeShare
+from orchestrator.core.scheduling.demand import Workers
 from orchestrator.core.scheduling.fit import Node
 
 GANG_PREFIX = "gang-"
@@ -93,23 +95,37 @@ class RayCluster:
     def __init__(self, local_root: str) -> None:
         self._local_root = local_root
         self._keepers: dict[str, ActorHandle[Any]] = {}
+        self.resting: set[str] = set()  # nodes whose keepers were let go
         self._known: dict[str, bool] = {}  # gangs that we made or have told of; whether Ray has shown them
 
     async def nodes(self, lent: Sequence[Shape] = ()) -> tuple[Node, ...]:
         """The inventory. `lent`: what else is ours though Ray does not know it by our names."""
         return await asyncio.to_thread(_read_nodes, lent)
 
+    async def ask_for(self, demand: Sequence[Workers]) -> None:
+        """Tell Ray's autoscaler all that the cluster should have room for; it replaces what was asked before."""
+        bundles = [_bundle(each) for each in demand for _ in range(each.count)]
+        await asyncio.to_thread(request_resources, bundles=bundles)
+
     async def living_node_ids(self) -> set[str]:
         return {node["NodeID"] for node in await asyncio.to_thread(_nodes) if node["Alive"]}
 
     async def keeper(self, node_id: str) -> ActorHandle[Any]:
         """The node's keeper, started where there is none."""
+        self.resting.discard(node_id)
         if node_id not in self._keepers:
             self._keepers[node_id] = await asyncio.to_thread(self._start_keeper, node_id)
         return self._keepers[node_id]
 
     def forget_keeper(self, node_id: str) -> None:
         self._keepers.pop(node_id, None)
+
+    async def let_go(self, node_id: str) -> None:
+        """End the node's keeper, with its zygotes. Whoever asks for it starts another one."""
+        keeper = await self.keeper(node_id)
+        self.forget_keeper(node_id)
+        self.resting.add(node_id)
+        await asyncio.to_thread(ray.kill, keeper)
 
     def _start_keeper(self, node_id: str) -> ActorHandle[Any]:
         keeper: Any = ray.remote(KeeperActor)
@@ -178,6 +194,13 @@ class RayCluster:
         for each in removed:
             del self._known[each]
         self._known.update(dict.fromkeys(ids, True))
+
+
+def _bundle(worker: Workers) -> dict[str, float]:
+    amounts = {"CPU": worker.cpu, "GPU": worker.gpu, "memory": float(worker.memory)}
+    if worker.accelerator:
+        amounts[f"accelerator_type:{worker.accelerator}"] = _PIN
+    return {name: amount for name, amount in amounts.items() if amount}
 
 
 def _read_nodes(lent: Sequence[Shape]) -> tuple[Node, ...]:

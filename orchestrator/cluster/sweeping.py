@@ -36,8 +36,11 @@ class Sweeper:
         self._strays: dict[tuple[str, str, int], asyncio.Task[bool]] = {}  # by node, run, attempt: lines being sent
 
     async def sweep(self) -> None:
-        """Every node that answers. Only after the orders are known: they say which attempts live. Raises Superseded."""
-        nodes = await self._cluster.living_node_ids()
+        """Every node that answers and does not rest. Only once the orders are known: they say which attempts live.
+
+        Raises Superseded.
+        """
+        nodes = await self._cluster.living_node_ids() - self._cluster.resting
         for gone in {node_id for node_id, *_ in self._strays} - nodes:
             self._forget_strays(gone, ())
         for node_id in sorted(nodes):

@@ -18,6 +18,7 @@ from orchestrator.cluster.gang_messages import Superseded
 from orchestrator.cluster.outgoing import Outgoing
 from orchestrator.core.observations import Observation, Progress
 from orchestrator.core.orders import AttemptOrder
+from orchestrator.core.scheduling.demand import Workers
 from orchestrator.core.scheduling.fit import Node
 from orchestrator.errors import NotFound, Refused, Unavailable
 from orchestrator.protocol.convert import from_proto
@@ -37,7 +38,7 @@ _FINAL = {
 
 
 class Uplink:
-    """One for the agent's life. `hello`, `desired`, `acknowledged` and `welcomed` are called on the event loop."""
+    """One for the agent's life. `hello`, `desired`, `acknowledged`, `demanded` and `welcomed` are called on the loop."""
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class Uplink:
         welcomed: Callable[[], Iterable[Observation]],
         desired: Callable[[tuple[AttemptOrder, ...]], None],
         acknowledged: Callable[[str, int, int], None],
+        demanded: Callable[[tuple[Workers, ...]], None] = lambda workers: None,
     ) -> None:
         """`welcomed` answers what is to be told again on a fresh line."""
         self.metadata = (("authorization", f"Bearer {token}"),)
@@ -57,6 +59,7 @@ class Uplink:
         self.stub = stubs.ClustersStub(self.channel)
         self._server = server
         self._hello, self._welcomed, self._desired, self._acknowledged = hello, welcomed, desired, acknowledged
+        self._demanded = demanded
         self._outgoing: Outgoing | None = None
         self._nodes: tuple[Node, ...] | None = None
         self._was_welcome = False
@@ -136,6 +139,8 @@ class Uplink:
             case "desired":
                 orders = (*message.desired.attempts, *message.desired.ahead)
                 self._desired(tuple(from_proto(each, AttemptOrder) for each in orders))
+            case "demand":
+                self._demanded(tuple(from_proto(each, Workers) for each in message.demand.workers))
             case "ack":
                 self._acknowledged(message.ack.run_id, message.ack.attempt, message.ack.seq)
             case "superseded":

@@ -32,4 +32,5 @@ def _view(cluster: Cluster, board: Board, connected: bool) -> ClusterView:
             for each in holdings
             if each.sweep
         ),
+        autoscaling=cluster.autoscaling,
     )

@@ -41,7 +41,7 @@ class Clusters:
         with self._lock:
             return sorted(self._known.values(), key=lambda each: each.name)
 
-    def attach(self, name: str, project: str, epoch: int, ray_version: str) -> Cluster:
+    def attach(self, name: str, project: str, epoch: int, ray_version: str, *, autoscaling: bool = False) -> Cluster:
         """A new agent speaks for the cluster. Raises NewerAgent, and Refused when another project owns the name."""
         with self._lock:
             old = self._known.get(name)
@@ -50,7 +50,8 @@ class Clusters:
             if old is not None and old.epoch > epoch:
                 raise NewerAgent(name, old.epoch)
             fresh = Cluster(name=name, project=project, epoch=epoch)
-            changed = replace(old or fresh, epoch=epoch, ray_version=ray_version, last_seen_at=self._clock.now())
+            said = replace(old or fresh, epoch=epoch, ray_version=ray_version, autoscaling=autoscaling)
+            changed = replace(said, last_seen_at=self._clock.now())
             return self._write(changed)
 
     def inventory(self, name: str, nodes: tuple[Node, ...]) -> Cluster:

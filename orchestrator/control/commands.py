@@ -273,8 +273,10 @@ class Commands:
         return key is not None and key in self._store.used_keys(command.project, [key])
 
     def _check_fits(self, shape: GangShape, project: str, clusters: Sequence[ClusterView]) -> None:
-        """Refuse at once what can never start; with no cluster connected nobody knows, and it may wait."""
+        """Refuse at once what can never start; with no cluster connected, or one that grows, nobody knows: it may wait."""
         connected = [each for each in clusters if each.connected and each.nodes and each.project in ("*", project)]
+        if any(each.autoscaling for each in connected):
+            return
         answers = [(each.name, fit(shape, each.nodes)) for each in connected]
         never = [f"{name}: {answer.why}" for name, answer in answers if isinstance(answer, NeverFits)]
         if connected and len(never) == len(connected):

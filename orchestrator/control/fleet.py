@@ -22,6 +22,7 @@ from orchestrator.core.observations import Observation, Progress
 from orchestrator.core.orders import AttemptOrder
 from orchestrator.core.runs import Reason, ReasonCode, Run
 from orchestrator.core.scheduling.admission import Admit
+from orchestrator.core.scheduling.demand import FOR_ROOM, Workers, demand
 from orchestrator.core.scheduling.fit import GangShape, Node
 from orchestrator.errors import InvalidSpec, NotFound
 from orchestrator.ports import Clock, Store, Wakeups
@@ -31,6 +32,7 @@ from orchestrator.spec.quantities import Cost
 log = logging.getLogger(__name__)
 
 DESIRED_EVERY_S = 5.0  # the whole desired state again, whether or not somebody woke us
+LOOK_AHEAD = 200  # of the queue, as far as a pass looks: nodes are asked for these
 ALIVE_FOR_S = 15.0  # how long a word of progress counts as a sign of life
 
 Heard = Callable[[Run, Observation], None]
@@ -66,10 +68,17 @@ class Fleet:
         board.when_ended(self._retire)
 
     async def attach(
-        self, cluster: str, project: str, epoch: int, ray_version: str, living: Sequence[tuple[str, int]]
+        self,
+        cluster: str,
+        project: str,
+        epoch: int,
+        ray_version: str,
+        living: Sequence[tuple[str, int]],
+        *,
+        autoscaling: bool = False,
     ) -> Session:
         """The newest agent of a cluster takes over from an older one. Raises NewerAgent, Refused."""
-        await asyncio.to_thread(self.clusters.attach, cluster, project, epoch, ray_version)
+        await asyncio.to_thread(self.clusters.attach, cluster, project, epoch, ray_version, autoscaling=autoscaling)
         old = self._sessions.get(cluster)
         if old is not None and old.epoch > epoch:  # it attached while this one was being recorded
             raise NewerAgent(cluster, old.epoch)
@@ -166,6 +175,15 @@ class Fleet:
         order = self._order(placed.run)
         return order and replace(order, ahead=True)
 
+    def demand(self, cluster: str) -> tuple[Workers, ...]:
+        """What the cluster would have to have for all that trains there or waits for room there."""
+        held = [each.shape for each in self.board.holdings(cluster)]
+        known = next((each for each in self.clusters.all() if each.name == cluster), None)
+        if known is None or known.draining:
+            return demand(held)
+        waiting = [each for each in self.board.queue(LOOK_AHEAD) if known.project in ("*", each.project)]
+        return demand([*held, *(each.shape for each in waiting if each.waits_for in FOR_ROOM)])
+
     def _order(self, run: Run) -> AttemptOrder | None:
         parsed = spec.load(run.spec)
         secrets = self.store.secrets(run.project, parsed.secrets)
@@ -257,6 +275,16 @@ class Session:
             if (news := _timeless(orders)) != last:
                 last = news
                 yield orders
+
+    async def demand(self) -> AsyncIterator[tuple[Workers, ...]]:
+        """The whole demand: at once, and on every change. Ends when superseded or closed."""
+        last: tuple[Workers, ...] | None = None
+        async for _ in self._fleet.wakeups.wait("runs", DESIRED_EVERY_S):
+            if self._closed.is_set():
+                return
+            if (now := self._fleet.demand(self.cluster)) != last:
+                last = now
+                yield now
 
     async def give_up(self, order: AttemptOrder, why: str) -> None:
         """End a run whose order the wire cannot carry. The other orders go on."""

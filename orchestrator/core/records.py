@@ -113,6 +113,7 @@ class Cluster:
     away: tuple[Node, ...] = ()  # that were there before; their hosts are not now
     last_seen_at: float = 0.0
     ray_version: str = ""
+    autoscaling: bool = False  # Ray adds nodes there when it is asked to
 
 
 @dataclass(frozen=True)

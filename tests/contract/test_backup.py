@@ -10,7 +10,7 @@ import sys
 import tarfile
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from orchestrator.errors import Refused, StorageFailed
 from orchestrator.store import SqlStore, open_store
 from orchestrator.store.backup import main, restore, save, send
 from tests import builders
+from tests.contract import postgres_server
 
 
 def opened(directory: Path) -> SqlStore:
@@ -142,6 +143,31 @@ def test_a_directory_that_is_in_use_is_not_written_over(data: Path, store: SqlSt
     with pytest.raises(Refused, match="is not empty"):
         restore(tmp_path / "backup.tar.gz", data)
     assert names(store) == {"digits-0"}
+
+
+def test_with_postgresql_a_dump_and_a_backup_of_the_directory_give_everything_back(
+    data: Path, new_postgres_database: Callable[[], str], tmp_path: Path
+) -> None:
+    url, elsewhere = new_postgres_database(), new_postgres_database()
+    store = open_store(url, data / "secrets.key")
+    submit(store, 0)
+    store.put_secret("default", "HF_TOKEN", "hf_secret")
+    store.close()
+    programs = postgres_server.binaries()
+    assert programs is not None
+    # The command of deploy/README.md, and its counterpart.
+    dump = str(tmp_path / "evertrain.dump")
+    subprocess.run([programs / "pg_dump", "--format=custom", f"--file={dump}", url], check=True)
+    save(data, tmp_path / "backup.tar.gz")
+    subprocess.run([programs / "pg_restore", "--no-owner", f"--dbname={elsewhere}", dump], check=True)
+    restore(tmp_path / "backup.tar.gz", tmp_path / "again")
+
+    again = open_store(elsewhere, tmp_path / "again" / "secrets.key")
+    assert names(again) == {"digits-0"}
+    assert again.secrets("default", ["HF_TOKEN"]) == {"HF_TOKEN": "hf_secret"}
+    submit(again, 1)
+    assert names(again) == {"digits-0", "digits-1"}
+    again.close()
 
 
 def test_half_a_backup_is_refused_and_leaves_nothing(

@@ -154,6 +154,7 @@ def test_no_group_waits_for_workers_that_nobody_adds() -> None:
         for cluster in of_kind(values, "RayCluster"):
             assert cluster["spec"]["enableInTreeAutoscaling"] is (values == "everything-on"), values
             assert all(each["replicas"] > 0 for each in cluster["spec"]["workerGroupSpecs"]), values
+            assert ("--autoscaling" in containers_of(head(values))["agent"]["args"]) is (values == "everything-on")
 
 
 def test_only_the_autoscaler_may_speak_to_kubernetes() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import yaml
 
 from helm import readme_table
+from orchestrator.settings import Settings
 from tests.deploy.chart import CHART, run
 
 pytestmark = pytest.mark.usefixtures("real_helm")
@@ -31,6 +33,8 @@ pytestmark = pytest.mark.usefixtures("real_helm")
         (["--set", "server.tls.certManager.enabled=true"], ["server.tls.certManager.issuerRef"]),
         (["--set", "server.ingress.enabled=true"], ["server.ingress.host"]),
         (["--set", "server.gateway.enabled=true"], ["server.gateway.parentRefs"]),
+        (["--set", "server.settings.price_gpu=2"], ["server", "settings", "price_gpu"]),
+        (["--set", "ray.workerGroups.cpu.replicas=9"], ["ray.workerGroups.cpu.replicas", "maxReplicas of 4"]),
     ],
 )
 def test_a_wrong_value_is_refused_and_its_key_is_named(words: list[str], named: list[str]) -> None:
@@ -56,6 +60,14 @@ def test_every_default_has_a_place_in_the_schema_and_the_schema_knows_no_more() 
 
     definitions = schema["$defs"]
     walk(schema, values, "values")
+
+
+def test_the_settings_that_the_schema_knows_are_those_of_the_server_that_the_chart_does_not_set() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    known = schema["properties"]["server"]["properties"]["settings"]["properties"]
+    text = (CHART / "templates" / "_helpers.tpl").read_text() + (CHART / "templates" / "server.yaml").read_text()
+    set_here = {name.lower() for name in re.findall(r"name: EVERTRAIN_(\w+),", text)}
+    assert sorted(known) == sorted(set(Settings.model_fields) - set_here - {"store_url"}), "the URL holds a password"
 
 
 def test_the_readme_holds_the_table_of_the_values() -> None:

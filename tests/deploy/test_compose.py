@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from tests.contract import postgres_server
-from tests.deploy.test_image import DOCKERFILE
+from tests.deploy import dockerfile
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 COMPOSE: Mapping[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
@@ -57,7 +57,7 @@ def test_every_service_runs_hardened() -> None:
 
 
 def test_images_are_pinned_and_ours_are_targets_of_the_dockerfile() -> None:
-    targets = set(re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE, re.MULTILINE))
+    targets = dockerfile.stages(dockerfile.TEXT).keys()
     for name, service in SERVICES.items():
         assert re.search(r":[^/:]+$", service["image"]), name
         assert not service["image"].endswith(":latest"), name

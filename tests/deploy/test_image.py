@@ -1,117 +1,124 @@
-"""The image of the server, without a container engine: its install script run in a directory of its own, and its entrypoint
-in there as the image runs it, by a user without rights on a file system that cannot be written.
+"""deploy/Dockerfile executed without a container engine: its own instructions in layers over this machine's root. What comes
+of them runs as an engine runs it: by its user, without capabilities, on a root file system that cannot be written.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
-PYTHON = Path("/usr/bin/python3")  # that every user may run; a virtual environment's may lie in somebody's home
-USER = 10001
+from tests.deploy import dockerfile, engine
+from tests.deploy.dockerfile import ROOT
+from tests.deploy.layers import Image, Mount, in_container, why_not
+
+PYTHON = Path("/usr/bin/python3")  # the base image's has no place of its own here
+USER = "10001:10001"
 SERVER_BYTES = 250 * 10**6
 READY_S = 60.0
+DIGITS = ROOT / "deploy" / "examples" / "digits_cnn.yaml"
 
 
-def stage(name: str) -> list[str]:
-    """The instructions of one stage, continued lines joined."""
-    text = DOCKERFILE.replace("\\\n", " ")
-    found = re.search(rf"^FROM \S+ AS {name}\n(.*?)(?=^FROM |\Z)", text, re.MULTILINE | re.DOTALL)
-    assert found is not None, name
-    return [line.strip() for line in found[1].splitlines() if line.strip() and not line.startswith("#")]
+def pip_cache() -> Path:
+    done = subprocess.run([sys.executable, "-m", "pip", "cache", "dir"], capture_output=True, text=True)
+    path = Path(done.stdout.strip())
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
-def copied() -> list[str]:
-    """What the Dockerfile copies from the repository."""
-    lines = [line.split()[1:-1] for line in stage("source") if line.startswith("COPY")]
-    return [word for words in lines for word in words]
-
-
-def bytes_below(path: Path) -> int:
-    return sum(each.lstat().st_size for each in path.rglob("*") if not each.is_dir())
+def build(directory: Path) -> dockerfile.Build:
+    """With this machine's Python and its ways to packages; all else is the Dockerfile's."""
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    outside |= {"PYTHON": str(PYTHON), "PIP": f"{sys.executable} -m pip"}
+    return dockerfile.Build(dockerfile.TEXT, ROOT, directory, outside=outside, caches={"/root/.cache/pip": pip_cache()})
 
 
 @pytest.fixture(scope="module")
 def directory() -> Iterator[Path]:
-    directory = Path(tempfile.mkdtemp(prefix="evertrain-image-"))
-    directory.chmod(0o755)
+    if why_not():
+        pytest.skip(why_not())
+    asked = subprocess.run(
+        [str(PYTHON), "-c", "import sys; print(sys.version_info[:2])"], capture_output=True, text=True
+    )
+    if asked.stdout.strip() != "(3, 11)":
+        pytest.skip(f"needs Python 3.11 at {PYTHON}, as the base image has it")
+    directory = engine.directory()
     yield directory
-    shutil.rmtree(directory)
+    engine.remove(directory)
 
 
 @pytest.fixture(scope="module")
-def installed(directory: Path) -> Path:
-    """The prefix that the build stage of the target `server` makes."""
-    version = subprocess.run([str(PYTHON), "-c", "import sys; print(sys.version_info >= (3, 11))"], capture_output=True)
-    if version.stdout.strip() != b"True":
-        pytest.skip(f"needs Python 3.11 at {PYTHON}, which every user may run")
-    source, prefix = directory / "src", directory / "opt"
-    source.mkdir()
-    for word in copied():
-        target = source / word
-        if (ROOT / word).is_dir():
-            shutil.copytree(ROOT / word, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-        else:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / word, target)
-    environment = {**os.environ, "PYTHON": str(PYTHON), "PIP": f"{sys.executable} -m pip", "PIP_CACHE_DIR": pip_cache()}
-    steps = [line.removeprefix("RUN ") for line in stage("build-server") if line.startswith("RUN")]
-    for step in steps:
-        # Only the target differs, and that pip may use what it has fetched before.
-        words = step.replace("/opt/evertrain", str(prefix)).replace("deploy/", f"{source}/deploy/")
-        done = subprocess.run(words, shell=True, env=environment, cwd=source, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-3000:]
-    return prefix
+def image(directory: Path) -> Image:
+    return build(directory).image("server")
 
 
-def pip_cache() -> str:
-    done = subprocess.run([sys.executable, "-m", "pip", "cache", "dir"], capture_output=True, text=True)
-    return done.stdout.strip()
+class Started:
+    """Containers of one image that share a volume, as one after the other of the same service do."""
+
+    def __init__(self, image: Image, directory: Path) -> None:
+        self.image, self.directory = image, directory
+        tokens, data = directory / "tokens", directory / "data"
+        tokens.mkdir()
+        data.mkdir()
+        for role in ("admin", "agent", "viewer"):
+            (tokens / f"{role}.token").write_text(role * 10)
+        self.grpc_port, self.http_port = free_port(), free_port()
+        (volume,) = image.volumes
+        self.mounts = [
+            Mount(volume, data, read_only=False),
+            Mount("/etc/evertrain/tokens", tokens),
+            Mount("/etc/evertrain/digits_cnn.yaml", DIGITS),
+            Mount("/dev/shm"),
+            Mount("/tmp"),
+        ]
+        self.env = {
+            **image.env,
+            "HOME": "/tmp",
+            "EVERTRAIN_GRPC_HOST": "127.0.0.1",
+            "EVERTRAIN_HTTP_HOST": "127.0.0.1",
+            "EVERTRAIN_GRPC_PORT": str(self.grpc_port),
+            "EVERTRAIN_HTTP_PORT": str(self.http_port),
+            "EVERTRAIN_TOKENS_DIR": "/etc/evertrain/tokens",
+            "EVERTRAIN_SERVER": f"127.0.0.1:{self.grpc_port}",
+            "EVERTRAIN_TOKEN": "admin" * 10,
+        }
+        self.container = self.start()
+
+    def _command(self, *words: str) -> list[str]:
+        box = self.directory / f"box-{time.monotonic_ns()}"
+        box.mkdir()
+        return in_container(self.image, box, words, env=self.env, user=self.image.user, mounts=self.mounts)
+
+    def start(self) -> engine.Container:
+        command = self._command(*self.image.entrypoint, *self.image.command)
+        container = engine.Container("server", command, self.directory / "server.log")
+        deadline = time.monotonic() + READY_S
+        while self.run(*self.image.healthcheck).returncode != 0:
+            assert container.process.poll() is None, container.log.read_text()[-3000:]
+            assert time.monotonic() < deadline, container.log.read_text()[-3000:]
+        return container
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self._command(*words), capture_output=True, text=True, timeout=60)
+
+    def python(self, code: str) -> str:
+        done = self.run("/opt/evertrain/bin/python", "-c", code)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
 
 
-def python(prefix: Path, code: str) -> str:
-    done = subprocess.run([str(prefix / "bin" / "python"), "-c", code], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-def test_the_server_holds_nothing_of_training_no_pip_and_no_compiler(installed: Path) -> None:
-    names = ("torch", "ray", "deepspeed", "scipy", "river", "pandas", "pip", "setuptools", "sklearn")
-    found = python(installed, f"import importlib.util as u; print([n for n in {names} if u.find_spec(n)])")
-    assert found == "[]"
-
-
-def test_a_server_that_watches_no_models_says_what_to_install(installed: Path) -> None:
-    said = python(
-        installed,
-        """
-from orchestrator.api.observation_intake import _rows
-from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
-try:
-    _rows(pb.ObserveRequest(kind="rows", data=b"x"), 0.0)
-except Exception as error:
-    print(error)
-""",
-    )
-    assert [line.count("evertrain[monitors]") for line in said.splitlines()] == [1]
-
-
-def test_the_server_stays_under_its_size(installed: Path) -> None:
-    size = bytes_below(installed)
-    print(f"the server's installation is {size / 1e6:.0f} MB")
-    assert size < SERVER_BYTES
+@pytest.fixture(scope="module")
+def server(image: Image, directory: Path) -> Iterator[Started]:
+    server = Started(image, directory)
+    yield server
+    server.container.kill()
 
 
 def free_port() -> int:
@@ -121,127 +128,89 @@ def free_port() -> int:
         return port
 
 
-def as_in_the_image(data: Path, *command: str) -> list[str]:
-    """Without root, capabilities and any file system to write to but the volume: namespaces do what an engine does."""
-    confine = (
-        f'mount --bind "{data}" "{data}" && mount -o remount,bind,ro / && mount -t tmpfs tmpfs /dev/shm && exec "$@"'
+def test_the_server_stays_under_its_size(image: Image) -> None:
+    size = sum(each.lstat().st_size for each in (image.layers[0] / "opt").rglob("*") if not each.is_dir())
+    print(f"the server's installation is {size / 1e6:.0f} MB")
+    assert size < SERVER_BYTES
+
+
+def test_the_image_holds_nothing_but_the_installation_its_user_and_its_volume(image: Image) -> None:
+    found = {f"/{each.relative_to(layer)}" for layer in image.layers for each in layer.glob("*/*")}
+    accounts = {each for each in found if each.startswith("/etc/")}
+    assert found - accounts - {"/var/log"} == {"/opt/evertrain", "/home/evertrain", "/var/lib"}
+
+
+def test_the_server_holds_nothing_of_training_no_pip_and_no_compiler(server: Started) -> None:
+    names = ("torch", "ray", "deepspeed", "scipy", "river", "pandas", "pip", "setuptools", "sklearn")
+    assert server.python(f"import importlib.util as u; print([n for n in {names} if u.find_spec(n)])") == "[]"
+
+
+def test_a_server_that_watches_no_models_says_what_to_install(server: Started) -> None:
+    said = server.python(
+        """
+from orchestrator.api.observation_intake import _rows
+from orchestrator.drift.detectors import adwin
+from orchestrator.protocol.v1.generated import evertrain_pb2 as pb
+for ask in (lambda: _rows(pb.ObserveRequest(kind="rows", data=b"x"), 0.0), adwin):
+    try:
+        ask()
+    except Exception as error:
+        print(error)
+"""
     )
-    user = [
-        f"--reuid={USER}",
-        f"--regid={USER}",
-        "--clear-groups",
-        "--no-new-privs",
-        "--bounding-set=-all",
-        "--inh-caps=-all",
-    ]
-    return ["unshare", "--mount", "--propagation=private", "sh", "-c", confine, "sh", "setpriv", *user, "--", *command]
+    assert [line.count("evertrain[monitors]") for line in said.splitlines()] == [1, 1]
 
 
-def may_confine(directory: Path) -> bool:
-    return os.geteuid() == 0 and subprocess.run(as_in_the_image(directory, "true"), capture_output=True).returncode == 0
-
-
-class RunningServer:
-    def __init__(self, prefix: Path, directory: Path) -> None:
-        data, tokens = directory / "data", directory / "tokens"
-        data.mkdir()
-        os.chown(data, USER, USER)
-        tokens.mkdir()
-        for role in ("admin", "agent", "viewer"):
-            (tokens / f"{role}.token").write_text(role * 10)
-        self.prefix, self.data = prefix, data
-        self.grpc_port, self.http_port = free_port(), free_port()
-        self.environment = {
-            "PATH": f"{prefix}/bin:/usr/bin:/bin",
-            "HOME": str(data),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "EVERTRAIN_DATA_DIR": str(data),
-            "EVERTRAIN_TOKENS_DIR": str(tokens),
-            "EVERTRAIN_GRPC_PORT": str(self.grpc_port),
-            "EVERTRAIN_HTTP_PORT": str(self.http_port),
-        }
-        self.log = (directory / "server.log").open("wb")
-        self.process = self.start("server", output=self.log)
-
-    def start(self, *words: str, output: object = subprocess.PIPE) -> subprocess.Popen[str]:
-        command = as_in_the_image(self.data, str(self.prefix / "bin" / "evertrain-entrypoint"), *words)
-        return subprocess.Popen(command, env=self.environment, stdout=output, stderr=subprocess.STDOUT, text=True)  # type: ignore[call-overload, no-any-return]
-
-    def run(self, *words: str) -> tuple[int, str]:
-        process = self.start(*words)
-        said, _ = process.communicate(timeout=60)
-        return process.returncode, said
-
-    def wait_ready(self) -> None:
-        deadline = time.monotonic() + READY_S
-        while self.run("healthy", "server")[0] != 0:
-            assert self.process.poll() is None, Path(self.log.name).read_text()[-3000:]
-            assert time.monotonic() < deadline, Path(self.log.name).read_text()[-3000:]
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=30)
-
-
-@pytest.fixture(scope="module")
-def server(installed: Path, directory: Path) -> Iterator[RunningServer]:
-    if not may_confine(directory):
-        pytest.skip("needs root, and mount namespaces that are permitted")
-    server = RunningServer(installed, directory)
-    server.wait_ready()
-    yield server
-    server.process.kill()
-    server.process.wait()
-
-
-def test_the_server_runs_without_rights_on_a_file_system_that_cannot_be_written(server: RunningServer) -> None:
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    assert re.search(rf"^Uid:\s+{USER}\s+{USER}", status, re.MULTILINE)
+def test_the_server_runs_without_rights_on_a_file_system_that_cannot_be_written(server: Started) -> None:
+    status = Path(f"/proc/{server.container.process.pid}/status").read_text()
+    uid, gid = USER.split(":")
+    assert re.search(rf"^Uid:\s+{uid}\s+{uid}", status, re.MULTILINE)
+    assert re.search(rf"^Gid:\s+{gid}\s+{gid}", status, re.MULTILINE)
     assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE)
-    code, said = server.run("sh", "-c", f"touch {server.prefix}/here")
-    assert code != 0
-    assert "Read-only file system" in said
+    for path in ("/opt/evertrain/here", "/here", "/home/evertrain/here"):
+        assert "Read-only file system" in server.run("touch", path).stderr, path
 
 
-def test_the_command_line_of_the_image_reaches_the_server(server: RunningServer) -> None:
-    server.environment |= {"EVERTRAIN_SERVER": f"127.0.0.1:{server.grpc_port}", "EVERTRAIN_TOKEN": "admin" * 10}
-    code, said = server.run("evertrain", "token", "list", "-o", "json")
-    assert code == 0, said
-    assert {"deployed-admin", "deployed-agent", "deployed-viewer"} <= set(re.findall(r"deployed-\w+", said))
+def test_the_image_knows_when_nobody_answers(server: Started) -> None:
+    server.env["EVERTRAIN_HTTP_PORT"] = str(free_port())
+    done = server.run(*server.image.healthcheck)
+    server.env["EVERTRAIN_HTTP_PORT"] = str(server.http_port)
+    assert done.returncode == 1
+    assert "refused" in done.stderr
 
 
-def test_the_image_knows_when_nobody_answers(server: RunningServer) -> None:
-    server.environment["EVERTRAIN_HTTP_PORT"] = str(free_port())
-    code, said = server.run("healthy", "server")
-    server.environment["EVERTRAIN_HTTP_PORT"] = str(server.http_port)
-    assert code == 1
-    assert "refused" in said
-
-
-def test_the_server_ends_in_order_when_it_is_told_to(server: RunningServer) -> None:
-    assert server.stop() == 0
+def test_what_it_has_taken_outlives_its_container(server: Started) -> None:
+    submitted = server.run("evertrain", "submit", "/etc/evertrain/digits_cnn.yaml")
+    assert submitted.returncode == 0, submitted.stderr
+    assert server.container.stop() == 0, "it ends in order when it is told to"
+    server.container = server.start()
+    listed = server.run("evertrain", "list", "-o", "json")
+    assert '"digits-cnn"' in listed.stdout, listed.stderr
 
 
 # ---- the file itself ------------------------------------------------------------------------------------------------
 
 
 def test_only_what_is_copied_reaches_the_build() -> None:
-    let_in = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
-    assert sorted(let_in) == sorted(copied())
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    _, steps = dockerfile.stages(dockerfile.TEXT)["source"]
+    copied = [word for name, words in steps if name == "COPY" for word in words.split()[:-1]]
+    assert sorted(line[1:] for line in lines if line.startswith("!")) == sorted(copied)
 
 
 @pytest.mark.parametrize("name", ["server", "ray-cpu", "ray-cuda"])
 def test_no_image_runs_as_root(name: str) -> None:
-    assert f"USER {USER}:{USER}" in stage(name)
+    _, steps = dockerfile.stages(dockerfile.TEXT)[name]
+    assert ("USER", USER) in steps
 
 
 def test_every_base_is_pinned_by_a_digest_that_has_to_be_given() -> None:
-    stages = set(re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE, re.MULTILINE))
-    for base in re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE):
-        assert base in stages or base == "${PYTHON_IMAGE}@${PYTHON_DIGEST}"
-    assert re.search(r"^ARG PYTHON_DIGEST$", DOCKERFILE, re.MULTILINE)
+    found = dockerfile.stages(dockerfile.TEXT)
+    assert {base for base, _ in found.values()} - found.keys() == {"${PYTHON_IMAGE}@${PYTHON_DIGEST}"}
+    assert ("ARG", "PYTHON_DIGEST") in dockerfile.instructions(dockerfile.TEXT)
 
 
 def test_each_image_says_whether_it_is_well() -> None:
     for name in ("server", "ray"):
-        assert any(line.startswith("HEALTHCHECK") for line in stage(name))
+        _, steps = dockerfile.stages(dockerfile.TEXT)[name]
+        assert any(instruction == "HEALTHCHECK" for instruction, _ in steps)

@@ -118,6 +118,9 @@ args:
   - --cluster={{ .Values.ray.clusterName | default (include "evertrain.fullname" .) }}
   - --ray-address=$(POD_IP):6379
   - --pool-ttl={{ include "evertrain.plain" .Values.ray.agent.poolTtlSeconds }}
+  {{- if .Values.ray.autoscaling.enabled }}
+  - --autoscaling
+  {{- end }}
   {{- if include "evertrain.tlsSecret" . }}
   - --ca-cert=/etc/evertrain/ca/ca.crt
   {{- end }}
@@ -142,6 +145,11 @@ volumeMounts:
 {{- define "evertrain.workerGroup" -}}
 {{- $group := .group }}
 {{- $gpu := $group.gpu | default dict }}
+{{- range $key := list "replicas" "minReplicas" }}
+{{- if gt (int (index $group $key)) (int $group.maxReplicas) }}
+{{- fail (printf "ray.workerGroups.%s.%s: %d is above its maxReplicas of %d" $.name $key (int (index $group $key)) (int $group.maxReplicas)) }}
+{{- end }}
+{{- end }}
 {{- $limits := deepCopy $group.resources.limits }}
 {{- $requests := deepCopy ($group.resources.requests | default $group.resources.limits) }}
 {{- range $extra := list $gpu ($group.rdma | default dict) }}

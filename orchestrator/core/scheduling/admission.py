@@ -69,6 +69,7 @@ class ClusterView:
     nodes: tuple[Node, ...]
     holders: tuple[str, ...] = ()  # names of the runs that hold something there
     trials: tuple[Yielding, ...] = ()  # those of sweeps among them
+    autoscaling: bool = False  # Ray adds nodes there when it is asked to
 
 
 @dataclass(frozen=True)
@@ -204,6 +205,9 @@ def _judge(
             case Waits():
                 waits_for.append(cluster.name)
                 lacks.append(f"{cluster.name}: {answer.lacks}{_held(cluster)}")
+            case NeverFits() if cluster.autoscaling:
+                # It blocks nobody: whether such nodes ever come, only the autoscaler knows.
+                lacks.append(f"{cluster.name}: {answer.why}; Ray's autoscaler is asked for nodes")
             case NeverFits():
                 never.append(f"{cluster.name}: {answer.why}")
     for cluster in candidates:

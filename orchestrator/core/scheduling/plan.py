@@ -29,5 +29,7 @@ def cluster_fit(shape: GangShape, cluster: ClusterView) -> ClusterFit:
             return ClusterFit(cluster.name, "fits", "all workers can start now", answer.shares)
         case Waits():
             return ClusterFit(cluster.name, "waits", answer.lacks)
+        case NeverFits() if cluster.autoscaling:
+            return ClusterFit(cluster.name, "waits", f"{answer.why}; Ray's autoscaler would be asked for nodes")
         case NeverFits():
             return ClusterFit(cluster.name, "never", answer.why)

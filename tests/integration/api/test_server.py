@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import re
 import socket
 import ssl
@@ -26,6 +25,7 @@ from orchestrator.core.runs import Run
 from orchestrator.errors import EvertrainError, Refused, Unauthenticated, Unavailable
 from orchestrator.settings import Settings
 from orchestrator.telemetry.metrics import Metrics
+from tests.certificates import self_signed
 from tests.integration.api.http_side import Http
 from tests.integration.api.stack import SPEC, Stack
 
@@ -70,33 +70,6 @@ def test_half_of_tls_is_refused(stack: Stack, tmp_path: Path) -> None:
         stack.on_loop(start(tls_cert=tmp_path / "cert.pem"))
     with pytest.raises(Refused, match=r"cert\.pem|key\.pem"):
         stack.on_loop(start(tls_cert=tmp_path / "cert.pem", tls_key=tmp_path / "key.pem"))
-
-
-def self_signed(directory: Path, days: int = 1) -> tuple[Path, Path]:
-    x509 = pytest.importorskip("cryptography.x509")
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=days))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    cert_path, key_path = directory / "cert.pem", directory / "key.pem"
-    cert_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_path.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return cert_path, key_path
 
 
 def test_with_a_certificate_calls_are_encrypted_and_checked(tmp_path: Path) -> None:

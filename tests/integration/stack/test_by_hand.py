@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -20,11 +22,13 @@ import pytest
 
 from orchestrator import Client
 from orchestrator.errors import EvertrainError
-from tests.integration.cluster.conftest import REPOSITORY, RayNode
+from tests.certificates import self_signed
+from tests.integration.cluster.conftest import REPOSITORY
 from tests.integration.cluster.network_hosts import NetworkHosts, why_not
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
+README = (REPOSITORY / "deploy" / "README.md").read_text()
 SERVER, HEAD, OTHER = range(3)
 SPREAD = {
     "name": "by-hand",
@@ -64,57 +68,88 @@ class Process:
         self._child.wait()
 
 
+def told(where: str) -> list[str]:
+    """The lines that deploy/README.md has people type there."""
+    section = README.partition("## Several machines by hand")[2].partition("```sh")[2].partition("```")[0]
+    (found,) = [each for each in section.split("\n\n") if each.strip().startswith(f"# On {where}")]
+    return [line for line in found.strip().splitlines() if not line.startswith("#")]
+
+
 class Machines:
+    """Three hosts that type what deploy/README.md says, with addresses and paths of here in the place of its own."""
+
     def __init__(self, directory: Path) -> None:
         self.hosts = NetworkHosts(3)
-        self._directory, self._processes, self._nodes = directory, list[Process](), list[RayNode]()
-        self._env = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "EVERTRAIN_"))}
-        self._env["PYTHONPATH"] = str(REPOSITORY)
+        self._directory, self._processes = directory, list[Process]()
+        self._data = directory / "server"
+        self.certificate, key = self_signed(directory, self.hosts.addresses[SERVER])
+        token = directory / "ray-token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+        addresses = dict(zip(("10.0.0.1", "10.0.0.11", "10.0.0.12"), self.hosts.addresses, strict=True))
+        self._here = {
+            **{rf"{re.escape(theirs)}(?!\d)": ours for theirs, ours in addresses.items()},
+            "/var/lib/evertrain": str(self._data),
+            "s3://bucket/evertrain": str(
+                directory / "storage"
+            ),  # one directory of all three, as a shared file system is
+            "/etc/evertrain/ray-token": str(token),
+            r"server\.pem": str(self.certificate),
+            r"server\.key": str(key),
+            r"(?<= )agent\.token": str(self._data / "agent.token"),
+        }
+        own = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "EVERTRAIN_"))}
+        places = {"TMPDIR": str(directory / "t"), "RAY_TMPDIR": str(directory / "r")}
+        path = f"{directory / '.venv' / 'bin'}:{os.environ['PATH']}"
+        self._env = {**own, **places, "PATH": path, "PYTHONPATH": str(REPOSITORY)}
+        (directory / "t").mkdir()
 
     def start_all(self) -> None:
-        address = self.hosts.addresses
-        settings = {
-            "EVERTRAIN_DATA_DIR": str(self._directory / "server"),
-            "EVERTRAIN_GRPC_HOST": address[SERVER],
-            "EVERTRAIN_STORAGE": str(
-                self._directory / "storage"
-            ),  # one directory of all three, as a shared file system is
-        }
-        self.start(SERVER, [sys.executable, "-m", "orchestrator.main", "server"], settings)
-        token = self._directory / "server" / "agent.token"
-        wait_until("the server has written its tokens", token.exists)
-        node = (f"--node-ip-address={address[HEAD]}", "--num-cpus=1")
-        head = RayNode.head(self._directory, *node, prefix=self.hosts.inside(HEAD))
-        self._nodes.append(head)
-        other = (f"--address={head.address}", f"--node-ip-address={address[OTHER]}", "--num-cpus=1")
-        self._nodes.append(RayNode(self._directory, *other, prefix=self.hosts.inside(OTHER)))
-        options = ["--server", f"{address[SERVER]}:7460", "--token-file", str(token), "--cluster", "lab"]
-        options += ["--ray-address", head.address, "--local-dir", str(self._directory / "l")]
-        self.agent = self.start(HEAD, [str(self._entrypoint()), "agent", *options], head.env)
+        self._installation()
+        self.start(SERVER, told("the server's host"))
+        wait_until("the server has written its tokens", (self._data / "agent.token").exists)
+        *exports, first, others = told("every host of the cluster")
+        for host, line in ((HEAD, first), (OTHER, others)):
+            script = self._script([*exports, line])
+            subprocess.run(
+                self.hosts.inside(host, "sh", "-euc", script), env=self._env, cwd=self._directory, check=True
+            )
+        self.agent = self.start(HEAD, [*exports, *told("the head's host")])
 
-    def start(self, host: int, command: list[str], env: dict[str, str]) -> Process:
+    def start(self, host: int, lines: list[str]) -> Process:
         log = self._directory / f"{len(self._processes)}.log"
-        self._processes.append(Process(self.hosts.inside(host, *command), log, {**self._env, **env}))
+        script = self._script([*lines[:-1], f"exec {lines[-1]}"])
+        command = self.hosts.inside(host, "env", "-C", str(self._directory), "sh", "-euc", script)
+        self._processes.append(Process(command, log, self._env))
         return self._processes[-1]
 
-    def _entrypoint(self) -> Path:
-        """As in an installation's `bin`, where it has its Python beside it."""
-        bin_dir = self._directory / "bin"
-        bin_dir.mkdir()
+    def _script(self, lines: list[str]) -> str:
+        text = "\n".join(lines)
+        for theirs, ours in self._here.items():
+            text = re.sub(theirs, ours, text)
+        return text
+
+    def _installation(self) -> None:
+        """The directory that people stand in: the repository, with a virtual environment in it."""
+        bin_dir = self._directory / ".venv" / "bin"
+        bin_dir.mkdir(parents=True)
         (bin_dir / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
         (bin_dir / "python").chmod(0o755)
-        (bin_dir / "evertrain-entrypoint").symlink_to(REPOSITORY / "deploy" / "image" / "entrypoint.sh")
-        return bin_dir / "evertrain-entrypoint"
+        (bin_dir / "ray").symlink_to(Path(sys.executable).with_name("ray"))
+        (self._directory / "deploy").symlink_to(REPOSITORY / "deploy")
 
     def client(self) -> Client:
-        token = (self._directory / "server" / "admin.token").read_text().strip()
-        return Client(f"{self.hosts.addresses[SERVER]}:7460", token)
+        token = (self._data / "admin.token").read_text().strip()
+        return Client(f"{self.hosts.addresses[SERVER]}:7460", token, ca_cert=self.certificate)
 
     def close(self) -> None:
         for process in reversed(self._processes):
             process.close()
-        for node in reversed(self._nodes):
-            node.close()
+        for name in self.hosts.names:  # Ray's own, which nobody waits for
+            pids = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True).stdout.split()
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
         self.hosts.close()
 
 

@@ -9,6 +9,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -191,6 +192,32 @@ def test_a_storage_for_which_the_server_lacks_the_package_is_refused_with_its_na
     there = ParquetSnapshots(journal.observations, "s3://bucket/runs")
     with pytest.raises(Refused, match=r"s3://bucket/runs/snapshots/.*: Install s3fs to access S3.*evertrain\[s3\]"):
         there.take("default", "digits", 1, Order("run-base", 1, 0, 0), label="digit")
+
+
+def test_one_in_a_bucket_is_whole_and_the_same_when_taken_again(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boto3, moto = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    try:
+        endpoint = "http://{}:{}".format(*server.get_host_and_port())
+        for name, value in (("ENDPOINT_URL", endpoint), ("ACCESS_KEY_ID", "x"), ("SECRET_ACCESS_KEY", "x")):
+            monkeypatch.setenv(f"AWS_{name}", value)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        bucket = boto3.client("s3")
+        bucket.create_bucket(Bucket="runs")
+        journal.snapshots = ParquetSnapshots(journal.observations, "s3://runs/evertrain")
+        journal.rows(2, height=[1.5, 2.5], **{"(label)": [1, 0]})
+        taken = journal.take()
+        kept = {each["Key"]: each["ETag"] for each in bucket.list_objects_v2(Bucket="runs")["Contents"]}
+        assert sorted(key.rpartition("/")[2] for key in kept) == ["_lineage.json", "rows.parquet"]
+        assert journal.take() == taken
+        assert kept == {each["Key"]: each["ETag"] for each in bucket.list_objects_v2(Bucket="runs")["Contents"]}
+        with fsspec.open(f"{taken.url}/rows.parquet") as file:
+            assert pq.read_table(file).to_pylist() == [{"height": 1.5, "digit": 1}, {"height": 2.5, "digit": 0}]
+    finally:
+        server.stop()
 
 
 def test_fewer_labelled_rows_than_asked_for_are_refused_and_taken_once_there_are_enough(journal: Journal) -> None:

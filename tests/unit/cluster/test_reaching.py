@@ -95,6 +95,7 @@ class OneGang:
         self.found = FoundGang("gang-1", "the group", (host,), True)  # type: ignore[arg-type]
         self.strange: list[FoundGang] = []  # what another agent places later
         self.removed: list[object] = []
+        self.resting: set[str] = set()
 
     async def find_gangs(self) -> list[FoundGang]:
         return [self.found]
@@ -112,7 +113,7 @@ class OneGang:
 
 def agent_of(cluster: OneGang) -> Agent:
     options = argparse.Namespace(
-        cluster="test", local_dir="/nowhere", pool_ttl=60.0, server="127.0.0.1:1", ca_cert=None
+        cluster="test", local_dir="/nowhere", pool_ttl=60.0, server="127.0.0.1:1", ca_cert=None, autoscaling=False
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(agent_module, "RayCluster", lambda local_dir: cluster)

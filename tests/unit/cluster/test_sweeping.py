@@ -52,6 +52,7 @@ class Keepers:
 
     def __init__(self, *keepers: NodeKeeper) -> None:
         self.by_node = {f"node-{place}": keeper for place, keeper in enumerate(keepers)}
+        self.resting: set[str] = set()
 
     async def living_node_ids(self) -> set[str]:
         return set(self.by_node)
@@ -160,9 +161,17 @@ def test_what_a_node_does_not_tell_is_not_delivered() -> None:
 def agent_of(cluster: Keepers, monkeypatch: pytest.MonkeyPatch) -> Agent:
     monkeypatch.setattr("orchestrator.cluster.agent.RayCluster", lambda local_dir: cluster)
     options = argparse.Namespace(
-        cluster="test", local_dir="/nowhere", pool_ttl=60.0, server="127.0.0.1:1", ca_cert=None
+        cluster="test", local_dir="/nowhere", pool_ttl=60.0, server="127.0.0.1:1", ca_cert=None, autoscaling=False
     )
     return Agent(options, "token", epoch=1)
+
+
+def test_a_node_that_rests_is_not_woken_to_be_swept() -> None:
+    busy, resting = NodeKeeper(), NodeKeeper()
+    cluster = Keepers(busy, resting)
+    cluster.resting.add("node-1")
+    asyncio.run(sweeper_of(cluster, lambda: Living((), ())).sweep())
+    assert (len(busy.swept), len(resting.swept)) == (1, 0)
 
 
 @pytest.mark.parametrize("swept", [True, False])

@@ -97,8 +97,10 @@ class Plane:
             connected=self.fleet.connected,
         )
 
-    async def attach(self, nodes: tuple[Node, ...] = NODES, *, epoch: int = 1, cluster: str = "local") -> Session:
-        session = await self.fleet.attach(cluster, "*", epoch, "2.60.0", ())
+    async def attach(
+        self, nodes: tuple[Node, ...] = NODES, *, epoch: int = 1, cluster: str = "local", autoscaling: bool = False
+    ) -> Session:
+        session = await self.fleet.attach(cluster, "*", epoch, "2.60.0", (), autoscaling=autoscaling)
         await session.inventory(nodes)
         return session
 

@@ -10,6 +10,7 @@ from orchestrator.core.ledger import Ledger, TimeClass
 from orchestrator.core.observations import Progress
 from orchestrator.core.records import RunFilter
 from orchestrator.core.runs import ReasonCode
+from orchestrator.core.scheduling.demand import Workers
 from orchestrator.errors import Conflict, InvalidSpec, NotFound, Refused
 from orchestrator.ports import Change
 from tests.builders import attempt_ended, node
@@ -60,6 +61,15 @@ async def test_a_second_run_waits_for_what_the_first_holds_and_says_so():
     assert waiting.reason.code == ReasonCode.WAITING_FOR_CAPACITY
     plane.loop.one_pass()
     assert "held by first" in plane.board.reason(second.id).message
+
+
+async def test_a_cluster_that_grows_is_asked_for_what_trains_there_and_for_what_waits_for_room():
+    plane = Plane()
+    session = await plane.attach((node("a", cpu=3),), autoscaling=True)
+    plane.submit("first")
+    plane.submit("large", resources={"workers": 8, "cpu": 2})
+    plane.loop.one_pass()
+    assert await anext(session.demand()) == (Workers(1, 0, 0, None, 2), Workers(2, 0, 0, None, 8))
 
 
 async def test_a_waiting_run_starts_when_the_one_before_it_has_ended():

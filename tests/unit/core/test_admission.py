@@ -181,3 +181,14 @@ def test_trials_make_room_for_what_has_a_higher_priority_the_least_important_and
     assert isinstance(partly["small"], Wait), "what a trial has left is for whom it made room"
     assert verdicts([entry("huge", 4, priority=60)], [full])["huge"].yielding == (), "nothing ends in vain"
     assert verdicts([entry("equal", 1, priority=10)], [full])["equal"].yielding == ()
+
+
+def test_where_ray_adds_nodes_nothing_is_too_large_to_wait_and_what_is_blocks_nobody():
+    growing = cluster(cpu=4, autoscaling=True)
+    huge = entry("huge", 40, submitted_at=1.0, queued_since_s=NOW - 301)
+    answers = verdicts([huge, entry("small", 1, submitted_at=2.0)], [growing])
+    assert isinstance(answers["huge"], Wait)
+    assert answers["huge"].reason.code == ReasonCode.WAITING_FOR_CAPACITY
+    assert "room for 4 such workers" in answers["huge"].reason.message
+    assert "Ray's autoscaler is asked for nodes" in answers["huge"].reason.message
+    assert isinstance(answers["small"], Admit)

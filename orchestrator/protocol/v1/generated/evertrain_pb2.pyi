@@ -1434,16 +1434,18 @@ class AgentMessage(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., inventory: _Optional[_Union[Inventory, _Mapping]] = ..., observation: _Optional[_Union[Observation, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("cluster", "epoch", "ray_version", "living")
+    __slots__ = ("cluster", "epoch", "ray_version", "living", "autoscaling")
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     RAY_VERSION_FIELD_NUMBER: _ClassVar[int]
     LIVING_FIELD_NUMBER: _ClassVar[int]
+    AUTOSCALING_FIELD_NUMBER: _ClassVar[int]
     cluster: str
     epoch: int
     ray_version: str
     living: _containers.RepeatedCompositeFieldContainer[LivingAttempt]
-    def __init__(self, cluster: _Optional[str] = ..., epoch: _Optional[int] = ..., ray_version: _Optional[str] = ..., living: _Optional[_Iterable[_Union[LivingAttempt, _Mapping]]] = ...) -> None: ...
+    autoscaling: bool
+    def __init__(self, cluster: _Optional[str] = ..., epoch: _Optional[int] = ..., ray_version: _Optional[str] = ..., living: _Optional[_Iterable[_Union[LivingAttempt, _Mapping]]] = ..., autoscaling: _Optional[bool] = ...) -> None: ...
 
 class LivingAttempt(_message.Message):
     __slots__ = ("run_id", "attempt")
@@ -1484,16 +1486,18 @@ class Node(_message.Message):
     def __init__(self, id: _Optional[str] = ..., host: _Optional[str] = ..., ip: _Optional[str] = ..., cpu: _Optional[float] = ..., gpu: _Optional[float] = ..., memory: _Optional[int] = ..., free_cpu: _Optional[float] = ..., free_gpu: _Optional[float] = ..., free_memory: _Optional[int] = ..., accelerator: _Optional[str] = ...) -> None: ...
 
 class ServerMessage(_message.Message):
-    __slots__ = ("welcome", "desired", "ack", "superseded")
+    __slots__ = ("welcome", "desired", "ack", "superseded", "demand")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     DESIRED_FIELD_NUMBER: _ClassVar[int]
     ACK_FIELD_NUMBER: _ClassVar[int]
     SUPERSEDED_FIELD_NUMBER: _ClassVar[int]
+    DEMAND_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     desired: Desired
     ack: Ack
     superseded: Superseded
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., desired: _Optional[_Union[Desired, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., superseded: _Optional[_Union[Superseded, _Mapping]] = ...) -> None: ...
+    demand: Demand
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., desired: _Optional[_Union[Desired, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., superseded: _Optional[_Union[Superseded, _Mapping]] = ..., demand: _Optional[_Union[Demand, _Mapping]] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ("server_id",)
@@ -1516,6 +1520,26 @@ class Desired(_message.Message):
     attempts: _containers.RepeatedCompositeFieldContainer[AttemptOrder]
     ahead: _containers.RepeatedCompositeFieldContainer[AttemptOrder]
     def __init__(self, attempts: _Optional[_Iterable[_Union[AttemptOrder, _Mapping]]] = ..., ahead: _Optional[_Iterable[_Union[AttemptOrder, _Mapping]]] = ...) -> None: ...
+
+class Demand(_message.Message):
+    __slots__ = ("workers",)
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    workers: _containers.RepeatedCompositeFieldContainer[Worker]
+    def __init__(self, workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ...) -> None: ...
+
+class Worker(_message.Message):
+    __slots__ = ("cpu", "gpu", "memory", "accelerator", "count")
+    CPU_FIELD_NUMBER: _ClassVar[int]
+    GPU_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
+    ACCELERATOR_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    cpu: float
+    gpu: float
+    memory: int
+    accelerator: str
+    count: int
+    def __init__(self, cpu: _Optional[float] = ..., gpu: _Optional[float] = ..., memory: _Optional[int] = ..., accelerator: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
 
 class Ack(_message.Message):
     __slots__ = ("run_id", "attempt", "seq")
@@ -1837,7 +1861,7 @@ class DrainRequest(_message.Message):
     def __init__(self, cluster: _Optional[str] = ..., evict: _Optional[bool] = ..., undo: _Optional[bool] = ...) -> None: ...
 
 class Cluster(_message.Message):
-    __slots__ = ("name", "project", "epoch", "draining", "nodes", "last_seen_at", "ray_version", "connected", "running")
+    __slots__ = ("name", "project", "epoch", "draining", "nodes", "last_seen_at", "ray_version", "connected", "running", "autoscaling")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PROJECT_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -1847,6 +1871,7 @@ class Cluster(_message.Message):
     RAY_VERSION_FIELD_NUMBER: _ClassVar[int]
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
     RUNNING_FIELD_NUMBER: _ClassVar[int]
+    AUTOSCALING_FIELD_NUMBER: _ClassVar[int]
     name: str
     project: str
     epoch: int
@@ -1856,4 +1881,5 @@ class Cluster(_message.Message):
     ray_version: str
     connected: bool
     running: int
-    def __init__(self, name: _Optional[str] = ..., project: _Optional[str] = ..., epoch: _Optional[int] = ..., draining: _Optional[bool] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., last_seen_at: _Optional[float] = ..., ray_version: _Optional[str] = ..., connected: _Optional[bool] = ..., running: _Optional[int] = ...) -> None: ...
+    autoscaling: bool
+    def __init__(self, name: _Optional[str] = ..., project: _Optional[str] = ..., epoch: _Optional[int] = ..., draining: _Optional[bool] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., last_seen_at: _Optional[float] = ..., ray_version: _Optional[str] = ..., connected: _Optional[bool] = ..., running: _Optional[int] = ..., autoscaling: _Optional[bool] = ...) -> None: ...
