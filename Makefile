@@ -14,7 +14,7 @@ demo-loop: setup  ## a watched model's world moves: drift seen, trained again, p
 	$(BIN)/python -m deploy.demo_loop
 
 test: setup system-packages lint  ## everything that must hold, 20 minutes on 2 cores
-	$(BIN)/pytest --numprocesses 2
+	$(BIN)/pytest --numprocesses 3
 
 setup: $(INSTALLED)
 
