@@ -13,8 +13,8 @@ demo: setup  ## train digits on two ranks, kill one in the middle, see it recove
 demo-loop: setup  ## a watched model's world moves: drift seen, trained again, proven, promoted
 	$(BIN)/python -m deploy.demo_loop
 
-test: setup system-packages lint  ## everything that must hold, 20 minutes on 2 cores
-	$(BIN)/pytest --numprocesses 2
+test: setup system-packages lint  ## everything that must hold; tests/README.md says what it takes
+	$(BIN)/pytest --numprocesses 3
 
 setup: $(INSTALLED)
 

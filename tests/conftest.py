@@ -1,14 +1,20 @@
-"""What every test may use, and which tests of a parallel run (`--numprocesses`) stay together."""
+"""What every test may use, and how a parallel run (`--numprocesses`) deals the tests out."""
 
 from __future__ import annotations
+
+import os
 
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-_INTEGRATION = "tests/integration/"
 _TRAININGS = "tests/integration/trainers/"
-_WITHOUT_CLUSTER = (_TRAININGS, "tests/integration/api/", "tests/integration/cli/")
+_CLUSTERS = {
+    "tests/integration/cluster/": "one Ray",
+    "tests/integration/stack/": "one stack",
+    "tests/integration/test_stack.py": "one stack",
+}
+_NICER = 5
 
 
 @pytest.fixture(scope="session")
@@ -16,27 +22,29 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def _needs_cluster(nodeid: str) -> bool:
-    return nodeid.startswith(_INTEGRATION) and not nodeid.startswith(_WITHOUT_CLUSTER)
+def _cluster(nodeid: str) -> str | None:
+    return next((name for prefix, name in _CLUSTERS.items() if nodeid.startswith(prefix)), None)
 
 
-class _ByFile(LoadScopeScheduling):
-    """A file is never divided: its tests share what is slow to start.
-
-    All that run a whole cluster are one unit. So no two of them compete for the machine, and each session's
-    fixture comes up once.
-    """
+class _ByUnit(LoadScopeScheduling):
+    """A file is never divided: its tests share what is slow to start. Files that share a whole cluster are one unit."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "clusters" if _needs_cluster(nodeid) else nodeid.partition("::")[0]
+        return _cluster(nodeid) or nodeid.partition("::")[0]
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByFile:
-    return _ByFile(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByUnit:
+    return _ByUnit(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The longest units come first in a parallel run, so that at its end every process has something left to do."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: (not _needs_cluster(item.nodeid), not item.nodeid.startswith(_TRAININGS)))
+        items.sort(key=lambda item: (_cluster(item.nodeid) is None, not item.nodeid.startswith(_TRAININGS)))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Clusters have deadlines, and wait most of the time: in a parallel run all other tests fill that time and give way."""
+    if hasattr(item.config, "workerinput") and not _cluster(item.nodeid) and os.nice(0) < _NICER:
+        os.nice(_NICER - os.nice(0))

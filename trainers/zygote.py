@@ -76,7 +76,6 @@ PRELOADED = (
     "deepspeed.module_inject.auto_ep_layer",
     "deepspeed.comm.mori",
     "torch.utils.serialization",
-    "sklearn.datasets",
     "fsspec.implementations.local",
     "xxhash",
 )
@@ -90,7 +89,7 @@ ENVIRONMENT = {
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     # Tensors come and go each step: in huge pages that costs a step of a small transformer 6 page faults, not 5,500.
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-    "JE_ARROW_MALLOC_CONF": "background_thread:false",  # scikit-learn imports pandas, pandas pyarrow, and that jemalloc
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow brings that jemalloc along
 }
 
 _PR_SET_PDEATHSIG = 1

@@ -83,8 +83,17 @@ class RayNode:
         return self._address.read_text().strip()
 
     def raylet(self) -> psutil.Process:
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return next(each for each in children if "/raylet" in each.cmdline()[0])
+        return next(self._raylets())
+
+    def has_raylet(self) -> bool:
+        return next(self._raylets(), None) is not None
+
+    def _raylets(self) -> Iterator[psutil.Process]:
+        with contextlib.suppress(psutil.NoSuchProcess):  # the node has ended, and with it all that it started
+            for each in psutil.Process(self.process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if "/raylet" in "".join(each.cmdline()[:1]):
+                        yield each
 
     def _wait_started(self, is_head: bool) -> None:
         deadline = time.monotonic() + 60

@@ -41,17 +41,28 @@ def wide(hosts: NetworkHosts) -> Iterator[Stage]:
     shutil.rmtree(directory, ignore_errors=True)
 
 
+@pytest.fixture(scope="module")
+def alive() -> Iterator[list[RayNode]]:
+    """The second node, if there is one."""
+    nodes: list[RayNode] = []
+    yield nodes
+    for node in nodes:
+        node.close()
+
+
 @pytest.fixture
-def second(wide: Stage, hosts: NetworkHosts) -> Iterator[RayNode]:
-    node = RayNode(
-        wide.directory,
-        *(f"--address={wide.ray.address}", f"--node-ip-address={hosts.addresses[1]}", "--num-cpus=1"),
-        prefix=hosts.inside(1),
-    )
+def second(wide: Stage, hosts: NetworkHosts, alive: list[RayNode]) -> Iterator[RayNode]:
+    """The one of the test before, unless it was ended there: a new one and its zygote take 15 s."""
+    if not alive:
+        address = (f"--address={wide.ray.address}", f"--node-ip-address={hosts.addresses[1]}", "--num-cpus=1")
+        alive.append(RayNode(wide.directory, *address, prefix=hosts.inside(1)))
     wide.server.wait("both nodes", lambda: len(wide.server.nodes) == TWO_NODES)
-    yield node
-    node.close()
-    wide.server.wait("the end of the second node", lambda: len(wide.server.nodes) == 1)  # or the next test counts it
+    yield alive[0]
+    if not alive[0].has_raylet():
+        alive.pop().close()
+        wide.server.wait(
+            "the end of the second node", lambda: len(wide.server.nodes) == 1
+        )  # or the next test counts it
 
 
 def test_data_are_prepared_on_every_node_of_a_gang_and_made_once_where_they_share_a_directory(

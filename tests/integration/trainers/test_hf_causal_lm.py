@@ -14,6 +14,7 @@ from tests.integration.trainers.gangs import Gang, digits_launch, run_gang
 from tests.tiny_llama import VOCABULARY, write_tiny_llama
 from trainers.config import Data, Settings, Train
 from trainers.contract import Done, ExitCode, Failed, Launch, Sealed
+from trainers.errors import BadConfig
 from trainers.export import export
 from trainers.recipes.hf_causal_lm import hf_causal_lm
 
@@ -79,13 +80,7 @@ def test_zero_3_computes_the_same(llama: Path, tmp_path: Path) -> None:
     assert runs[1].losses() == pytest.approx(runs[0].losses(), rel=1e-4)
 
 
-def failure(launch: Launch) -> str:
-    gang = run_gang(launch, world_size=1)
-    assert gang.codes == [ExitCode.BAD_CONFIG]
-    return gang.one(Failed).message
-
-
-def test_what_does_not_fit_together_is_told_with_its_path(llama: Path, tmp_path: Path) -> None:
+def test_what_does_not_fit_together_is_told_with_its_path(llama: Path) -> None:
     for model, words in (
         ({}, "model: got {'context': 64}: name the directory of a config.json in model.config"),
         (
@@ -95,7 +90,10 @@ def test_what_does_not_fit_together_is_told_with_its_path(llama: Path, tmp_path:
         ({"weights": str(llama)}, "must hold weights as .safetensors"),
         ({"config": str(llama), "context": 256}, "model.context: got 256: must be at most 128"),
     ):
-        assert words in failure(llama_launch(tmp_path, model))
+        settings = Settings(Data(SOURCE, SPLIT), Train(16, epochs=1), model={"context": 64, **model})
+        with pytest.raises(BadConfig) as refused:
+            hf_causal_lm(settings).model()
+        assert words in str(refused.value)
 
 
 def test_code_in_a_models_directory_is_not_run(llama: Path, tmp_path: Path) -> None:
@@ -106,5 +104,7 @@ def test_code_in_a_models_directory_is_not_run(llama: Path, tmp_path: Path) -> N
     (directory / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nraise SystemExit")
     config = '{"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}'
     (directory / "config.json").write_text(config)
-    assert "without running its code" in failure(llama_launch(tmp_path / "run", {"config": str(directory)}))
+    gang = run_gang(llama_launch(tmp_path / "run", {"config": str(directory)}), world_size=1)
+    assert gang.codes == [ExitCode.BAD_CONFIG]
+    assert "without running its code" in gang.one(Failed).message
     assert not (tmp_path / "ran").exists()
