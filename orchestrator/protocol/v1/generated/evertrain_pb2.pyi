@@ -554,20 +554,22 @@ class Run(_message.Message):
     def __init__(self, id: _Optional[str] = ..., project: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[_Union[Reason, _Mapping]] = ..., liveness: _Optional[str] = ..., queue: _Optional[str] = ..., priority: _Optional[int] = ..., submitted_by: _Optional[str] = ..., submitted_at: _Optional[float] = ..., state_since_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., version: _Optional[int] = ..., spec_json: _Optional[str] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., spent: _Optional[_Union[Spent, _Mapping]] = ..., furthest_step: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., ledger: _Optional[_Union[Ledger, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., cost: _Optional[_Union[Amount, _Mapping]] = ..., kind: _Optional[str] = ..., lineage: _Optional[_Union[Lineage, _Mapping]] = ...) -> None: ...
 
 class Lineage(_message.Message):
-    __slots__ = ("sweep", "trial", "generation", "point", "start", "slots")
+    __slots__ = ("sweep", "trial", "generation", "point", "start", "slots", "memory")
     SWEEP_FIELD_NUMBER: _ClassVar[int]
     TRIAL_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     POINT_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
     sweep: str
     trial: int
     generation: int
     point: _struct_pb2.Struct
     start: str
     slots: int
-    def __init__(self, sweep: _Optional[str] = ..., trial: _Optional[int] = ..., generation: _Optional[int] = ..., point: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., start: _Optional[str] = ..., slots: _Optional[int] = ...) -> None: ...
+    memory: int
+    def __init__(self, sweep: _Optional[str] = ..., trial: _Optional[int] = ..., generation: _Optional[int] = ..., point: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., start: _Optional[str] = ..., slots: _Optional[int] = ..., memory: _Optional[int] = ...) -> None: ...
 
 class Amount(_message.Message):
     __slots__ = ("amount", "currency")
@@ -1861,7 +1863,7 @@ class DrainRequest(_message.Message):
     def __init__(self, cluster: _Optional[str] = ..., evict: _Optional[bool] = ..., undo: _Optional[bool] = ...) -> None: ...
 
 class Cluster(_message.Message):
-    __slots__ = ("name", "project", "epoch", "draining", "nodes", "last_seen_at", "ray_version", "connected", "running", "autoscaling")
+    __slots__ = ("name", "project", "epoch", "draining", "nodes", "last_seen_at", "ray_version", "connected", "running", "autoscaling", "away")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PROJECT_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -1872,6 +1874,7 @@ class Cluster(_message.Message):
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
     RUNNING_FIELD_NUMBER: _ClassVar[int]
     AUTOSCALING_FIELD_NUMBER: _ClassVar[int]
+    AWAY_FIELD_NUMBER: _ClassVar[int]
     name: str
     project: str
     epoch: int
@@ -1882,4 +1885,5 @@ class Cluster(_message.Message):
     connected: bool
     running: int
     autoscaling: bool
-    def __init__(self, name: _Optional[str] = ..., project: _Optional[str] = ..., epoch: _Optional[int] = ..., draining: _Optional[bool] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., last_seen_at: _Optional[float] = ..., ray_version: _Optional[str] = ..., connected: _Optional[bool] = ..., running: _Optional[int] = ..., autoscaling: _Optional[bool] = ...) -> None: ...
+    away: _containers.RepeatedCompositeFieldContainer[Node]
+    def __init__(self, name: _Optional[str] = ..., project: _Optional[str] = ..., epoch: _Optional[int] = ..., draining: _Optional[bool] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., last_seen_at: _Optional[float] = ..., ray_version: _Optional[str] = ..., connected: _Optional[bool] = ..., running: _Optional[int] = ..., autoscaling: _Optional[bool] = ..., away: _Optional[_Iterable[_Union[Node, _Mapping]]] = ...) -> None: ...
