@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 EXIT_S = 5.0  # for so long the end of the process waits for what was recorded
 
+_PLAIN = frozenset({float, int, str, bool, type(None)})
+
 _living: weakref.WeakSet[Observer] = weakref.WeakSet()
 
 
@@ -207,6 +209,8 @@ class Observer:
 def _held(features: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     """What the program that recorded it can no longer change, and the bytes of its arrays."""
     held, size = dict(features), 0
+    if _PLAIN.issuperset(map(type, held.values())):  # nearly always: this is in the way of serving
+        return held, 0
     for name, value in features.items():
         if getattr(value, "ndim", 0):
             held[name], size = value.copy(), size + value.nbytes

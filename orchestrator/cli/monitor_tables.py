@@ -160,7 +160,9 @@ def _evidence(evidence: Mapping[str, Any]) -> list[RenderableType]:
 
 def _window(window: Mapping[str, Any]) -> str:
     if window.get("by") == "time":
-        return f"every {duration(float(window['length']))}, of at least {window['minimum']:g} rows"
+        season = window.get("season", "none")
+        against = f", by {season.replace('_', ' ')}" if season != "none" else ""
+        return f"every {duration(float(window['length']))}, of at least {window['minimum']:g} rows{against}"
     return f"{window.get('by', 'adaptive')}, {window.get('rows', 500):g} rows"
 
 

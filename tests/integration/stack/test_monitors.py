@@ -22,7 +22,7 @@ recipe: tabular
 data: {source: "sklearn://breast_cancer", split: [0.6, 0.2, 0.2]}
 train: {epochs: 1, global_batch: 16, lr: 2e-3}
 resources: {workers: 1, cpu: 1}
-monitor: {window: {by: count, rows: 300}}
+monitor: {window: {by: count, rows: 300}, detect: {concept: adwin}}
 """
 
 
@@ -70,3 +70,5 @@ def test_live_rows_are_judged_against_what_the_model_was_trained_on(stack: Stack
     described = stack.evertrain("monitor", "describe", "tumours").stdout
     assert "mean_radius: median" in described
     assert "1,800 rows" in described
+    assert "errors by ADWIN" in described
+    assert judged()[0].evidence["together"][0]["test"] == "c2st"

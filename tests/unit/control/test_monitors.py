@@ -340,3 +340,20 @@ def test_a_monitor_that_nobody_has_is_not_found(fleet: Fleet) -> None:
     fleet.store.put_monitor(Monitor("other", "digits", SETTINGS, "run", 1, 1.0))
     with pytest.raises(Refused, match="--project"):
         fleet.monitors.get("*", "digits")
+
+
+def test_a_season_is_learned_across_restarts_and_is_what_pictures_show(fleet: Fleet) -> None:
+    fleet.register(window={"by": "time", "length": 3600.0, "season": "hour"})
+    for _ in range(4):
+        fleet.say(500, shift=2.0)
+        fleet.judge()
+        fleet.clock.forward(3600.0)
+        fleet.judge()
+        fleet.monitors = fleet.start()
+        fleet.clock.forward(86_400.0 - 4_100.0)
+    judged = [each for each in fleet.judged() if each.status != "blind"]
+    assert [each.status for each in judged] == ["suspected", "drift", "stable", "stable"]
+    assert "against the training profile, for of this hour of the day 500 of 1,000 rows are known" in judged[1].words
+    assert "against the same hour of the day before: 1,000 rows of 2 days" in judged[2].words
+    (height,) = [each for each in fleet.monitors.get("default", "digits").pictures if each.feature == "height"]
+    assert sum(abs(ours - theirs) for ours, theirs in zip(height.reference, height.current, strict=True)) < 0.5
