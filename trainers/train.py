@@ -15,12 +15,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from deepspeed import DeepSpeedEngine
 from torch import nn
 
 from trainers import script
 from trainers.automatic import Automatic
 from trainers.beside import Beside
-from trainers.checkpoint import Checkpoints
+from trainers.checkpoint import Checkpoints, Resume
 from trainers.command import read_command
 from trainers.config import Settings, plan_batch, read_settings
 from trainers.contract import ExitCode, Launch, Restored
@@ -79,12 +80,9 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
 
     pass_gate(launch)
     progress.phase("restoring")
-    state = checkpoints.restore(engine)
-    init = settings.init_from
-    if state.checkpoint is None and init is not None and init.resume:
-        state = replace(checkpoints.take_over(engine, str(init.checkpoint)), skipped=state.skipped)
+    state = restored(settings, engine, checkpoints)
     if world.rank == 0:
-        weights = init.named[1] if init is not None else None
+        weights = settings.init_from.named[1] if settings.init_from is not None else None
         progress.send(Restored(state.step, state.checkpoint, state.skipped, weights))
 
     loop = Loop(
@@ -124,6 +122,15 @@ def pass_gate(launch: Launch) -> None:
     if launch.gate is not None:
         with open(launch.gate, "rb", buffering=0) as gate:
             gate.read(1)
+
+
+def restored(settings: Settings, engine: DeepSpeedEngine, checkpoints: Checkpoints) -> Resume:
+    """The newest good seal of this run, else the one of another run that it goes on from. Raises as `Checkpoints` does."""
+    state = checkpoints.restore(engine)
+    init = settings.init_from
+    if state.checkpoint is None and init is not None and init.resume:
+        return replace(checkpoints.take_over(engine, str(init.checkpoint)), skipped=state.skipped)
+    return state
 
 
 def take_place(launch: Launch, settings: Settings, world: World) -> Place:

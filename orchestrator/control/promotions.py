@@ -40,10 +40,9 @@ class Promotions:
         tell: bool = True,
     ) -> AliasMove:
         """Move the alias to the version, if its proof holds against the one where it stands and it was not taken back before.
-        `expected`: where it stands; None: wherever that is. `anyway`: also where it does not; the reason says why then.
-        `tell`: receivers of webhooks hear of it.
+        `anyway`: also where it does not; the reason says why then. `tell`: receivers of webhooks hear of it.
 
-        Raises Refused with the judgement's words; Conflict where the alias moved meanwhile.
+        Raises Refused with the judgement's words; Conflict where the alias moved meanwhile, or from version `expected`.
         """
         name = version.name
         history = self._store.alias_history(version.project, name, alias)

@@ -8,11 +8,13 @@
 
 Features are named as in the profile; a column of vectors, lists of one length, holds embeddings. A batch of (request) and
 (label) alone carries labels that became known later; with (prediction) beside them, and (confidence), they are joined
-already. One of (request) and (prediction) alone, sent as `shadow`, is what another version would have answered. Answers and
-labels that are whole numbers, booleans or texts name classes and are read as texts; fractions are numbers.
+already. Answers and labels that are whole numbers, booleans or texts name classes and are read as texts; fractions are
+numbers.
 
 Bytes may come from a stranger. `check_batch` looks at every offset in them (Arrow's readers do not), so that nothing which
 passed it can lead a later reader out of its buffers.
+
+A batch of (request) and (prediction) alone, sent as `shadow`, is what a version that stands by would have answered.
 """
 
 from __future__ import annotations
