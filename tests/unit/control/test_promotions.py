@@ -204,3 +204,9 @@ def test_a_lineage_goes_back_to_random_numbers(registry: Registry) -> None:
         (2, "/new.parquet", "digits@champion", 1),
         (1, "sklearn://digits", "", 0),
     ]
+
+
+def test_a_scripts_version_says_why_nothing_is_proven_of_it(registry: Registry) -> None:
+    registry.promote(registry.register())
+    with pytest.raises(Refused, match="of a script, whose model nobody else can ask about the same rows"):
+        registry.promote(registry.register(script="train.py"))

@@ -306,6 +306,32 @@ async def test_a_scheduled_retraining_that_was_rejected_or_only_told_does_not_en
         assert (newest.number, watching.now(newest).standing) == (day, standing)
 
 
+async def test_rows_whose_retraining_was_rejected_ask_again_when_they_have_doubled(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"triggers": [{"rows": 8}], "mode": "approve"})
+    asked = []
+    for seq in range(1, 5):  # 8, 16, 24 and 32 rows
+        watching.serve(seq)
+        watching.clock.forward(60)
+        watching.passes()
+        for each in watching.store.decisions("default", "flights"):
+            if each.standing is Standing.ASKED:
+                asked.append(seq)
+                watching.retraining.reject("default", "flights", each.number, by="ada", reason="not yet")
+    assert asked == [1, 2, 4]
+
+
+async def test_rows_of_before_the_change_that_come_late_are_not_learned(watching: Watching) -> None:
+    watching.clock.forward(60)
+    changed_at = watching.clock.now()
+    watching.clock.forward(60)
+    watching.serve(2, **{"(time)": [changed_at - 1] * 4 + [changed_at + 1] * 4})
+    trigger = Trigger(Cause.DRIFT, "drift/v1/950", changed_at, "drift (major): distance", 3)
+    record = watching.retraining.triggered(watching.monitor, trigger)
+    watching.passes()
+    assert (watching.now(record).data["rows"], watching.now(record).data["batches"]) == (4, [2, 2])
+
+
 async def test_a_monitor_that_cannot_be_read_keeps_no_other_from_its_retraining(
     watching: Watching, caplog: pytest.LogCaptureFixture
 ) -> None:
