@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from deepspeed import DeepSpeedEngine
+from deepspeed.runtime.engine import DeepSpeedEngine
 from torch import nn
 
 from trainers import script

@@ -1,5 +1,5 @@
 """The services of deploy/compose.yaml, run as it says without a container engine: each in a root file system (layers.py)
-with a network, addresses, secrets and rights of its own. Not done: limits of memory and CPU, own process ids, restarts.
+with a network, addresses, secrets and rights of its own. Not done: limits of memory and CPU, own process ids.
 """
 
 from __future__ import annotations
@@ -140,18 +140,30 @@ class Engine:
         return self.run(name, *command).returncode == 0
 
     def wait_healthy(self, name: str, within_s: float) -> None:
-        deadline, container = time.monotonic() + within_s, self.containers[name]
+        """Started again where it ends meanwhile and its policy is to: Ray gives up by itself on a machine that is busy."""
+        deadline = time.monotonic() + within_s
         while not self.is_healthy(name):
-            assert container.process.poll() is None, f"{name} has ended: {container.log.read_text()[-3000:]}"
+            container = self.containers[name]
             assert time.monotonic() < deadline, f"{name} is not healthy: {container.log.read_text()[-3000:]}"
+            if container.process.poll() is not None:
+                assert self._services[name]["restart"] == "unless-stopped", container.log.read_text()[-3000:]
+                self.start(name)
+
+    def crash(self, name: str) -> None:
+        """SIGKILL for whatever shares the service's network, of other services too."""
+        namespace = self._namespace(name, 0)
+        pids = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True).stdout.split()
+        subprocess.run(["kill", "-9", *pids], capture_output=True)
+        for container in self.containers.values():
+            if self._owner(container.name, "network_mode") == name:
+                container.kill()
 
     def close(self) -> None:
         for container in reversed(self.containers.values()):
             container.kill()
         for namespace in self._namespaces.values():
             pids = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True).stdout.split()
-            for pid in pids:  # what has left its session, as Ray's workers do
-                subprocess.run(["kill", "-9", pid], capture_output=True)
+            subprocess.run(["kill", "-9", *pids], capture_output=True)  # what has left its session, as Ray's workers do
             subprocess.run(["ip", "netns", "delete", namespace], capture_output=True)
         for network in self.networks.values():
             network.close()

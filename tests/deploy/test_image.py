@@ -212,3 +212,8 @@ def test_each_image_says_whether_it_is_well() -> None:
     for name in ("server", "ray"):
         _, steps = dockerfile.stages(dockerfile.TEXT)[name]
         assert any(instruction == "HEALTHCHECK" for instruction, _ in steps)
+
+
+def test_ray_starts_in_an_image_with_a_token_only() -> None:
+    _, steps = dockerfile.stages(dockerfile.TEXT)["ray"]
+    assert any("RAY_AUTH_MODE=token" in words.split() for instruction, words in steps if instruction == "ENV")

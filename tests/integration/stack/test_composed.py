@@ -187,6 +187,20 @@ def test_code_that_trains_reaches_neither_the_record_nor_prometheus(composed: en
         assert re.search("Network is unreachable|No route to host|timed out", done.stderr), name
 
 
+def test_workers_outlive_a_head_that_crashes_with_the_agent_and_is_started_again(composed: engine.Engine) -> None:
+    def workers() -> set[str]:
+        return {node["id"] for each in clusters(composed) if each["connected"] for node in each["nodes"] if node["cpu"]}
+
+    before = workers()
+    composed.crash("ray-head")
+    wait_until("the agent is away", lambda: not workers())
+    composed.start("ray-head")
+    composed.wait_healthy("ray-head", PATIENCE_S)
+    composed.start("agent")
+    wait_until("the same workers", lambda: workers() == before)
+    assert len(before) == 2
+
+
 def test_who_is_told_to_stop_does(composed: engine.Engine) -> None:
     assert composed.containers["agent"].stop() == 0
     assert composed.containers["server"].stop() == 0
