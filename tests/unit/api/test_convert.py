@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from orchestrator.api import views
 from orchestrator.core import money, monitors, observations, orders, records, runs
 from orchestrator.core.ledger import Ledger, TimeClass
+from orchestrator.core.scheduling.demand import Workers
 from orchestrator.core.scheduling.fit import Node
 from orchestrator.core.scheduling.plan import ClusterFit
 from orchestrator.core.sweeps import Sweep, Trial, TrialState
@@ -81,8 +82,20 @@ COUNTERPARTS: dict[str, type[Any]] = {
     "Unplaceable": observations.Unplaceable,
     "Waiting": observations.Waiting,
     "Watched": monitors.Watched,
+    "Worker": Workers,
 }
-ENVELOPES = {"Ack", "AgentMessage", "Bundle", "BundleChunk", "Desired", "Hello", "Inventory", "LivingAttempt", "LogAck"}
+ENVELOPES = {
+    "Ack",
+    "AgentMessage",
+    "Bundle",
+    "BundleChunk",
+    "Demand",
+    "Desired",
+    "Hello",
+    "Inventory",
+    "LivingAttempt",
+    "LogAck",
+}
 ENVELOPES |= {"LogBatch", "LogChunk", "ModelFacts", "ServerMessage", "Superseded", "Welcome"}
 ENVELOPES |= {"AliasHistory", "ModelLineage", "ObserveReply"}
 BY_HAND = {"Sweep", "Trial", "RetrainingDecision"}  # of protocol.sweeps and protocol.decisions
