@@ -205,7 +205,7 @@ def _search(order: DriverOrder, search: Search, sweep: Sweep, line: SearchLine, 
             num_samples=sweep.wanted,
             search_alg=Points(search, known=sweep.trials, warm=warm, room=watch.room),
             scheduler=(
-                scheduler(search, document)
+                scheduler(search, document, sweep.trials)
                 if search.population is None
                 else Population(search, document, line, sweep.trials)
             ),

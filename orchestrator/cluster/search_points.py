@@ -17,7 +17,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 
-from orchestrator.cluster.search_model import RungSampler, distribution
+from orchestrator.cluster.search_model import NUMBER, RungSampler, distribution
 from orchestrator.core import sweeps
 from orchestrator.core.sweeps import Mode, Trial
 from orchestrator.spec.search import Search, Value, in_order, points, same
@@ -51,11 +51,11 @@ class Points(Searcher):
             direction="maximize" if search.mode == "max" else "minimize", sampler=sampler(search, len(known))
         )
         for each in warm:
-            self._learn(each)
+            self._learn(each, {})
         self._known = sorted(known, key=lambda each: each.number)
         for each in sorted(known, key=lambda each: (each.ended_at or math.inf, each.number)):
             if not each.live:
-                self._learn(each)
+                self._learn(each, {NUMBER: each.number})
         self._tried: list[Mapping[str, Value]] = [each.stages[0].point if each.stages else each.point for each in known]
         self._numbers = {each.number for each in known}
         self._all = points(search.space) if search.size is not None else None
@@ -116,8 +116,10 @@ class Points(Searcher):
 
     def _again(self, trial_id: str, trial: Trial) -> dict[str, Any]:
         asked = None
-        if trial.live:  # ask for it, so that whoever proposes knows that it is being tried
+        if trial.live:  # ask for it, so that whoever proposes knows that it is being tried, and how it went so far
             asked, _ = self._ask(trial.point)
+            for report, value in trial.curve:
+                self._hear(asked, trial_id, {REPORT: report, OBJECTIVE: value})
         config = self._hand_out(trial_id, trial.number, trial.point, asked)
         return (
             {**config, "generation": trial.generation, "start": trial.stages[-1].start} if trial.generation else config
@@ -134,6 +136,8 @@ class Points(Searcher):
         self, trial_id: str, number: int, point: Mapping[str, Value], asked: optuna.trial.Trial | None
     ) -> dict[str, Any]:
         self._asked[trial_id] = asked
+        if asked is not None:
+            asked.set_user_attr(NUMBER, number)
         self._numbers.add(number)
         self._tried.append(point)
         return {"trial": number, "point": dict(point)}
@@ -141,8 +145,8 @@ class Points(Searcher):
     def _next_number(self) -> int:
         return next(number for number in range(len(self._numbers) + 1) if number not in self._numbers)
 
-    def _learn(self, trial: Trial) -> None:
-        frozen = _frozen(trial, self._search)
+    def _learn(self, trial: Trial, attributes: Mapping[str, Any]) -> None:
+        frozen = _frozen(trial, self._search, attributes)
         if frozen is not None:
             self._study.add_trial(frozen)
 
@@ -152,7 +156,7 @@ def sampler(search: Search, offset: int = 0) -> optuna.samplers.BaseSampler:
     seed = (search.seed + 7919 * offset) % 2**32
     match search.algorithm:
         case "tpe" if search.scheduler.type == "asha":
-            return RungSampler(search, seed)
+            return RungSampler(search)
         case "tpe":
             return optuna.samplers.TPESampler(
                 seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=10
@@ -172,7 +176,7 @@ def _suggested(asked: optuna.trial.Trial, search: Search) -> dict[str, Value]:
     return point
 
 
-def _frozen(trial: Trial, search: Search) -> FrozenTrial | None:
+def _frozen(trial: Trial, search: Search, attributes: Mapping[str, Any]) -> FrozenTrial | None:
     """A trial that is over as optuna keeps it; None where its point is not of this space."""
     point = {path: value for path, value in trial.point.items() if path in search.space}
     if not point or not all(search.space[path].holds(value) for path, value in point.items()):
@@ -184,6 +188,7 @@ def _frozen(trial: Trial, search: Search) -> FrozenTrial | None:
         params=point,
         distributions={path: distribution(search.space[path]) for path in point},
         intermediate_values=dict(trial.curve),
+        user_attrs=dict(attributes),
     )
 
 

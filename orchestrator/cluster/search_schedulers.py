@@ -1,7 +1,8 @@
-"""Who ends trials early: Ray Tune's schedulers, by the words of the run file."""
+"""Who ends trials early: Ray Tune's schedulers and our own halving, by the words of the run file."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,11 +15,16 @@ from ray.tune.schedulers import (
 )
 
 from orchestrator.cluster.search_points import OBJECTIVE, REPORT
+from orchestrator.core import halving as core
+from orchestrator.core.sweeps import Trial
 from orchestrator.spec.search import Search, reports
 
+log = logging.getLogger(__name__)
 
-def scheduler(search: Search, document: Mapping[str, Any]) -> TrialScheduler:
-    """Time is counted in reports. A population has one of its own: `search_population.py`."""
+
+def scheduler(search: Search, document: Mapping[str, Any], known: Sequence[Trial] = ()) -> TrialScheduler:
+    """Time is counted in reports. `known` are trials from before. A population has a scheduler of its own:
+    `search_population.py`."""
     asked, most = search.scheduler, reports(document, search)
     common: dict[str, Any] = {"time_attr": REPORT, "metric": OBJECTIVE, "mode": search.mode}
     halving: dict[str, Any] = {
@@ -28,13 +34,46 @@ def scheduler(search: Search, document: Mapping[str, Any]) -> TrialScheduler:
     }
     match asked.type:
         case "asha":
-            return AsyncHyperBandScheduler(**common, **halving)
+            return Halving(search, document, known)
         case "hyperband":
             return Brackets(**common, **halving, brackets=brackets(search, document))
         case "median":
             return MedianStoppingRule(**common, grace_period=asked.grace, min_samples_required=3)
         case _:
             return FIFOScheduler()  # type: ignore[no-untyped-call]
+
+
+class Halving(FIFOScheduler):
+    """Tells `core.halving` what Tune hears, and Tune what that says."""
+
+    def __init__(self, search: Search, document: Mapping[str, Any], known: Sequence[Trial] = ()) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        asked, most = search.scheduler, reports(document, search)
+        self._races = core.Halving(
+            search.mode, grace=asked.grace, reduction=asked.reduction, most=most or asked.grace, known=known
+        )
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        value = result.get(OBJECTIVE)
+        if value is None:
+            return TrialScheduler.CONTINUE
+        number = trial.config["trial"]
+        if (why := self._races.hear(number, result[REPORT], value)) is None:
+            return TrialScheduler.CONTINUE
+        log.info("trial %d ends: %s", number, why)
+        return TrialScheduler.STOP
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        number, value = trial.config["trial"], result.get(OBJECTIVE)
+        self._races.end(number, infeasible=bool(result.get("infeasible")))
+        if value is not None:  # of a trial that ended by itself the last report comes only here
+            self._races.hear(number, result[REPORT], value)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        self._races.end(trial.config["trial"], infeasible=True)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        self._races.end(trial.config["trial"])
 
 
 class Brackets(AsyncHyperBandScheduler):
@@ -75,7 +114,9 @@ def _trials_of(rungs: int, reduction: float) -> float:
 def milestones(search: Search, document: Mapping[str, Any]) -> tuple[int, ...]:
     """The reports at which the scheduler judges: all that it has to hear again of a trial that is over."""
     most = reports(document, search)
-    if search.scheduler.type in ("asha", "hyperband") and most is not None:
+    if search.scheduler.type == "asha" and most is not None:
+        return core.milestones(search.scheduler.grace, search.scheduler.reduction, most)
+    if search.scheduler.type == "hyperband" and most is not None:
         found, at = [], search.scheduler.grace
         while at <= most:
             found.append(at)
