@@ -9,6 +9,7 @@ from collections.abc import Callable
 from orchestrator.api.auth import make_token
 from orchestrator.core.records import Role
 from orchestrator.core.runs import Run
+from orchestrator.core.sweeps import driver_of
 from orchestrator.errors import EvertrainError
 from orchestrator.ports import Clock, Store
 
@@ -34,7 +35,7 @@ class DriverTokens:
         with self._lock:
             given = self._given.get(run.id)
             if given is None or given[2] - now < LIVES_S / 2:
-                secret, token = make_token(_name(run.id), run.project, Role.USER, now, LIVES_S)
+                secret, token = make_token(driver_of(run.id), run.project, Role.USER, now, LIVES_S)
                 self._store.add_token(token)
                 given = self._given[run.id] = (run.project, secret, now + LIVES_S)
             return given[1]
@@ -47,12 +48,8 @@ class DriverTokens:
             return
         try:
             for token in self._store.tokens(given[0]):
-                if token.name == _name(run_id) and token.revoked_at is None:
+                if token.name == driver_of(run_id) and token.revoked_at is None:
                     self._store.revoke_token(given[0], token.id, self._clock.now())
         except EvertrainError as error:
             log.warning("the token of sweep %s was not revoked, and expires by itself: %s", run_id, error)
         self._forget()
-
-
-def _name(run_id: str) -> str:
-    return f"driver-of-{run_id}"

@@ -168,9 +168,9 @@ def _facts(rows: Sequence[tuple[str, str | Text]]) -> Table:
 # ---- runs -----------------------------------------------------------------------------------------------------------
 
 
-def runs_table(runs: Sequence[RunView], now: float) -> RenderableType:
+def runs_table(runs: Sequence[RunView], now: float, none: str = "no runs") -> RenderableType:
     if not runs:
-        return Text("no runs")
+        return Text(none)
     table = _table("NAME", "ID", "STATE", "AGE", "STEP", "REASON", right=("AGE", "STEP"))
     for run in runs:
         step = run.progress.step if run.progress is not None else run.furthest_step

@@ -36,7 +36,7 @@ def list_sweeps(
 
     with connected() as client:
         found = list(islice(client.sweeps(project=project()), limit))
-    show(found, lambda: render.runs_table(found, time.time()))
+    show(found, lambda: render.runs_table(found, time.time(), "no sweeps"))
 
 
 @app.command()

@@ -16,7 +16,7 @@ from orchestrator.control.capacity import views
 from orchestrator.control.commands import Commands, SubmitCommand
 from orchestrator.control.fleet import Fleet
 from orchestrator.core import lifecycle, money
-from orchestrator.core.ledger import Ledger, add
+from orchestrator.core.ledger import Ledger, TimeClass, add
 from orchestrator.core.money import Amount
 from orchestrator.core.runs import Lineage, Run, Succeeded
 from orchestrator.core.scheduling.fit import GangShape, room
@@ -134,9 +134,11 @@ class Sweeps:
         )
 
     def account(self, run: Run) -> tuple[Ledger, Amount | None]:
-        """The time and the money of all trials of a sweep: it holds no workers of its own."""
+        """The time and the money of all trials of a sweep: it holds no workers of its own. Time in the queue is left out: one
+        trial more than there are slots waits there all the time, so that none of them is ever free for long.
+        """
         stretches = [self._stretch(each) for each in self._store.trials(run.id)]
-        ledger = add(each.ledger for each in stretches)
+        ledger = add(each.ledger for each in stretches).without(TimeClass.QUEUED)
         costs = [each.cost for each in stretches if each.cost is not None]
         return ledger, Amount(sum(costs), self._prices.currency) if self._prices.known else None
 

@@ -43,6 +43,9 @@ class Ledger:
             raise ValueError(f"a ledger cannot take {ns} ns of {time_class}")
         return Ledger({**self.ns, time_class: self.ns.get(time_class, 0) + ns}) if ns else self
 
+    def without(self, time_class: TimeClass) -> Ledger:
+        return Ledger({each: ns for each, ns in self.ns.items() if each is not time_class})
+
     @property
     def goodput(self) -> float | None:
         """Share of all time that trained something new; None before any time was booked."""

@@ -19,6 +19,11 @@ FIRST_FAILURES = 4
 """So many trials that all fail alike, before any other has ended well: then it is not the points."""
 
 
+def driver_of(sweep: str) -> str:
+    """By what name the driver of a sweep does what it does."""
+    return f"driver-of-{sweep}"
+
+
 class TrialState(enum.StrEnum):
     WAITING = "waiting"  # its run is queued, or its ranks start
     RUNNING = "running"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.core.ledger import Ledger, add
 from orchestrator.core.runs import Event, Run
-from orchestrator.core.sweeps import Mode, Stage, Trial, TrialState, better
+from orchestrator.core.sweeps import Mode, Stage, Trial, TrialState, better, driver_of
 
 _STATES = {
     "QUEUED": TrialState.WAITING,
@@ -88,7 +88,8 @@ def trial_of(stretches: Sequence[Stretch], metric: str, mode: Mode, trials: Mapp
         checkpoint=_checkpoint(ordered, told_by.get(at)),
         seal=newest.seal,
         stages=tuple(_stages(ordered, trials or {})),
-        reason=newest.run.state.reason.message,
+        # Who ends the trials of a sweep need not be said in each of its lines.
+        reason=newest.run.state.reason.message.replace(f"cancelled by {driver_of(lineage.sweep)}: ", ""),
         seconds={each.value: ns / 1e9 for each, ns in ledger.ns.items()},
         cost=sum(costs) if costs else None,
         submitted_at=first.run.submitted_at,
