@@ -1,6 +1,6 @@
 """A search of short distributed trials: ours against raw Ray Tune over Ray Train's TorchTrainer, on the same Ray.
 
-python -m tests.benchmarks.sweep [--quick] [--trials N]
+python -m tests.benchmarks.sweep [--quick] [--trials N] [--alone]
 
 Trials are two ranks of the digits network under ASHA, two at a time. Searcher, scheduler, seed, points and slots are the
 same. Wall time is from the submission, or from Tune's own start, to the end of the last trial; a slot is idle from the end
