@@ -105,9 +105,7 @@ class Scheduler(Section):
         Count | None, Field(ge=1, description="Reports of a whole trial; by default train.epochs.")
     ] = None
     grace: Annotated[Count, Field(ge=1, description="Reports that every trial may make.")] = 1
-    reduction: Annotated[
-        Count, Field(ge=2, description="Of so many trials about one goes on to the next rung, so many times as far.")
-    ] = 3
+    reduction: Annotated[Count, Field(ge=2, description="Of so many trials about one goes on to the next rung.")] = 3
     interval: Annotated[
         Count | None,
         Field(ge=1, description="Of pbt and pb2: reports between changes; by default a tenth of max_steps."),
