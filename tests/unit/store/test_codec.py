@@ -117,7 +117,7 @@ def test_a_run_in_every_state_comes_back_equal_and_of_the_same_types(name: str, 
 
 
 NODE = st.builds(Node, TEXT, TEXT, TEXT, FLOAT, FLOAT, COUNT, FLOAT, FLOAT, COUNT, maybe(TEXT))
-CLUSTER = st.builds(Cluster, TEXT, TEXT, COUNT, st.booleans(), tuples(NODE), FLOAT, TEXT)
+CLUSTER = st.builds(Cluster, TEXT, TEXT, COUNT, st.booleans(), tuples(NODE), FLOAT, TEXT, st.booleans(), tuples(NODE))
 CHECKPOINT = st.builds(Checkpoint, TEXT, COUNT, COUNT, COUNT, TEXT, COUNT, METRICS, st.booleans(), FLOAT)
 MODEL = st.builds(ModelVersion, TEXT, TEXT, COUNT, TEXT, TEXT, METRICS, FLOAT, tuples(TEXT))
 
