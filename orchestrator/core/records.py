@@ -110,9 +110,9 @@ class Cluster:
     epoch: int  # of its newest agent; hosts and server refuse older ones
     draining: bool = False
     nodes: tuple[Node, ...] = ()
-    away: tuple[Node, ...] = ()  # that were there before; their hosts are not now
     last_seen_at: float = 0.0
     ray_version: str = ""
+    away: tuple[Node, ...] = ()  # that were there before; their hosts are not now
 
 
 @dataclass(frozen=True)
