@@ -78,8 +78,7 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
     if ema is not None:
         checkpoints.accompany(ema)
 
-    pass_gate(launch)
-    progress.phase("restoring")
+    begin_to_restore(launch, progress)
     state = restored(settings, engine, checkpoints)
     if world.rank == 0:
         weights = settings.init_from.named[1] if settings.init_from is not None else None
@@ -117,11 +116,12 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
         progress.send(result(loop, tested, profile, chosen, proof))
 
 
-def pass_gate(launch: Launch) -> None:
-    """Wait where the run has no slot yet: until here nothing of it is written anywhere, nor any step done."""
+def begin_to_restore(launch: Launch, progress: Progress) -> None:
+    """Where the run has no slot yet, once it has one: until here nothing of it is written anywhere, nor any step done."""
     if launch.gate is not None:
         with open(launch.gate, "rb", buffering=0) as gate:
             gate.read(1)
+    progress.phase("restoring")
 
 
 def restored(settings: Settings, engine: DeepSpeedEngine, checkpoints: Checkpoints) -> Resume:

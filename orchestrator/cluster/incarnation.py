@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import select
 import signal
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -86,6 +87,13 @@ class RunningIncarnation:
         self._watching = True
         asyncio.get_running_loop().add_reader(self._lease.fileno(), self._on_lease)
         self._on_lease()  # a rank may have ended while others were forked
+
+    def all_live(self) -> bool:
+        """Whether no rank has ended, be it told of or not."""
+        ends = select.poll()
+        for forked in self._living.values():
+            ends.register(forked.pidfd, select.POLLIN)
+        return len(self._living) == len(self._ranks) and not ends.poll(0)
 
     def keep_task(self, task: asyncio.Task[None]) -> None:
         """Ends with the incarnation."""
