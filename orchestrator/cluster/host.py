@@ -56,7 +56,6 @@ from trainers import contract
 
 log = logging.getLogger(__name__)
 
-_ENDED_EVENT_WAIT_S = 10.0
 FIRST_INCARNATION = 1
 
 
