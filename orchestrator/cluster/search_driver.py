@@ -35,7 +35,7 @@ from orchestrator.spec.search import Search
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 1.0
-AHEAD = 1  # trials that wait in the queue for a slot, so that the next gang starts the moment that one is free
+AHEAD = 2  # trials that wait in the queue for a slot, so that the next gangs start the moment that one is free
 BREATH = 10  # times as long as a look took: a sweep of very many trials is looked at less often
 _PIN = 0.001  # of the node's own resource
 EXIT_TOKEN = 4  # the token has expired: the agent has, or gets, another

@@ -138,16 +138,23 @@ def _with_places_ahead(
     clusters: Sequence[ClusterView],
     nodes: Mapping[str, Sequence[Node]],
 ) -> list[Decision]:
-    """For the next trial of each sweep that lacks only a slot, a place in what everybody else leaves."""
+    """For each trial that lacks only a slot, as many of a sweep as it has of those, a place in what everybody else leaves."""
     by_id = {each.run_id: each for each in entries}
-    looked: set[str] = set()
+    left, ready = dict(nodes), Counter[str]()
     answers: list[Decision] = []
     for decision in decisions:
         entry = by_id[decision.run_id]
-        if isinstance(decision, Wait) and decision.reason.code is ReasonCode.WAITING_SLOT and entry.sweep not in looked:
-            looked.add(entry.sweep)
+        if (
+            isinstance(decision, Wait)
+            and decision.reason.code is ReasonCode.WAITING_SLOT
+            and ready[entry.sweep] < entry.slots
+        ):
             mine = [each for each in clusters if each.project in ("*", entry.project)]
-            decision = replace(decision, ahead=_place_ahead(entry, mine, nodes))
+            place = _place_ahead(entry, mine, left)
+            if place is not None:
+                ready[entry.sweep] += 1
+                left[place.cluster] = reserve(left[place.cluster], entry.shape, place.shares)
+            decision = replace(decision, ahead=place)
         answers.append(decision)
     return answers
 

@@ -233,7 +233,7 @@ WATCHED = """
 recipe: tabular
 data: {source: sklearn://wine}
 train: {epochs: 1, global_batch: 32}
-monitor: {window: {by: count, rows: 50, minimum: 20, length: 1h}}
+monitor: {window: {by: count, rows: 50, minimum: 20, length: 1h}, features: [height]}
 """
 
 

@@ -228,10 +228,13 @@ class Stage:
         return self._zygotes_and_forks()[0]
 
     def _zygotes_and_forks(self) -> tuple[list[psutil.Process], list[psutil.Process]]:
-        found = list(_living(lambda process: f"--socket {self.local_dir}/" in " ".join(process.cmdline())))
-        pids = {each.pid for each in found}
-        forks = [each for each in found if each.ppid() in pids]
-        return [each for each in found if each not in forks], forks
+        parents: dict[psutil.Process, int] = {}
+        for each in _living(lambda process: f"--socket {self.local_dir}/" in " ".join(process.cmdline())):
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since it was seen
+                parents[each] = each.ppid()
+        pids = {each.pid for each in parents}
+        forks = [each for each, parent in parents.items() if parent in pids]
+        return [each for each in parents if each not in forks], forks
 
     def placement_groups(self) -> set[str]:
         """Names of those that Ray holds, asked by a driver of its own."""

@@ -40,7 +40,8 @@ class Stack:
     def evertrain(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Type one command."""
         command = [sys.executable, "-m", "orchestrator.cli.app", *words]
-        return subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+        env = {**self.env, "COLUMNS": "300"}  # whatever whoever runs the tests has: no word is cut
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
     def pid(self, part: str) -> int:
         """Process id of `server`, `ray` or `agent` as of now."""

@@ -104,12 +104,15 @@ def images(directory: Path) -> dict[str, layers.Image]:
     given = dict.fromkeys(("build-server", "build-ray-cpu"), (beside, venv))
     build = dockerfile.Build(dockerfile.TEXT, ROOT, directory, outside={"PYTHONPATH": "/src"}, caches={}, given=given)
 
+    # At their own places, also where those lie in a directory that a service has another one of, such as /tmp.
+    installed = tuple(layers.Mount(str(each), each) for each in (venv, Path(sys.base_prefix)))
+
     def ours(target: str) -> layers.Image:
         image = build.image(target)
         return dataclasses.replace(
             image,
             env={**image.env, "PYTHONPATH": "/src"},
-            mounts=(layers.Mount("/src", ROOT),),
+            mounts=(layers.Mount("/src", ROOT), *installed),
             opened=(venv, Path(sys.base_prefix)),
         )
 

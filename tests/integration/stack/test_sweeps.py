@@ -233,7 +233,7 @@ def on_a_terminal(stack: Stack, *words: str) -> str:
     screen, keyboard = pty.openpty()
     fcntl.ioctl(keyboard, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
     command = [sys.executable, "-m", "orchestrator.cli.app", *words]
-    env = {**stack.env, "TERM": "xterm-256color"}
+    env = {**stack.env, "TERM": "xterm-256color", "COLUMNS": "200"}  # which counts before the terminal's own width
     process = subprocess.Popen(command, env=env, stdin=keyboard, stdout=keyboard, stderr=keyboard)
     os.close(keyboard)
     shown = bytearray()

@@ -6,6 +6,7 @@ import datetime
 import json
 import sys
 import tracemalloc
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -202,18 +203,19 @@ def test_one_in_a_bucket_is_whole_and_the_same_when_taken_again(
     server.start()
     try:
         endpoint = "http://{}:{}".format(*server.get_host_and_port())
-        for name, value in (("ENDPOINT_URL", endpoint), ("ACCESS_KEY_ID", "x"), ("SECRET_ACCESS_KEY", "x")):
-            monkeypatch.setenv(f"AWS_{name}", value)
+        for setting, value in (("ENDPOINT_URL", endpoint), ("ACCESS_KEY_ID", "x"), ("SECRET_ACCESS_KEY", "x")):
+            monkeypatch.setenv(f"AWS_{setting}", value)
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         bucket = boto3.client("s3")
-        bucket.create_bucket(Bucket="runs")
-        journal.snapshots = ParquetSnapshots(journal.observations, "s3://runs/evertrain")
+        name = "snapshots-" + uuid.uuid4().hex  # moto's servers of one process have the same buckets
+        bucket.create_bucket(Bucket=name)
+        journal.snapshots = ParquetSnapshots(journal.observations, f"s3://{name}/evertrain")
         journal.rows(2, height=[1.5, 2.5], **{"(label)": [1, 0]})
         taken = journal.take()
-        kept = {each["Key"]: each["ETag"] for each in bucket.list_objects_v2(Bucket="runs")["Contents"]}
+        kept = {each["Key"]: each["ETag"] for each in bucket.list_objects_v2(Bucket=name)["Contents"]}
         assert sorted(key.rpartition("/")[2] for key in kept) == ["_lineage.json", "rows.parquet"]
         assert journal.take() == taken
-        assert kept == {each["Key"]: each["ETag"] for each in bucket.list_objects_v2(Bucket="runs")["Contents"]}
+        assert kept == {each["Key"]: each["ETag"] for each in bucket.list_objects_v2(Bucket=name)["Contents"]}
         with fsspec.open(f"{taken.url}/rows.parquet") as file:
             assert pq.read_table(file).to_pylist() == [{"height": 1.5, "digit": 1}, {"height": 2.5, "digit": 0}]
     finally:
