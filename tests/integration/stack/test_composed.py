@@ -105,7 +105,7 @@ def images(directory: Path) -> dict[str, layers.Image]:
     build = dockerfile.Build(dockerfile.TEXT, ROOT, directory, outside={"PYTHONPATH": "/src"}, caches={}, given=given)
 
     # At their own places, also where those lie in a directory that a service has another one of, such as /tmp.
-    installed = tuple(layers.Mount(str(each), each) for each in (venv, Path(sys.base_prefix)))
+    installed = tuple(layers.Mount(str(each), each) for each in (ROOT, venv, Path(sys.base_prefix)))
 
     def ours(target: str) -> layers.Image:
         image = build.image(target)
