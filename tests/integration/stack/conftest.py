@@ -40,7 +40,7 @@ class Stack:
     def evertrain(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Type one command."""
         command = [sys.executable, "-m", "orchestrator.cli.app", *words]
-        env = {**self.env, "COLUMNS": "300"}  # whatever whoever runs the tests has: no word is cut
+        env = {**self.env, "COLUMNS": "5000"}  # whatever whoever runs the tests has: no line is broken
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
     def pid(self, part: str) -> int:
