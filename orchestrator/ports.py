@@ -399,10 +399,12 @@ class SnapshotStore(Protocol):
         *,
         label: str,
         number_label: bool = False,
+        columns: Sequence[str] = (),
         least_rows: int = 1,
     ) -> Snapshot:
-        """The labelled rows among the batches up to `order.upto`, features by their names and the label as `label`; taken
-        once for each (project, model, number), and answered as it was afterwards. `number_label`: it is a number of floating
+        """The labelled rows among the batches up to `order.upto`, features in the order of `columns`, by which a model that
+        goes on learning knows them, others by their names, and the label as `label`; taken once for each (project, model,
+        number), and answered as it was afterwards. `number_label`: it is a number of floating
         point also where all of them are whole, not a class. Raises TooFewLabels where fewer than `least_rows` rows have a
         label, and nothing was taken then; Refused where values of one column cannot be of one type; StorageFailed.
         """

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +61,7 @@ class ParquetSnapshots:
         *,
         label: str,
         number_label: bool = False,
+        columns: Sequence[str] = (),
         least_rows: int = 1,
     ) -> Snapshot:
         url = self._url(project, model, number)
@@ -68,7 +69,7 @@ class ParquetSnapshots:
             files, path = _storage(url)
             lineage = _read_lineage(files, path)
             if lineage is None:
-                lineage = self._write(files, path, project, model, order, label, number_label, least_rows)
+                lineage = self._write(files, path, project, model, order, label, number_label, columns, least_rows)
         except EvertrainError:
             raise
         except Exception as error:  # object stores raise whatever their client library has
@@ -99,12 +100,13 @@ class ParquetSnapshots:
         order: Order,
         label: str,
         number_label: bool,
+        columns: Sequence[str],
         least_rows: int,
     ) -> Mapping[str, Any]:
         with contextlib.closing(LateLabels()) as late:
             survey = self._survey(project, model, order, late)
             survey.labels |= {float} if number_label else set()
-            schema = _schema(survey, label)
+            schema = _schema(survey, label, columns)
             files.makedirs(path, exist_ok=True)
             tables = self._tables(project, model, order, survey, late, schema)
             rows = _write_rows(files, f"{path}/rows.parquet", tables, schema)
@@ -268,9 +270,9 @@ def _meant(label: Any) -> Any:
     return label
 
 
-def _schema(survey: _Survey, label: str) -> Any:
-    """Features by name, then the label: whole numbers where all of them are, so that classes are those of before. What is
-    sent as a feature under the label's own name is none.
+def _schema(survey: _Survey, label: str, columns: Sequence[str]) -> Any:
+    """Features in the order of `columns`, others by name, then the label: whole numbers where all of them are, so that
+    classes are those of before. What is sent as a feature under the label's own name is none.
     """
     import pyarrow as pa
 
@@ -279,8 +281,9 @@ def _schema(survey: _Survey, label: str) -> Any:
         kind = pa.float64()
     if str in survey.labels:
         kind = pa.string()
-    features = sorted((name, each) for name, each in survey.features.items() if name != label)
-    return pa.schema([*features, (label, kind)])
+    place = {name: number for number, name in enumerate(columns)}
+    names = sorted(survey.features.keys() - {label}, key=lambda name: (place.get(name, len(place)), name))
+    return pa.schema([*((name, survey.features[name]) for name in names), (label, kind)])
 
 
 def _labelled(batch: Observed, late: LateLabels, schema: Any, since: float) -> Any:

@@ -37,6 +37,7 @@ from orchestrator.errors import Conflict, EvertrainError, InvalidSpec, NotFound,
 from orchestrator.ports import Clock, ObservationStore, SnapshotStore, Store, TooFewLabels, Wakeups
 from orchestrator.spec.retraining import (
     alerts_of,
+    columns_of,
     estimates_number,
     label_of,
     newest_rows_of,
@@ -314,6 +315,7 @@ class Retraining:
             order,
             label=label,
             number_label=estimates_number(profile),
+            columns=columns_of(profile),
             least_rows=least_rows,
         )
         document = retraining_document(

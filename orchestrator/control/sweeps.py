@@ -134,8 +134,8 @@ class Sweeps:
         )
 
     def account(self, run: Run) -> tuple[Ledger, Amount | None]:
-        """The time and the money of all trials of a sweep: it holds no workers of its own. Time in the queue is left out: more
-        trials than there are slots wait there all the time, so that none of those is ever free for long.
+        """The time and the money of all trials of a sweep: it holds no workers of its own. Time in the queue is left out:
+        trials wait there all the time, more than there are slots, so that none of those is ever free for long.
         """
         stretches = [self._stretch(each) for each in self._store.trials(run.id)]
         ledger = add(each.ledger for each in stretches).without(TimeClass.QUEUED)

@@ -78,6 +78,11 @@ def label_of(document: Mapping[str, Any], profile: Mapping[str, Any]) -> str:
     return str(named or "label")
 
 
+def columns_of(profile: Mapping[str, Any]) -> list[str]:
+    """The model's columns in its own order, by which their weights know them; none where its profile does not say."""
+    return list(profile.get("columns") or (profile.get("sample") or {}).get("columns") or ())
+
+
 def estimates_number(profile: Mapping[str, Any]) -> bool:
     """Whether the model's label is a number, not a class, by what its profile says of either."""
     return "deviation" in (profile.get("label") or {}) and not profile.get("predictions")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -150,8 +149,8 @@ class InitFrom(Section):
     ] = None
     checkpoint: Annotated[
         str | None,
-        AfterValidator(partial(without_credentials, "init_from.checkpoint")),
         Field(min_length=1, description="URL or path of a sealed checkpoint; the server fills it in for `model`."),
+        AfterValidator(lambda url: url if url is None else without_credentials("init_from.checkpoint", url)),
     ] = None
     resume: Annotated[
         bool, Field(strict=True, description="Go on where the checkpoint is, optimizer and all, at this file's rates.")

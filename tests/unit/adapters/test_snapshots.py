@@ -54,6 +54,16 @@ def table(snapshot: Snapshot) -> pa.Table:
     return pq.read_table(Path(snapshot.url, "rows.parquet"))
 
 
+def test_features_stand_in_the_order_in_which_the_model_knows_them(journal: Journal) -> None:
+    """Its weights know columns by their places: another order would be refused as other columns."""
+    journal.rows(1, zebra=[1.0], colour=["red"], ant=[2.0], new=[3.0], **{"(label)": [1]})
+    order = Order("run-base", 1, 0, journal.observations.last("default", "digits"))
+    taken = journal.snapshots.take(
+        "default", "digits", 1, order, label="digit", columns=["zebra", "ant", "gone", "colour"]
+    )
+    assert table(taken).column_names == ["zebra", "ant", "colour", "new", "digit"]
+
+
 def test_rows_with_a_label_are_kept_with_their_features_alone(journal: Journal) -> None:
     ours = {"(request)": ["a", "b"], "(prediction)": ["1", "2"], "(confidence)": [0.9, 0.8], "(time)": [50.0, 51.0]}
     journal.rows(

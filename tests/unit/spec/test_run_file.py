@@ -8,7 +8,7 @@ import typing
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from orchestrator import spec
@@ -423,6 +423,8 @@ _documents = st.dictionaries(_keys, _values, max_size=8)
 
 @settings(max_examples=300, deadline=None)
 @given(_documents)
+@example({"init_from": {"checkpoint": None}})
+@example({"data": {"prepared": None, "source": None}})
 def test_no_document_makes_the_parser_raise_anything_else(document: dict[str, object]) -> None:
     for text in (yaml.safe_dump({**LEAST, **document}, allow_unicode=True), json.dumps({**SCRIPT, **document})):
         outcome = parsed_or_refused(text)

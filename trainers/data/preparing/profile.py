@@ -5,6 +5,7 @@ The fact `profile` of a model version is this JSON object:
 
     {"format": 2,
      "rows": 1258,                                          of the training part
+     "columns": ["dep_delay", "carrier"],                   numbers, then categories, as the model reads them
      "numbers": {"dep_delay": NUMBER, ...},                 columns of numbers, raw values; of images, what they look like
      "categories": {"carrier": CATEGORY, ...},
      "label": {"name": "delayed", ...NUMBER or CATEGORY},   absent where there is no label
@@ -58,6 +59,7 @@ def profile_of(statistics: Statistics, fitted: Fitted) -> dict[str, Any]:
     """The profile of the training part, without predictions, as JSON holds it."""
     roles = fitted.roles
     profile: dict[str, Any] = {"format": FORMAT, "rows": statistics.rows, "numbers": {}, "categories": {}}
+    profile["columns"] = [*roles.numbers, *roles.categories]
     for place, name in enumerate(roles.numbers):
         profile["numbers"][name] = _number(statistics, name, statistics.numbers, place)
     for name, moments in statistics.looks.items():
