@@ -21,6 +21,7 @@ from orchestrator.core.scheduling.admission import BLOCK_AFTER_S, Admit, Entry
 from orchestrator.core.scheduling.fit import GangShape
 from orchestrator.ports import Clock
 
+LOOK_AHEAD = 200  # entries of the queue that one pass judges, and nodes are asked for; the rest wait behind them
 REMEMBERED_ENDS = 10_000  # of runs that have ended, so that a late announcement does not bring them back
 
 Rank = tuple[int, float, str]

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from orchestrator import spec
 from orchestrator.control.best_trial import with_its_facts
-from orchestrator.control.board import Board
+from orchestrator.control.board import LOOK_AHEAD, Board
 from orchestrator.control.clusters import Clusters, NewerAgent
 from orchestrator.control.runs import RunRecords
 from orchestrator.core import lifecycle, money
@@ -32,7 +32,6 @@ from orchestrator.spec.quantities import Cost
 log = logging.getLogger(__name__)
 
 DESIRED_EVERY_S = 5.0  # the whole desired state again, whether or not somebody woke us
-LOOK_AHEAD = 200  # of the queue, as far as a pass looks: nodes are asked for these
 ALIVE_FOR_S = 15.0  # how long a word of progress counts as a sign of life
 
 Heard = Callable[[Run, Observation], None]

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
-from orchestrator.control.board import Board
+from orchestrator.control.board import LOOK_AHEAD, Board
 from orchestrator.control.capacity import views
 from orchestrator.control.clusters import Clusters
 from orchestrator.control.runs import RunRecords
@@ -20,7 +20,6 @@ from orchestrator.ports import Clock, Wakeups
 log = logging.getLogger(__name__)
 
 PASS_EVERY_S = 1.0
-LOOK_AHEAD = 200  # entries of the queue that one pass judges; the rest wait behind them
 AFTER_FAILURE_S = 2.0
 BREATH = (
     19  # times as long as a pass took: a burst of submissions is a few passes, and they take 5 % of the time at most

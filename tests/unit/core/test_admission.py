@@ -141,6 +141,17 @@ def test_the_next_trial_of_a_sweep_may_get_ready_in_what_everybody_else_leaves()
     assert place_ahead(entries[:1], [cluster(project="other")])["a"] is None
 
 
+def test_as_many_trials_get_ready_as_the_sweep_has_slots_and_there_is_room_each_in_its_own_place():
+    entries = [replace(each, slots=2) for each in trials_that_wait("a", "b", "c")]
+
+    def places(free: int) -> dict[str, Admit | None]:
+        answers = admit(entries, [cluster(cpu=8, free=free)], NOW, {"run-s": 2})
+        return {each.run_id[4:]: each.ahead for each in answers if isinstance(each, Wait)}
+
+    assert [name for name, place in places(8).items() if place is not None] == ["a", "b"]
+    assert [name for name, place in places(3).items() if place is not None] == ["a"], "no CPU is promised twice"
+
+
 def test_a_trial_that_ran_before_does_not_get_ready():
     assert place_ahead(trials_that_wait("a", tried_before=True), [cluster()])["a"] is None
 
