@@ -54,7 +54,7 @@ import stat
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Never
@@ -379,6 +379,8 @@ def become_rank(request: ForkRequest, *, stdout: int, stderr: int) -> Never:
     if request.cpus:
         os.sched_setaffinity(0, request.cpus)
     _start_afresh(request)
+    if os.environ.get("DS_ACCELERATOR") == "cuda":
+        _open_nvml()
     _leave(_run(request))
 
 
@@ -533,6 +535,45 @@ def preload() -> None:
     gc.freeze()  # the forks' collections must not copy every page of what was imported
 
 
+@contextlib.contextmanager
+def _no_driver() -> Iterator[None]:
+    """What asks for GPUs finds none and opens nothing. torch and DeepSpeed ask NVML where they are imported, and since driver
+    580 its answer leaves a thread behind, which closing it does not end."""
+    nvml, visible = _nvml(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    opening = nvml and nvml.nvmlInit
+    if nvml:
+        nvml.nvmlInit = lambda: None
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    try:
+        yield
+    finally:
+        if nvml:
+            nvml.nvmlInit = opening
+        del os.environ["CUDA_VISIBLE_DEVICES"]
+        if visible is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = visible
+
+
+def _open_nvml() -> None:
+    """As DeepSpeed believes it to be since it was imported; where it cannot be, DeepSpeed does without."""
+    from deepspeed.accelerator import cuda_accelerator
+
+    nvml = _nvml()
+    if nvml:
+        try:
+            nvml.nvmlInit()
+        except nvml.NVMLError:
+            cuda_accelerator.pynvml = None
+
+
+def _nvml() -> Any:
+    """The bindings that DeepSpeed uses where somebody has installed them (nvidia-ml-py), else None."""
+    try:
+        return importlib.import_module("pynvml")
+    except ModuleNotFoundError:
+        return None
+
+
 def _insist_on_untouched_cuda() -> None:
     import torch
 
@@ -569,7 +610,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     _clear(options.socket)
     _insist_on_environment(options.accelerator)
-    preload()
+    with _no_driver():
+        preload()
     _insist_on_untouched_cuda()
     insist_on_one_thread()
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

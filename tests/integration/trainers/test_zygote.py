@@ -62,6 +62,30 @@ def own(tmp_path: Path) -> Iterator[ZygoteProcess]:
     zygote.close()
 
 
+# What NVIDIA's driver 580 does where its management library is opened: it starts a thread, and keeps it.
+DRIVER = """
+#include <pthread.h>
+#include <unistd.h>
+static void *live(void *nothing) { for (;;) pause(); }
+int nvmlInitWithFlags(unsigned flags) { pthread_t it; return pthread_create(&it, 0, live, 0); }
+int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
+int nvmlInit(void) { return nvmlInitWithFlags(0); }
+"""
+
+
+def test_a_zygote_for_gpus_is_ready_where_the_driver_starts_threads_in_who_opens_it(tmp_path: Path) -> None:
+    (tmp_path / "driver.c").write_text(DRIVER)
+    library = tmp_path / "libnvidia-ml.so.1"
+    subprocess.run(["cc", "-shared", "-fPIC", "-pthread", tmp_path / "driver.c", "-o", library], check=True)
+    loaded = f"import ctypes, os; ctypes.CDLL({library.name!r}).nvmlInit(); print(len(os.listdir('/proc/self/task')))"
+    env = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+    told = subprocess.run([sys.executable, "-c", loaded], env=env, capture_output=True, text=True, check=True).stdout
+    assert told == "2\n"
+    zygote = ZygoteProcess.start(sys.executable, tmp_path / "z.sock", accelerator="cuda", env=env)
+    zygote.wait_ready(READY_S)
+    zygote.close()
+
+
 def rendezvous() -> dict[str, str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
