@@ -400,16 +400,29 @@ def _beginning(run: Run) -> str:
 
 
 def _first_step(run: Run, what: seen.FirstStep, at: float, now: float) -> Transition:
-    run = _with_incarnation(run, what.incarnation, lambda old: replace(old, recovery_s=what.recovery_s))
+    recovery_s = _since_lost(run, what.incarnation, at) if what.recovery_s is None else what.recovery_s
+    run = _with_incarnation(run, what.incarnation, lambda old: replace(old, recovery_s=recovery_s))
     run = replace(run, furthest_step=max(run.furthest_step, what.step))
     if run.kind == "sweep":
         reason = Reason(ReasonCode.TRAINING, "its driver searches; its trials are runs of their own")
         return _enter(run, Running(reason, what.incarnation), now, "searching")
-    recovered = f" {what.recovery_s:.2f} s after the failure" if what.recovery_s is not None else ""
+    recovered = f" {recovery_s:.2f} s after the failure" if recovery_s is not None else ""
     reason = Reason(ReasonCode.TRAINING, f"incarnation {what.incarnation} trains: step {what.step} done{recovered}")
     if run.stop is not None:
         return Transition(run, (EventDraft(at, "training", reason.message),))
     return _enter(run, Running(reason, what.incarnation), now, "training")
+
+
+def _since_lost(run: Run, incarnation: int, at: float) -> float | None:
+    """For the first incarnation of an attempt that followed a lost one: seconds since that one's end was known here. None
+    for any other."""
+    first = next((each.number for each in run.attempts[-1].incarnations), None)
+    if len(run.attempts) < 2 or incarnation != first:
+        return None
+    before = run.attempts[-2]
+    if before.ended is None or before.ended_at is None or before.ended.code != ReasonCode.RESCHEDULED:
+        return None
+    return max(0.0, at - before.ended_at)  # clocks of two machines
 
 
 def _incarnation_failed(run: Run, what: seen.IncarnationFailed, at: float, now: float) -> Transition:

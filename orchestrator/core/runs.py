@@ -115,7 +115,7 @@ class Incarnation:
     resumed_from: str | None = None
     resumed_step: int = 0
     skipped: tuple[str, ...] = ()  # newer checkpoints that were not taken, and why
-    recovery_s: float | None = None  # from the failure before to the first optimizer step
+    recovery_s: float | None = None  # from the failure before, of whatever attempt, to the first optimizer step
     failure: Failure | None = None
 
 

@@ -293,7 +293,9 @@ class Metrics:
                 pass  # its driver is there: nothing trains in it
             case FirstStep(recovery_s=float(seconds)):
                 self._measure("evertrain_recovery_seconds", run, seconds)
-            case FirstStep():
+            case FirstStep(incarnation=number):
+                if (recovery_s := _recovery_s(run, number)) is not None:  # of an attempt that was lost
+                    self._measure("evertrain_recovery_seconds", run, recovery_s)
                 self._measure("evertrain_start_seconds", run, observation.at - run.attempts[-1].started_at)
                 if run.kind == "trial" and first:
                     self._measure("evertrain_trial_start_seconds", run, observation.at - run.submitted_at)
@@ -355,6 +357,10 @@ class Metrics:
             order = sorted(self._series.values(), key=RunSeries.stays)
             for each in order[:excess]:
                 del self._series[each.run.id]
+
+
+def _recovery_s(run: Run, incarnation: int) -> float | None:
+    return next((each.recovery_s for each in run.attempts[-1].incarnations if each.number == incarnation), None)
 
 
 def _put(families: Mapping[str, Family], own: str, values: Iterator[Value]) -> None:

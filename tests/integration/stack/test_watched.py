@@ -84,10 +84,11 @@ def has_data(series: Sequence[dict[str, Any]]) -> bool:
     return any(not math.isnan(float(value)) for each in series for _, value in each["values"])
 
 
-def until_none_is_left(waiting: list[Asked], answers: Callable[[Asked], bool]) -> None:
+def until_none_is_left(waiting: list[Asked], answers: Callable[[Asked], bool], history: Callable[[], str]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while waiting := [each for each in waiting if not answers(each)]:
-        assert time.monotonic() < deadline, "\n".join(f"{each.where}: no data for {each.expr}" for each in waiting)
+        missing = [f"{each.where}: no data for {each.expr}" for each in waiting]
+        assert time.monotonic() < deadline, "\n".join([*missing, history()])
         time.sleep(0.5)
 
 
@@ -137,6 +138,7 @@ def test_every_expression_of_the_dashboards_has_data_once_a_run_and_a_sweep_were
         until_none_is_left(
             asked(values),
             lambda each: has_data(watched.range(each.expr, began, time.time())),
+            lambda: "\n".join(f"{each.at:.1f} {each.kind}: {each.message}" for each in client.events(run.id)),
         )
     finally:
         for each in (waiter, sweep, run):

@@ -81,6 +81,20 @@ def test_a_dead_rank_makes_it_recovering_and_its_next_first_step_running_again()
     assert run.attempt.incarnations[0].failure == failure()
 
 
+def test_the_first_step_after_a_lost_attempt_counts_from_its_loss_and_that_after_a_preemption_does_not():
+    for outcome, code, recovery_s in (
+        ("lost", ReasonCode.RESCHEDULED, 70.0),
+        ("preempted", ReasonCode.PREEMPTED, None),
+    ):
+        run = hear(running(), attempt_ended(outcome, reason=Reason(code, "elsewhere")), seq=3, now=1060.0)
+        run = changed(lifecycle.place(run, "local", SHARES, 1100.0))
+        run = hear(hear(run, seen.Placed(SHARES, 0.5), seq=1), STARTED, seq=2)
+        run = hear(run, seen.FirstStep(1, 8), seq=3, now=1130.0)
+        assert run.attempt.incarnations[0].recovery_s == recovery_s
+        run = hear(hear(run, failed_rank(), seq=4), seen.IncarnationStarted(2, 2), seq=5)
+        assert hear(run, seen.FirstStep(2, 9, 1.5), seq=6).attempt.incarnations[1].recovery_s == 1.5
+
+
 def test_a_message_that_was_applied_before_changes_nothing():
     run = running()
     answer = observe(run, FIRST_STEP, seq=2)

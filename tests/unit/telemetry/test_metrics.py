@@ -26,7 +26,7 @@ from orchestrator.core.observations import (
     Progress,
     RankProgress,
 )
-from orchestrator.core.runs import Lineage, Reason, ReasonCode, Run, Spent
+from orchestrator.core.runs import Incarnation, Lineage, Reason, ReasonCode, Run, Spent
 from orchestrator.core.scheduling.admission import ClusterView
 from orchestrator.core.sweeps import Sweep, Trial, TrialState
 from orchestrator.settings import Settings
@@ -345,6 +345,15 @@ def test_recoveries_and_checkpoints_are_counted(exporter: Exporter) -> None:
     assert exporter.value("evertrain_checkpoint_seconds_sum") == 0.4
     assert exporter.value("evertrain_checkpoint_stall_seconds_sum") == 0.1
     assert exporter.value("evertrain_run_checkpoint_bytes", run="run-1") == 4096
+
+
+def test_a_step_after_a_lost_attempt_is_a_recovery_and_the_start_of_another_attempt(exporter: Exporter) -> None:
+    incarnation = Incarnation(1, 2, started_at=1100.0, recovery_s=70.0)
+    run = placed()
+    run = replace(run, attempts=(*run.attempts, replace(run.attempts[-1], number=2, incarnations=(incarnation,))))
+    exporter.metrics.observe(run, said(run, FirstStep(1, 8)))
+    assert exporter.value("evertrain_recovery_seconds_sum") == 70.0
+    assert exporter.value("evertrain_start_seconds_count") == 1
 
 
 def test_the_time_classes_add_up_to_all_worker_seconds(exporter: Exporter) -> None:
