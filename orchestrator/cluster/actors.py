@@ -292,13 +292,13 @@ class HostActor:
             await asyncio.to_thread(os.unlink, path)
 
     async def coordinate(
-        self, epoch: int, others: Sequence[tuple[ActorHandle[Any], NodeShare]], placed: Placed
+        self, epoch: int, bind: Bind, others: Sequence[tuple[ActorHandle[Any], NodeShare]], placed: Placed
     ) -> None:
-        """Lead the gang of this host, which is the first, and of `others`. Needs `bind` on all of them before.
+        """Lead the gang of this host, which is the first and is bound by it, and of `others`, which were bound before.
 
-        May be called again.
+        May be called again. Raises as `bind` does.
         """
-        self._admit(epoch)
+        await self.bind(epoch, bind)
         if self._leader is not None:
             return
         bound = self._host.bound

@@ -16,7 +16,7 @@ from ray.util.placement_group import PlacementGroup
 from orchestrator.cluster.actors import call, insist
 from orchestrator.cluster.gang_messages import Bind, HostGone, StartFailed
 from orchestrator.cluster.network import LOOPBACK
-from orchestrator.cluster.pool import Key, Pool
+from orchestrator.cluster.pool import Pool
 from orchestrator.cluster.ray_cluster import Gang, RayCluster, Shape
 from orchestrator.core.observations import Placed
 from orchestrator.core.orders import AttemptOrder
@@ -61,12 +61,14 @@ class Placer:
         """A gang whose coordinator has begun to lead the attempt. None when `stopped` came first. Raises Unplaced."""
         began_s = time.monotonic()
         shape = Shape.of(order)
+        if (gang := await self._held(order, shape, began_s)) is not None:
+            return gang
         gone = shape.nodes - await self._cluster.living_node_ids()
         if gone:
             raise Unplaced(_stale(f"the cluster has no node {', '.join(sorted(gone))} any more"), False)
         bundle = await self._bundle(order)
         while True:
-            gang = await self._pooled(shape, (order.run_id, order.attempt))
+            gang = await self._pooled(shape)
             pooled = gang is not None
             try:
                 gang = gang or await self._fresh(
@@ -77,13 +79,32 @@ class Placer:
                 continue
         if gang is None:
             return None
+        await self._lead(gang, order, bundle, Placed(order.shares, time.monotonic() - began_s, pooled))
+        return gang
+
+    async def _held(self, order: AttemptOrder, shape: Shape, began_s: float) -> Gang | None:
+        """The gang in which the attempt's ranks wait, if there is one. It was claimed when they were forked: only being led
+        is left. Raises Unplaced where no other gang could help."""
+        gang = await self._pool.take_held(shape, (order.run_id, order.attempt))
+        if gang is None:
+            return None
+        bundle = await self._bundle(order)
         try:
-            placed_s = time.monotonic() - began_s
-            await self._bind(gang, order, bundle, Placed(order.shares, placed_s, pooled))
+            await self._lead(gang, order, bundle, Placed(order.shares, time.monotonic() - began_s, True))
+        except Unplaced as error:
+            if error.final:
+                raise
+            log.warning("the ranks of %s/%d that were ready are given up: %s", order.run_id, order.attempt, error)
+            return None
+        return gang
+
+    async def _lead(self, gang: Gang, order: AttemptOrder, bundle: bytes | None, placed: Placed) -> None:
+        """Where it fails, the gang is removed. Raises Unplaced."""
+        try:
+            await self._bind(gang, order, bundle, placed)
         except BaseException:
             await self._cluster.remove(gang.group, gang.hosts)
             raise
-        return gang
 
     # ---- ahead of a slot ------------------------------------------------------------------------------------------
 
@@ -132,8 +153,8 @@ class Placer:
         except Exception as error:
             raise Unplaced(Reason(ReasonCode.PLACEMENT_STALE, f"no code to run: {error}"), False) from error
 
-    async def _pooled(self, shape: Shape, key: Key) -> Gang | None:
-        while (gang := await self._pool.take(shape, key)) is not None:
+    async def _pooled(self, shape: Shape) -> Gang | None:
+        while (gang := await self._pool.take(shape)) is not None:
             try:
                 await self._ready(gang)
                 return gang
@@ -216,11 +237,12 @@ class Placer:
         try:
             await self._insist_on_earlier_seals(gang, order)
             await self._insist_on_shared_path(gang, order)
-            await asyncio.gather(
-                *(self._insist_on_bind(host, bind) for host, bind in zip(gang.hosts, binds, strict=True))
-            )
             others = list(zip(gang.hosts[1:], gang.shares[1:], strict=True))
-            await insist(lambda: gang.hosts[0].coordinate.remote(self._epoch, others, placed))
+            await asyncio.gather(
+                *(self._insist_on_bind(host, bind) for (host, _), bind in zip(others, binds[1:], strict=True))
+            )
+            first, epoch = gang.hosts[0], self._epoch
+            await insist(lambda: first.coordinate.remote(epoch, binds[0], others, placed), within_s=BIND_S)
         except StartFailed as error:
             raise Unplaced(Reason(ReasonCode.NOT_RETRIABLE, str(error)), error.final) from error
         except (ray.exceptions.RayActorError, TimeoutError) as error:

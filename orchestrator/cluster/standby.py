@@ -8,8 +8,9 @@ whatever goes wrong before only costs the time that it would have saved.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 
 from orchestrator.cluster.gang_messages import Superseded
 from orchestrator.cluster.placing import Placer, Unplaced
@@ -23,13 +24,20 @@ from orchestrator.spec import prepares_data
 log = logging.getLogger(__name__)
 
 TAKEN_WITHIN_S = 10.0  # by the attendant of an attempt that has been placed
+STEPPED_WITHIN_S = (
+    2.0  # of an attempt that has been placed: until then nobody gets ready on the cores that its start needs
+)
+LOOK_S = 0.02
 
 
 class Standby:
-    """For one event loop. Each attempt's gang is made ready once at most: one that the pool gave up is not made again."""
+    """For one event loop. Each attempt's gang is made ready once at most: one that the pool gave up is not made again.
 
-    def __init__(self, pool: Pool, placer: Placer) -> None:
-        self._pool, self._placer = pool, placer
+    `starting`: whether a placed attempt has not stepped yet.
+    """
+
+    def __init__(self, pool: Pool, placer: Placer, starting: Callable[[], bool]) -> None:
+        self._pool, self._placer, self._starting = pool, placer, starting
         self._making: dict[Key, asyncio.Task[None]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -63,6 +71,7 @@ class Standby:
             log.exception("the ranks of %s/%d do not get ready ahead", *key)
 
     async def _make(self, key: Key, order: AttemptOrder) -> None:
+        await self._others_step()
         shape = Shape.of(order)
         gang = await self._pool.take_idle(shape)
         with self._pool.clearing_up(shape, key):
@@ -79,6 +88,12 @@ class Standby:
                 raise
             else:
                 self._pool.put(gang, key)
+
+    async def _others_step(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STEPPED_WITHIN_S):
+                while self._starting():
+                    await asyncio.sleep(LOOK_S)
 
     async def _give_up(self, key: Key, making: asyncio.Task[None], after_s: float) -> None:
         """Unless its attendant has taken it by then."""
