@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ModelWrapValidatorHandler, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -44,4 +45,9 @@ class Parallelism(Section):
 
     @property
     def degrees(self) -> Degrees:
-        return Degrees(self.zero, self.tensor, self.pipeline, self.sequence, self.expert)
+        return replace(self.division, zero=self.zero)
+
+    @property
+    def division(self) -> Degrees:
+        """The degrees without ZeRO, which divides no ranks."""
+        return Degrees(tensor=self.tensor, pipeline=self.pipeline, sequence=self.sequence, expert=self.expert)

@@ -9,11 +9,12 @@ from orchestrator.spec import dump, load
 from orchestrator.spec.monitor import Monitor
 
 LEAST = {"name": "x", "recipe": "digits_cnn", "train": {"epochs": 1}}
+PREPARED = {**LEAST, "data": {"clean": {"duplicates": "drop"}}}
 
 
-def told(monitor: object) -> dict[str, str]:
+def told(monitor: object, run: dict[str, object] = PREPARED) -> dict[str, str]:
     with pytest.raises(InvalidSpec) as refused:
-        load({**LEAST, "monitor": monitor})
+        load({**run, "monitor": monitor})
     return {each.path: each.message for each in refused.value.problems}
 
 
@@ -99,9 +100,8 @@ def test_shapes_may_be_searched_where_a_retraining_starts_from_scratch() -> None
 
 
 def test_a_monitor_needs_the_profile_that_prepared_data_leave() -> None:
-    assert "where they are prepared" in told({"retrain": {}})["monitor"]
-    prepared = {"clean": {"duplicates": "drop"}}
-    assert load({**LEAST, "data": prepared, "monitor": {"retrain": {}}}).monitor is not None
+    assert "where they are prepared" in told({"retrain": {}}, LEAST)["monitor"]
+    assert load({**PREPARED, "monitor": {"retrain": {}}}).monitor is not None
     assert load({**LEAST, "recipe": "tabular", "data": {"source": "sklearn://wine"}, "monitor": {}}).monitor is not None
     with pytest.raises(InvalidSpec, match="a script leaves no profile"):
         load({"name": "x", "script": "train.py", "monitor": {}})
@@ -135,8 +135,8 @@ def test_a_window_that_lies_in_two_seasons_is_refused(window: object, words: str
 
 def test_seasons_begin_when_windows_do_where_people_are() -> None:
     window = {"season": "weekday", "by": "time", "length": "1d"}
-    assert load({**LEAST, "data": {"clean": {"duplicates": "drop"}}, "monitor": {"window": window}}).monitor is not None
+    assert load({**PREPARED, "monitor": {"window": window}}).monitor is not None
     assert "choose shorter windows" in told({"window": window, "retrain": {"utc_offset": 2}})["monitor"]
-    assert load({**LEAST, "data": {"clean": {"duplicates": "drop"}}, "monitor": {
+    assert load({**PREPARED, "monitor": {
         "window": {**window, "length": "2h"}, "retrain": {"utc_offset": 2},
     }}).monitor is not None  # fmt: skip
