@@ -173,7 +173,9 @@ def _world(spec: RunSpec) -> Iterator[Problem]:
 def _pipeline(spec: RunSpec) -> Iterator[Problem]:
     """What DeepSpeed refuses whatever the model is."""
     if spec.script is None:
-        yield from _in_words(problems_of_deepspeed(spec.parallelism.degrees, bf16=spec.train.precision == "bf16"))
+        degrees = Degrees(zero=spec.parallelism.zero, pipeline=spec.parallelism.pipeline)
+        yield from _in_words(problems_of_deepspeed(degrees, bf16=False))
+        yield from _in_words(problems_of_deepspeed(degrees, bf16=spec.train.precision == "bf16"))
 
 
 def _known_degree(name: str, spec: RunSpec) -> Iterator[Problem]:

@@ -71,7 +71,7 @@ class _Reader:
         for name, field in model.model_fields.items():
             key = field.alias or name
             try:
-                if key in raw or self._holds_doubt((*place, key)):
+                if key in raw or (*place, key) in self._doubtful or self._doubts_below((*place, key)):
                     values[key] = self._value(model, name, raw, (*place, key))
                 elif field.is_required():
                     raise Unread
@@ -92,7 +92,7 @@ class _Reader:
         key = place[-1]
         if key not in raw and place in self._doubtful:
             raise Unread
-        if not self._holds_doubt(place):
+        if not self._doubts_below(place):
             try:
                 return _adapter(model, name).validate_python(raw[str(key)])
             except ValidationError:
@@ -115,8 +115,8 @@ class _Reader:
         nothing.__dict__.clear()
         return nothing
 
-    def _holds_doubt(self, place: Place) -> bool:
-        return any(each[: len(place)] == place for each in self._doubtful)
+    def _doubts_below(self, place: Place) -> bool:
+        return any(len(each) > len(place) and each[: len(place)] == place for each in self._doubtful)
 
 
 def _own(section: Section, raw: Mapping[str, Any], place: Place) -> Iterator[Problem]:

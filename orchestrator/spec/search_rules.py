@@ -186,10 +186,8 @@ class _Places:
     """The run file around a parameter: each of its ends, put in by itself, must pass the file's rules."""
 
     def __init__(self, spec: RunSpec) -> None:
-        own: Any = {
-            "search": True,
-            "monitor": {"retrain": {"search"}},
-        }  # or checking a value would check the space again
+        # Without the searches, or checking a value would check the space again.
+        own: Any = {"search": True, "monitor": {"retrain": {"search"}}}
         self._model = type(spec)
         self._document = spec.model_dump(mode="json", exclude=own, exclude_unset=True)
         self._unread = [each for each in unread_places(spec) if each[0] not in ("search", "monitor")]
