@@ -88,8 +88,7 @@ class Recalls:
             followed = self._followed[key] = _Followed(begin, Shadows(champion.version, {}))
         made = {each.version: each.created_at for each in versions}
         moves = self._store.alias_history(monitor.project, monitor.model, CHAMPION)
-        served = made | {each.before: each.at for each in reversed(moves) if each.before in made}
-        beside = recall.standing_by(champion.version, served, policy)
+        beside = recall.standing_by(champion.version, recall.last_served(made, moves), policy)
         followed.shadows.made = {each: made[each] for each in beside}
         return followed
 
