@@ -17,7 +17,7 @@ from orchestrator.core.aliases import CHAMPION
 from orchestrator.core.monitors import Monitor
 from orchestrator.core.records import ModelVersion
 from orchestrator.drift.shadows import Shadows
-from orchestrator.errors import Conflict, EvertrainError, Refused
+from orchestrator.errors import Conflict, EvertrainError
 from orchestrator.ports import ObservationStore, Observed, Store, Wakeups
 from orchestrator.spec.retraining import recall_of
 
@@ -103,8 +103,8 @@ class Recalls:
             return False
         version = find_version(versions, monitor.project, monitor.model, str(found.version))
         try:
-            self._promotions.promote(version, by=BY, reason=found.words, expected=champion, anyway=True)
-        except (Conflict, Refused) as error:
+            self._promotions.recall(version, by=BY, reason=found.words, expected=champion)
+        except Conflict as error:
             log.info("model %s: %s", monitor.model, error)
         return True
 

@@ -64,7 +64,11 @@ async def test_the_better_version_serves_with_the_reason_in_its_history(followin
     following.day(1, {1: WRONG, 2: LABELS, 3: WRONG})
     move = following.moves[0]
     assert (move.version, move.before, move.by) == (2, 1, "recall")
-    assert "version 2 serves in place of version 1: of the newest 40 labelled rows it alone had 40 right" in move.reason
+    assert move.reason == (
+        "version 2 serves in place of version 1: of the newest 40 labelled rows it alone had 40 right, the champion alone 0; "
+        "of equals so many would be 9.1e-13 likely"
+    )
+    assert move.report == {}, "it rests on no proof"
     following.day(2, {2: WRONG, 1: LABELS}, champion=2)
     assert [each.version for each in following.moves] == [1, 2, 1]
 
@@ -106,8 +110,8 @@ async def test_a_restart_and_another_champion_begin_the_count_anew(following: Fo
 
 async def test_a_champion_that_moved_meanwhile_is_left_where_it_stands(following: Following) -> None:
     second = following.store.models("default", "flights")[1]
-    with pytest.raises(Conflict, match="champion of flights is version 1 by now, not 3: nothing was promoted"):
-        following.promotions.promote(second, by="recall", reason="better", expected=3, anyway=True)
+    with pytest.raises(Conflict, match="champion of flights is version 1 by now, not 3: nothing was recalled"):
+        following.promotions.recall(second, by="recall", reason="better", expected=3)
     assert following.moves[0].version == 1
 
 
