@@ -42,6 +42,7 @@ from orchestrator.spec.retraining import (
     estimates_number,
     label_of,
     newest_rows_of,
+    of_images,
     policy_of,
     proof_of,
     retraining_document,
@@ -395,7 +396,7 @@ class Retraining:
             proof = proof_of(self._base(monitor.project, monitor.model, monitor.run), profile)
         except NotFound:  # its run file: whoever submits it says so
             proof = None
-        return replace(situation, rows=rows, proof=proof)
+        return replace(situation, rows=rows, proof=proof, of_images=of_images(profile))
 
     def _expected_cost(self, monitor: Monitor) -> float:
         """Of the first retraining: each of its runs, of which a search has several, costs what one of the model's did."""

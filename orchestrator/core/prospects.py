@@ -6,11 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+IMAGES = (
+    "learns from images, and of live images only what they look like is kept, from which nothing can be learned: submit a "
+    "run of its name on new images; it is compared with the champion, and `evertrain model promote` lets it serve"
+)
+"""Of a model: why it is not retrained, and what to do instead."""
+
 
 @dataclass(frozen=True)
 class Proof:
-    """What a challenger would be proven on. `share`: of the rows that it is made of, those that are held out; in each of so many
-    `strata` by themselves. `reference_rows`: held out of the champion's own data; None: not known, or not looked at.
+    """What a challenger would be proven on. `share`: of the rows that it is made of, those that are held out, in each of the
+    `strata` by itself. `reference_rows`: held out of the champion's own data; None: not known, or not looked at.
     """
 
     least_rows: int
@@ -38,7 +44,7 @@ class Proof:
         if self.reference_rows is None or self.reference_rows >= self.least_rows:
             return ""
         return (
-            f"the champion's own data have {self.reference_rows} rows held out, and the proof, which is of them as well, needs "
+            f"the champion's own data have {self.reference_rows} rows held out, and the proof, which is of them, too, needs "
             f"{self.least_rows}: lower monitor.promote.minimum, or leave them out by monitor.promote.reference_loss: null"
         )
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.core.cron import Cron, next_after
-from orchestrator.core.prospects import Proof
+from orchestrator.core.prospects import IMAGES, Proof
 
 _LABELS_SOONEST_S, _LABELS_LATEST_S = 15.0, 86_400.0
 
@@ -56,6 +56,7 @@ class Because(enum.StrEnum):
     BUDGET_SPENT = "budget_spent"
     QUIET_HOURS = "quiet_hours"
     UNPROVABLE = "unprovable"
+    UNLEARNABLE = "unlearnable"
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,9 @@ class Retraining:
 
 @dataclass(frozen=True)
 class Situation:
-    """As of now. `new_rows`: since the data that the serving model was trained on. `expected_cost`: of one retraining. `rows`:
-    that it would learn from, as far as they have labels. `proof`: of what it makes; None: it needs none, or nothing is known of it.
+    """As of now. `new_rows`: since the data that the serving model was trained on. `expected_cost`: of one retraining.
+    `rows`: that it would learn from, as far as they have labels. `proof`: of what it makes; None: it needs none, or nothing
+    is known of it. `of_images`: the model learned from images, which live rows do not hold.
     """
 
     now: float
@@ -127,6 +129,7 @@ class Situation:
     expected_cost: float = 0.0
     rows: int = 0
     proof: Proof | None = None
+    of_images: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,14 +142,17 @@ class Decision:
 
 
 def decide(trigger: Trigger, policy: Policy, situation: Situation) -> Decision:
-    """The first of these that holds: not enabled, told twice, one under way, broken data, too mild, nothing that could be
-    proven, cooling down, too little new data, too little for a proof, budget spent, quiet hours; otherwise it is accepted as
-    the mode has it.
+    """The first of these that holds: not enabled, told twice, one under way, nothing to learn from, broken data, too mild,
+    nothing that could be proven, cooling down, too little new data, too little for a proof, budget spent, quiet hours;
+    otherwise it is accepted as the mode has it.
 
-    A person who asks is held to the last retraining, the budget and a dry run only: the rest protects from machines. That
-    nothing could be proven the person is told.
+    A person who asks is held to the last retraining, what there is to learn from, the budget and a dry run only: the rest
+    protects from machines. That nothing could be proven the person is told.
     """
-    checks = (_enabled, _first_time, _alone, _sound, _severe, _hopeful, _cooled, _fed, _provable, _affordable, _awake)
+    checks = (
+        *(_enabled, _first_time, _alone, _learnable, _sound, _severe),
+        *(_hopeful, _cooled, _fed, _provable, _affordable, _awake),
+    )
     for check in checks:
         refusal = check(trigger, policy, situation)
         if refusal is not None:
@@ -204,6 +210,12 @@ def _alone(trigger: Trigger, policy: Policy, situation: Situation) -> Decision |
         return None
     words = f"{open_one.run} is still under way: it will have seen the data of this trigger too, or the next one will"
     return Decision(trigger, Action.REFUSE, Because.IN_PROGRESS, words)
+
+
+def _learnable(trigger: Trigger, policy: Policy, situation: Situation) -> Decision | None:
+    if not situation.of_images:
+        return None
+    return Decision(trigger, Action.REFUSE, Because.UNLEARNABLE, f"the model {IMAGES}")
 
 
 def _sound(trigger: Trigger, policy: Policy, situation: Situation) -> Decision | None:

@@ -1,8 +1,8 @@
 """How long the training data of a retraining are kept: one decision for each snapshot, and its reason.
 
-A snapshot is needed by whatever still reads it, and by the versions that serve, would serve after a rollback, or stand by to be
-recalled: the next challenger is asked about the champion's data, too, whichever that is by then. All others go once they are
-old. What they were stays with the decision.
+A snapshot is needed by whatever still reads it, and by the versions that serve, would serve after a rollback, or stand by
+to be recalled: the next challenger is asked about the champion's data, too, whichever that is by then. All others go once
+they are old. What they were stays with the decision.
 """
 
 from __future__ import annotations

@@ -89,6 +89,11 @@ def estimates_number(profile: Mapping[str, Any]) -> bool:
     return "deviation" in (profile.get("label") or {}) and not profile.get("predictions")
 
 
+def of_images(profile: Mapping[str, Any]) -> bool:
+    """Whether the model learned from images, by what its profile says of them."""
+    return bool(profile.get("looks"))
+
+
 def proof_of(document: Mapping[str, Any], profile: Mapping[str, Any]) -> Proof | None:
     """What a retraining of the run file, as `dump` wrote it, would be proven on against the version of the profile. None
     where the rows are held out by the user's own code. Raises InvalidSpec.

@@ -510,6 +510,15 @@ async def test_against_a_champion_of_few_rows_nothing_is_trained_until_its_proof
     assert watching.drift().standing is Standing.ACCEPTED
 
 
+async def test_a_model_of_images_is_not_retrained_on_what_live_ones_look_like(watching: Watching) -> None:
+    watching.store.put_fact("default", "flights", 1, "profile", {"looks": ["brightness", "contrast"]})
+    for record in (watching.drift(), watching.retraining.retrain("default", "flights", by="ada", reason="", key="k")):
+        assert (record.standing, record.decision.because) == (Standing.CLOSED, Because.UNLEARNABLE)
+        assert "of live images only what they look like is kept" in record.decision.words
+    watching.passes()
+    assert watching.plane.board.queue(10) == []
+
+
 async def test_rows_of_a_retraining_that_failed_were_not_learned(tmp_path: Path) -> None:
     watching = Watching(tmp_path)
     await watching.begin({"cooldown": None, "minimum_rows": 8})

@@ -79,6 +79,15 @@ def before(days: float, key: str = "earlier", done: bool = True, cost: float = 1
         ),
         (DRIFT, POLICY, replace(QUIET, past=[before(0.5)]), Action.WAIT, Because.COOLDOWN, "cooling down until"),
         (DRIFT, POLICY, replace(QUIET, new_rows=999), Action.WAIT, Because.TOO_LITTLE_DATA, "999 new rows"),
+        (DRIFT, POLICY, replace(QUIET, of_images=True), Action.REFUSE, Because.UNLEARNABLE, "learns from images"),
+        (
+            PERSON,
+            POLICY,
+            replace(QUIET, of_images=True),
+            Action.REFUSE,
+            Because.UNLEARNABLE,
+            "submit a run of its name",
+        ),
         (
             DRIFT,
             replace(POLICY, mode=Mode.APPROVE),
