@@ -95,11 +95,35 @@ async def test_only_those_that_served_last_stand_by(tmp_path: Path) -> None:
     assert following.moves[0].version == 3
 
 
-async def test_a_restart_and_another_champion_begin_the_count_anew(following: Following) -> None:
+async def test_a_restart_goes_on_with_the_count(following: Following) -> None:
     following.day(1, {1: WRONG, 2: LABELS}, rows=30)
     following.recalls = following.recalling()
-    following.day(2, {1: WRONG, 2: LABELS}, rows=30)
+    following.day(2, {1: WRONG, 2: LABELS}, rows=9)
     assert following.moves[0].version == 1
+    following.recalls = following.recalling()
+    following.day(3, {1: WRONG, 2: LABELS}, rows=1)
+    assert following.moves[0].version == 2
+
+
+async def test_a_restart_repeats_no_comparison_and_joins_labels_that_were_awaited(following: Following) -> None:
+    following.day(1, {1: LABELS, 2: LABELS}, rows=40)  # a comparison of equals
+    awaited = {"(request)": [f"late-{each}" for each in range(40)]}
+    following.keep(20, "rows", 40, 1, distance=[1.0] * 40, **{**awaited, "(prediction)": WRONG})
+    following.keep(21, "shadow", 40, 2, **{**awaited, "(prediction)": LABELS})
+    following.day(3, {1: LABELS, 2: LABELS}, rows=40)  # and another one, after these answers
+    assert following.store.facts("default", "flights", 1)["recall"] == {"compared": 8}
+    following.recalls = following.recalling()
+    following.keep(40, "labels", 39, 0, **{"(request)": awaited["(request)"][:39], "(label)": LABELS[:39]})
+    following.recalls.one_pass()
+    assert following.moves[0].version == 1, "39 rows since the last comparison"
+    following.keep(41, "labels", 1, 0, **{"(request)": awaited["(request)"][39:], "(label)": LABELS[39:]})
+    following.recalls.one_pass()
+    assert following.moves[0].version == 2
+
+
+async def test_another_champion_begins_the_count_anew(following: Following) -> None:
+    following.day(1, {1: WRONG, 2: LABELS}, rows=30)
+    following.day(2, {1: LABELS, 2: LABELS}, rows=9)
     third = following.store.models("default", "flights")[0]
     following.promotions.promote(third, by="ada", reason="by hand", anyway=True)
     following.day(3, {3: WRONG, 2: LABELS}, champion=3, rows=30)
