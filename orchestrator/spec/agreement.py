@@ -12,6 +12,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from orchestrator.core.prospects import IMAGES, Proof, held_out_share
 from orchestrator.errors import Problem
 from orchestrator.spec.problems import NO_KEY, not_reported, suggest
 from orchestrator.spec.reading import shorten
@@ -351,6 +352,12 @@ def _monitored(spec: RunSpec) -> Iterator[Problem]:
         )
 
 
+def _retraining_of_images(spec: RunSpec) -> Iterator[Problem]:
+    card, retrain = RECIPES.get(spec.recipe or ""), spec.monitor.retrain if spec.monitor is not None else None
+    if retrain is not None and retrain.recall is None and card is not None and card.of_images:
+        yield Problem("monitor.retrain", "a section", f"leave it out to watch only: {spec.recipe} {IMAGES}")
+
+
 def _retraining_search(spec: RunSpec) -> Iterator[Problem]:
     retrain = spec.monitor.retrain if spec.monitor is not None else None
     if retrain is not None and retrain.search is not None:
@@ -371,6 +378,19 @@ def _proven(spec: RunSpec) -> Iterator[Problem]:
     yield Problem(
         "monitor.promote", "a section", f"no challenger can be proven: {why}. Leave it out, and promote by hand"
     )
+
+
+def _held_out(spec: RunSpec) -> Iterator[Problem]:
+    """Each challenger is proven on a part of its rows; an entrypoint's own code may hold out another one."""
+    retrain = spec.monitor.retrain if spec.monitor is not None else None
+    if spec.monitor is None or retrain is None or spec.recipe is None:
+        return
+    share, newest = held_out_share(spec.data.split), retrain.newest_rows
+    if not share:
+        words = "holds no rows out that a challenger could be proven on: give validation or test a share"
+        yield Problem("data.split", shorten(list(spec.data.split)), words)
+    elif newest is not None and (lacking := Proof(spec.monitor.promote.minimum, share).lacking(newest)):
+        yield Problem("monitor.retrain.newest_rows", str(newest), f"are too few: {lacking}")
 
 
 def _not_yet(spec: RunSpec) -> Iterator[Problem]:
@@ -412,7 +432,9 @@ _CHECKS: tuple[Callable[[RunSpec], Iterator[Problem]], ...] = (
     _launcher,
     _searchable,
     _monitored,
+    _retraining_of_images,
     _retraining_search,
     _proven,
+    _held_out,
     _not_yet,
 )

@@ -21,7 +21,7 @@ SWEPT: dict[str, Any] = {
     "data": {"checks": {"rows": 10}},
     "train": {"epochs": 9, "global_batch": 128},
     "search": {"metric": "val_accuracy", "mode": "max", "space": SPACE},
-    "monitor": {"retrain": {"search": {"metric": "val_accuracy", "mode": "max", "space": SPACE}}},
+    "monitor": {"retrain": {"recall": {}, "search": {"metric": "val_accuracy", "mode": "max", "space": SPACE}}},
 }
 ASHA = {"type": "asha", "max_steps": 10, "grace": 20, "interval": 2}
 
