@@ -136,7 +136,7 @@ class Placer:
         """End what waits in it. False where a host of it is in trouble: it is removed then."""
         try:
             await asyncio.gather(*(call(host.release.remote(self._epoch), HOSTS_READY_S) for host in gang.hosts))
-        except (HostGone, TimeoutError, ray.exceptions.RayActorError) as error:
+        except Exception as error:  # whatever it is: nobody else knows of the gang, which holds its place for ever
             log.warning("%s is given up: %s", gang.id, error)
             await self.give_up(gang)
             return False
@@ -245,7 +245,7 @@ class Placer:
             await insist(lambda: first.coordinate.remote(epoch, binds[0], others, placed), within_s=BIND_S)
         except StartFailed as error:
             raise Unplaced(Reason(ReasonCode.NOT_RETRIABLE, str(error)), error.final) from error
-        except (ray.exceptions.RayActorError, TimeoutError) as error:
+        except (HostGone, ray.exceptions.RayActorError, TimeoutError) as error:
             raise Unplaced(_stale(f"a host died while it was given to the attempt: {error}"), False) from error
 
     async def _insist_on_bind(self, host: ActorHandle[Any], bind: Bind) -> None:
