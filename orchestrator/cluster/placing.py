@@ -61,12 +61,12 @@ class Placer:
         """A gang whose coordinator has begun to lead the attempt. None when `stopped` came first. Raises Unplaced."""
         began_s = time.monotonic()
         shape = Shape.of(order)
-        if (gang := await self._held(order, shape, began_s)) is not None:
+        bundle = await self._bundle(order)  # first: a gang that was taken must not be lost with it
+        if (gang := await self._held(order, shape, bundle, began_s)) is not None:
             return gang
         gone = shape.nodes - await self._cluster.living_node_ids()
         if gone:
             raise Unplaced(_stale(f"the cluster has no node {', '.join(sorted(gone))} any more"), False)
-        bundle = await self._bundle(order)
         while True:
             gang = await self._pooled(shape)
             pooled = gang is not None
@@ -82,13 +82,12 @@ class Placer:
         await self._lead(gang, order, bundle, Placed(order.shares, time.monotonic() - began_s, pooled))
         return gang
 
-    async def _held(self, order: AttemptOrder, shape: Shape, began_s: float) -> Gang | None:
+    async def _held(self, order: AttemptOrder, shape: Shape, bundle: bytes | None, began_s: float) -> Gang | None:
         """The gang in which the attempt's ranks wait, if there is one. It was claimed when they were forked: only being led
         is left. Raises Unplaced where no other gang could help."""
         gang = await self._pool.take_held(shape, (order.run_id, order.attempt))
         if gang is None:
             return None
-        bundle = await self._bundle(order)
         try:
             await self._lead(gang, order, bundle, Placed(order.shares, time.monotonic() - began_s, True))
         except Unplaced as error:

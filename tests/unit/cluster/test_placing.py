@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from orchestrator.cluster.pool import Pool
 from orchestrator.cluster.ray_cluster import Gang, Shape
 from orchestrator.core.orders import AttemptOrder
 from orchestrator.core.runs import NodeShare
+from orchestrator.errors import Unavailable
 
 SHARE = NodeShare("node-1", "host-1", "10.0.0.1", 1)
 ORDER = AttemptOrder(
@@ -57,7 +59,7 @@ def placer_of(cluster: Any, **methods: Any) -> tuple[Placer, Pool, Gang]:
     pool.put(gang)
 
     async def fetch(sha256: str) -> bytes:
-        raise AssertionError("the order has no code")
+        raise Unavailable("the server is away")
 
     return Placer(cluster, pool, 1, fetch), pool, gang
 
@@ -71,8 +73,18 @@ def test_a_gang_whose_host_cannot_clear_up_gives_its_place_back() -> None:
 
 def test_an_attempt_that_meets_a_host_with_ranks_that_do_not_end_is_placed_anew() -> None:
     cluster = Cluster()
-    placer, _, _ = placer_of(cluster, bind=failing(HostGone("host-1", "rank 0 did not end", 20.0)))
+    placer, _, _ = placer_of(cluster, coordinate=failing(HostGone("host-1", "rank 0 did not end", 20.0)))
     with pytest.raises(Unplaced, match="rank 0 did not end") as unplaced:
         asyncio.run(placer.place(ORDER, lambda: False, lambda reason: None))
     assert not unplaced.value.final
     assert cluster.removed == ["the group"]
+
+
+def test_a_gang_in_which_ranks_wait_is_not_lost_with_the_code_that_cannot_be_fetched() -> None:
+    placer, pool, gang = placer_of(Cluster())
+    key = (ORDER.run_id, ORDER.attempt)
+    assert pool.take_ready(key) is None
+    pool.put(gang, key)
+    with pytest.raises(Unplaced, match="no code to run: the server is away"):
+        asyncio.run(placer.place(dataclasses.replace(ORDER, bundle="ab"), lambda: False, lambda reason: None))
+    assert pool.take_ready(key) is gang
