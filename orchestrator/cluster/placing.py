@@ -61,12 +61,12 @@ class Placer:
         """A gang whose coordinator has begun to lead the attempt. None when `stopped` came first. Raises Unplaced."""
         began_s = time.monotonic()
         shape = Shape.of(order)
-        if (gang := await self._held(order, shape, began_s)) is not None:
+        bundle = await self._bundle(order)  # first: a gang that was taken must not be lost with it
+        if (gang := await self._held(order, shape, bundle, began_s)) is not None:
             return gang
         gone = shape.nodes - await self._cluster.living_node_ids()
         if gone:
             raise Unplaced(_stale(f"the cluster has no node {', '.join(sorted(gone))} any more"), False)
-        bundle = await self._bundle(order)
         while True:
             gang = await self._pooled(shape)
             pooled = gang is not None
@@ -82,13 +82,12 @@ class Placer:
         await self._lead(gang, order, bundle, Placed(order.shares, time.monotonic() - began_s, pooled))
         return gang
 
-    async def _held(self, order: AttemptOrder, shape: Shape, began_s: float) -> Gang | None:
+    async def _held(self, order: AttemptOrder, shape: Shape, bundle: bytes | None, began_s: float) -> Gang | None:
         """The gang in which the attempt's ranks wait, if there is one. It was claimed when they were forked: only being led
         is left. Raises Unplaced where no other gang could help."""
         gang = await self._pool.take_held(shape, (order.run_id, order.attempt))
         if gang is None:
             return None
-        bundle = await self._bundle(order)
         try:
             await self._lead(gang, order, bundle, Placed(order.shares, time.monotonic() - began_s, True))
         except Unplaced as error:
@@ -136,7 +135,7 @@ class Placer:
         """End what waits in it. False where a host of it is in trouble: it is removed then."""
         try:
             await asyncio.gather(*(call(host.release.remote(self._epoch), HOSTS_READY_S) for host in gang.hosts))
-        except (HostGone, TimeoutError, ray.exceptions.RayActorError) as error:
+        except Exception as error:  # whatever it is: nobody else knows of the gang, which holds its place for ever
             log.warning("%s is given up: %s", gang.id, error)
             await self.give_up(gang)
             return False
@@ -245,7 +244,7 @@ class Placer:
             await insist(lambda: first.coordinate.remote(epoch, binds[0], others, placed), within_s=BIND_S)
         except StartFailed as error:
             raise Unplaced(Reason(ReasonCode.NOT_RETRIABLE, str(error)), error.final) from error
-        except (ray.exceptions.RayActorError, TimeoutError) as error:
+        except (HostGone, ray.exceptions.RayActorError, TimeoutError) as error:
             raise Unplaced(_stale(f"a host died while it was given to the attempt: {error}"), False) from error
 
     async def _insist_on_bind(self, host: ActorHandle[Any], bind: Bind) -> None:
