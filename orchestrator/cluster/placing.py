@@ -13,7 +13,7 @@ import ray.exceptions
 from ray.actor import ActorHandle
 from ray.util.placement_group import PlacementGroup
 
-from orchestrator.cluster.actors import call, insist
+from orchestrator.cluster.actors import HostState, call, insist
 from orchestrator.cluster.gang_messages import Bind, HostGone, StartFailed
 from orchestrator.cluster.network import LOOPBACK
 from orchestrator.cluster.pool import Key, Pool
@@ -104,7 +104,11 @@ class Placer:
             binds = [Bind(order, index, 0.0, bundle) for index in range(len(gang.hosts))]
             address = LOOPBACK if len(binds) == 1 else gang.shares[0].ip
             port = await self._hold_on(gang, binds[0], address, None)
-            await asyncio.gather(*(self._hold_on(gang, each, address, port) for each in binds[1:]))
+            others = (self._hold_on(gang, each, address, port) for each in binds[1:])
+            # All of them are waited for: none may still be forking when the gang goes back.
+            for answer in await asyncio.gather(*others, return_exceptions=True):
+                if isinstance(answer, BaseException):
+                    raise answer
         except (StartFailed, HostGone, TimeoutError, ray.exceptions.RayActorError) as error:
             raise Unplaced(_stale(str(error)), False) from error
 
@@ -135,10 +139,13 @@ class Placer:
     async def _pooled(self, shape: Shape, key: Key) -> Gang | None:
         while (gang := await self._pool.take(shape, key)) is not None:
             try:
-                await self._ready(gang)
-                return gang
+                waiting = {each.waiting for each in await self._ready(gang)}
             except (TimeoutError, ray.exceptions.RayActorError):
-                await self._cluster.remove(gang.group, gang.hosts)
+                await self.give_up(gang)
+                continue
+            # Ranks that have met some that are dead now are of no use: they would only break once they go on.
+            if len(waiting) == 1 or await self.unhold(gang):
+                return gang
         return None
 
     async def _fresh(
@@ -207,9 +214,9 @@ class Placer:
                 parts.append(f"{node.host}: {want_cpu:g} CPU and {want_gpu:g} GPU wanted, others on Ray hold {others}")
         return "; ".join(parts) or "Ray has not reserved the nodes yet: other gangs hold them"
 
-    async def _ready(self, gang: Gang) -> None:
+    async def _ready(self, gang: Gang) -> Sequence[HostState]:
         async with asyncio.timeout(HOSTS_READY_S):
-            await asyncio.gather(*(call(host.claim.remote(self._epoch), HOSTS_READY_S) for host in gang.hosts))
+            return await asyncio.gather(*(call(host.claim.remote(self._epoch), HOSTS_READY_S) for host in gang.hosts))
 
     async def _bind(self, gang: Gang, order: AttemptOrder, bundle: bytes | None, placed: Placed) -> None:
         binds = [Bind(order, index, placed.seconds, bundle) for index in range(len(gang.hosts))]

@@ -66,9 +66,9 @@ class Pool:
         await self._wait(lambda: self._find(shape, None) is not None or (shape, None) not in self._coming)
         return self._pop(shape, None)
 
-    def take_ready(self, key: Key) -> Gang | None:
-        """The one in which the attempt's ranks wait."""
-        return self._pop(None, key)
+    def take_ready(self, shape: Shape, key: Key) -> Gang | None:
+        """The one of that shape in which the attempt's ranks wait."""
+        return self._pop(shape, key)
 
     def holds(self, shape: Shape) -> bool:
         """Whether a gang of exactly this shape idles."""
@@ -93,14 +93,14 @@ class Pool:
             return False
         return self.holds(shape) or not any(coming == shape for coming, _ in self._coming)
 
-    def _find(self, shape: Shape | None, ready: Key | _Any | None = _ANY) -> _Idle | None:
-        """The newest of that shape, of any where None, that is ready for that attempt, or for nobody."""
+    def _find(self, shape: Shape, ready: Key | _Any | None = _ANY) -> _Idle | None:
+        """The newest of that shape that is ready for that attempt, or for nobody."""
         for idle in reversed(self._idle):
-            if shape in (None, idle.gang.shape) and ready in (_ANY, idle.ready):
+            if shape == idle.gang.shape and ready in (_ANY, idle.ready):
                 return idle
         return None
 
-    def _pop(self, shape: Shape | None, ready: Key | _Any | None = _ANY) -> Gang | None:
+    def _pop(self, shape: Shape, ready: Key | _Any | None = _ANY) -> Gang | None:
         idle = self._find(shape, ready)
         if idle is None:
             return None
