@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -53,13 +54,20 @@ def prepare_document(
     """As `prepare`, of a run file that has been read; relative paths are relative to `base`. Changes `document`."""
     for key, value in (overrides or {}).items():
         _put(document, key, value)
+    absent: list[Problem] = []
     if isinstance(document.get("deepspeed"), str):
-        document["deepspeed"] = _deepspeed(base / document["deepspeed"])
-    packed = _code(document, base, pack)
+        with _beside_all_else(absent, document, "deepspeed"):
+            document["deepspeed"] = _deepspeed(base / document["deepspeed"])
+    packed = None
+    with _beside_all_else(absent, document, "code"):
+        packed = _code(document, base, pack)
     if packed is not None:
         document["code"] = spec.BUNDLE_PREFIX + hashlib.sha256(packed.data).hexdigest()
     text = json.dumps(document)
-    spec.parse(text, source=source)
+    with _beside_all_else(absent):
+        spec.parse(text, source=source)
+    if absent:
+        raise InvalidSpec(absent)
     return Shipment(text, packed)
 
 
@@ -78,6 +86,17 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key, spec.read_mapping(f"value: {value}", source=f"--set {text}")["value"]
     except InvalidSpec as error:
         raise Misused(str(error)) from None
+
+
+@contextmanager
+def _beside_all_else(problems: list[Problem], document: dict[str, Any] | None = None, key: str = "") -> Iterator[None]:
+    """Adds what is wrong to `problems`, to be told with the others; the key of which that was told is taken out."""
+    try:
+        yield
+    except InvalidSpec as error:
+        problems += error.problems
+        if document is not None:
+            document.pop(key, None)
 
 
 def _read(path: Path) -> str:

@@ -102,6 +102,7 @@ class RecipeCard:
     )
     keeps_state: bool = False  # its task keeps what no engine holds
     smooths_labels: bool = False
+    of_images: bool = False  # learns from nothing else
     degrees: frozenset[Degree] = frozenset()  # of parallelism that its model can be divided by, beside data and ZeRO
     most_zero: int = 3  # the highest ZeRO stage that it works with, and why not a higher one
     why_not_more: str = ""
@@ -157,6 +158,7 @@ RECIPES: Mapping[str, RecipeCard] = {
             summary="a small residual network on scikit-learn's handwritten digits",
             source="sklearn://digits",
             prepares_data=True,
+            of_images=True,
             raw_sources=("sklearn://digits", "*.npz", "*images-idx3*"),
             metrics=("train_loss", "val_loss", "val_accuracy"),
             default_metric="val_loss",
@@ -220,6 +222,7 @@ RECIPES: Mapping[str, RecipeCard] = {
             metrics=("train_loss", "val_energy"),
             default_metric="val_energy",
             own_steps=True,
+            of_images=True,
             model={"width": Key(256), "noise": Key(32), "flatness": Key(0.1, low=0, high=1000)},
             shape=recipe_shapes.digits_gan,
             sources=IMAGES,

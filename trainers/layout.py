@@ -130,17 +130,14 @@ def problems(
     degrees: Degrees, world_size: int, recipe: str | None, model: Mapping[str, Value], *, bf16: bool = False
 ) -> Iterator[Wrong]:
     """All that cannot work. `recipe` None: a model that only its rank knows; `model`: what the run file says of it."""
-    yield from _of_the_world(degrees, world_size)
-    yield from _of_deepspeed(degrees, bf16)
+    yield from problems_of_the_world(degrees, world_size)
+    yield from problems_of_deepspeed(degrees, bf16=bf16)
     if recipe is not None:
-        card = RECIPES[recipe]
-        shape = card.keys(model)
-        refused = list(_of_the_card(degrees, card))
-        sizes = {name: int(each) for name, each in shape.items() if not isinstance(each, str)}
-        yield from refused or _of_the_shape(degrees, sizes)
+        yield from problems_of_the_model(degrees, recipe, model)
 
 
-def _of_the_world(degrees: Degrees, world_size: int) -> Iterator[Wrong]:
+def problems_of_the_world(degrees: Degrees, world_size: int) -> Iterator[Wrong]:
+    """What holds whatever the model and its arithmetic; ZeRO is not looked at."""
     apart = degrees.ranks_per_sample
     if world_size % apart:
         named = " x ".join(f"{name} {getattr(degrees, name)}" for name in DEGREES[:3] if getattr(degrees, name) > 1)
@@ -150,7 +147,8 @@ def _of_the_world(degrees: Degrees, world_size: int) -> Iterator[Wrong]:
         yield Wrong("parallelism.expert", degrees.expert, f"must divide the {among} ranks that experts are spread over")
 
 
-def _of_deepspeed(degrees: Degrees, bf16: bool) -> Iterator[Wrong]:
+def problems_of_deepspeed(degrees: Degrees, *, bf16: bool) -> Iterator[Wrong]:
+    """What its pipeline refuses whatever the model."""
     if degrees.pipeline == 1:
         return
     if degrees.zero == 0 and bf16:  # it passes its optimizer's state on in a form that its optimizer cannot read
@@ -159,7 +157,17 @@ def _of_deepspeed(degrees: Degrees, bf16: bool) -> Iterator[Wrong]:
         yield Wrong("parallelism.zero", degrees.zero, "must be 0 or 1 where parallelism.pipeline is above 1")
 
 
-def _of_the_card(degrees: Degrees, card: RecipeCard) -> Iterator[Wrong]:
+def problems_of_the_model(degrees: Degrees, recipe: str, model: Mapping[str, Value]) -> Iterator[Wrong]:
+    """What the recipe's model, of the shape that `model` gives it, cannot be divided into."""
+    card = RECIPES[recipe]
+    shape = card.keys(model)
+    refused = list(problems_of_the_card(degrees, card))
+    sizes = {name: int(each) for name, each in shape.items() if not isinstance(each, str)}
+    yield from refused or _of_the_shape(degrees, sizes)
+
+
+def problems_of_the_card(degrees: Degrees, card: RecipeCard) -> Iterator[Wrong]:
+    """What no model of the recipe knows, of each degree by itself."""
     if degrees.zero > card.most_zero:
         yield Wrong("parallelism.zero", degrees.zero, f"must be at most {card.most_zero}: {card.why_not_more}")
     for name in DEGREES:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -201,7 +202,7 @@ class RemoteKeeper:
 
     async def _call(self, method: Callable[[ActorHandle[Any]], Awaitable[T]]) -> T:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + KEEPER_BACK_S
+        deadline = math.inf  # from when it was missed: it may have built an environment for minutes before
         while True:
             try:
                 if self._handle is None:
@@ -209,6 +210,7 @@ class RemoteKeeper:
                 return await call(method(self._handle), None)  # it may have to build an environment first
             except (RayActorError, ValueError) as error:
                 self._handle = None
+                deadline = min(deadline, loop.time() + KEEPER_BACK_S)
                 if loop.time() > deadline:
                     raise StartFailed(f"the keeper of this node does not answer: {short(error)}") from error
             await asyncio.sleep(UNREACHABLE_RETRY_S)
@@ -290,13 +292,13 @@ class HostActor:
             await asyncio.to_thread(os.unlink, path)
 
     async def coordinate(
-        self, epoch: int, others: Sequence[tuple[ActorHandle[Any], NodeShare]], placed: Placed
+        self, epoch: int, bind: Bind, others: Sequence[tuple[ActorHandle[Any], NodeShare]], placed: Placed
     ) -> None:
-        """Lead the gang of this host, which is the first, and of `others`. Needs `bind` on all of them before.
+        """Lead the gang of this host, which is the first and is bound by it, and of `others`, which were bound before.
 
-        May be called again.
+        May be called again. Raises as `bind` does.
         """
-        self._admit(epoch)
+        await self.bind(epoch, bind)
         if self._leader is not None:
             return
         bound = self._host.bound
@@ -464,14 +466,16 @@ class RemoteHost:
         await self._call(lambda: self._handle.inspect.remote(inspection), ANSWER_S)
 
     async def _call(self, method: Callable[[], Awaitable[T]], timeout_s: float | None) -> T:
-        deadline = asyncio.get_running_loop().time() + ANSWER_S
+        loop = asyncio.get_running_loop()
+        deadline = math.inf  # from when it could not be reached: a long poll that breaks late is no longer silence
         while True:
             if self._gone is not None:
                 raise self._gone
             try:
                 return await call(method(), timeout_s)
             except ActorUnavailableError as error:
-                if asyncio.get_running_loop().time() > deadline:
+                deadline = min(deadline, loop.time() + ANSWER_S)
+                if loop.time() > deadline:
                     raise self._lost(f"no answer for {ANSWER_S:g} s", FENCE_S) from error
                 await asyncio.sleep(UNREACHABLE_RETRY_S)
             except TimeoutError as error:

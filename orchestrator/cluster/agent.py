@@ -80,7 +80,7 @@ class Agent:
             shipper=shipper,
             leftovers=Leftovers(self._cluster, shipper, epoch),
         )
-        self._standby = Standby(self._pool, self._around.placer)
+        self._standby = Standby(self._pool, self._around.placer, self._starting)
         self._adoptable: dict[tuple[str, int], tuple[FoundGang, tuple[NodeShare, ...]]] = {}
         self._attendants: dict[tuple[str, int], Attending] = {}
         self._server, self._ca_cert = options.server, options.ca_cert
@@ -224,6 +224,9 @@ class Agent:
         if not self._heard_orders:
             self._heard_orders = True
             self._later(self._clean())
+
+    def _starting(self) -> bool:
+        return any(each.starting for each in self._attendants.values())
 
     def _take_demand(self, workers: tuple[Workers, ...]) -> None:
         self._demand = workers

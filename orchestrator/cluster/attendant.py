@@ -32,7 +32,15 @@ from orchestrator.cluster.ray_cluster import Gang, RayCluster
 from orchestrator.cluster.ray_train import uses_ray_train
 from orchestrator.core.failure import host_lost
 from orchestrator.core.ledger import Ledger
-from orchestrator.core.observations import AttemptEnded, Happening, Observation, Progress, Unplaceable, Waiting
+from orchestrator.core.observations import (
+    AttemptEnded,
+    FirstStep,
+    Happening,
+    Observation,
+    Progress,
+    Unplaceable,
+    Waiting,
+)
 from orchestrator.core.orders import AttemptOrder
 from orchestrator.core.records import LogLine
 from orchestrator.core.runs import Failure, FailureKind, Inspection, Reason, ReasonCode, StopOrder
@@ -79,6 +87,7 @@ class Attendant(Attending):
         self._gang = gang
         self._last_seq = 0
         self._acknowledged = 0
+        self._stepped = gang is not None  # or so it is taken
         self._over = False  # the coordinator has said so itself
         self._lost_host = False  # ... and that a host of the gang is gone
         self._begun = gang is not None  # there may be lines of it on its nodes
@@ -93,6 +102,10 @@ class Attendant(Attending):
     @property
     def host_names(self) -> tuple[str, ...]:
         return tuple(self._gang.host_name(index) for index in range(len(self._gang.hosts))) if self._gang else ()
+
+    @property
+    def starting(self) -> bool:
+        return not (self._stepped or self._over or self._task.done())
 
     @property
     def lends(self) -> bool:
@@ -157,7 +170,8 @@ class Attendant(Attending):
 
     async def _find_or_place(self) -> Gang | None:
         """None when the attempt is over: what had to be told is told."""
-        left = await self._around.leftovers.of(self.key, self._node_ids)
+        waited_for = not self.order.placed and self._around.pool.waits_for(self.key)  # then nothing of it ever began
+        left = [] if waited_for else await self._around.leftovers.of(self.key, self._node_ids)
         self._begun = self.order.placed or bool(left)
         if self._begun:
             await self._tell_lost("its coordinator is gone", left)
@@ -248,6 +262,7 @@ class Attendant(Attending):
             report = await self._report(gang)
             for observation in report.observations:
                 self._last_seq = observation.seq
+                self._stepped = self._stepped or isinstance(observation.what, FirstStep)
                 if isinstance(observation.what, AttemptEnded):
                     self._over, self._lost_host = True, observation.what.outcome == "lost"
                 self._send(observation)

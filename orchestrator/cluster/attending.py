@@ -29,6 +29,11 @@ class Attending(ABC):
         return ()
 
     @property
+    def starting(self) -> bool:
+        """Its ranks have not done a step yet, as far as is known here, and are not over either."""
+        return False
+
+    @property
     def lends(self) -> bool:
         """Its ranks are held by a placement group that is not named as ours are."""
         return False

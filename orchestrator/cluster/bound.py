@@ -34,6 +34,7 @@ class Bound:
         order = bind.order
         self.redact = Redactor(tuple(order.secrets.values()))
         self.start: StartRanks | None = None  # which ranks that wait were forked for
+        self.starting = asyncio.Lock()
         self._gate_fd = -1
         self._source = source
         self._spool: LogSpool | None = None
@@ -94,14 +95,20 @@ class Bound:
     def make_gate(self) -> Path:
         """Ranks that are told of it wait there. It is kept open here, so that nobody waits for a writer."""
         gate = self.directory / "gate"
+        gate.unlink(missing_ok=True)  # of a host that died here before it could take it away
         os.mkfifo(gate, 0o600)
         self._gate_fd = os.open(gate, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         return gate
 
     def open_gate(self) -> tuple[int, ...]:
-        """The ranks go on; their process ids. One that has died meanwhile has told its end as any rank does."""
+        """The ranks go on; their process ids."""
         self.start = None
         os.write(self._gate_fd, bytes(len(self.accounts)))
+        return self.pids
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Of the ranks; 0 for one that has died meanwhile, which has told its end as any rank does."""
         return tuple(each.pid or 0 for each in self.accounts.values())
 
     async def log_grew(self, timeout_s: float) -> None:

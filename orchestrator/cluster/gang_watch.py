@@ -148,6 +148,7 @@ class GangIncarnation:
             for task in self._tasks:
                 task.cancel()
             lost = await self._close()
+            await self._last_words()
             await self._last_snapshot()
         # Where a host could not confirm that its ranks are dead, nothing else may start before the fence has passed.
         if lost is not None and not isinstance(end, Lost):
@@ -317,15 +318,19 @@ class GangIncarnation:
     # ---- tasks ----------------------------------------------------------------------------------------------------
 
     async def _follow(self, place: int) -> None:
-        host = self._hosts[place]
         try:
             while True:
-                after = self._state.cursors.get(place, 0)
-                for number, event in await host.events(after, EVENTS_POLL_S):
-                    self._state.cursors[place] = number
-                    self._queue.put_nowait(event)
+                await self._read(place, EVENTS_POLL_S)
         except HostGone as gone:
             self._queue.put_nowait(gone)
+
+    async def _read(self, place: int, timeout_s: float) -> bool:
+        """Whether there was anything."""
+        events = await self._hosts[place].events(self._state.cursors.get(place, 0), timeout_s)
+        for number, event in events:
+            self._state.cursors[place] = number
+            self._queue.put_nowait(event)
+        return bool(events)
 
     async def _tick(self) -> None:
         while True:
@@ -350,6 +355,17 @@ class GangIncarnation:
     async def _signal_all(self, number: int) -> None:
         with contextlib.suppress(HostGone):
             await asyncio.gather(*(host.signal_ranks(self.number, number, stopping=True) for host in self._hosts))
+
+    async def _last_words(self) -> None:
+        """What ranks said until they were ended: what they sealed meanwhile is what the next ones go on from."""
+        for place in range(len(self._hosts)):
+            with contextlib.suppress(HostGone, StartFailed):
+                while await self._read(place, 0.0):
+                    pass
+        while not self._queue.empty():
+            event = self._queue.get_nowait()
+            if isinstance(event, Said | Inspected):
+                await self._take(event)
 
     async def _last_snapshot(self) -> None:
         """The accounts as they are once every rank has ended."""

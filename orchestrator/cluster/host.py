@@ -170,16 +170,20 @@ class Host:
     # ---- incarnations ---------------------------------------------------------------------------------------------
 
     async def start(self, start: StartRanks) -> tuple[int, ...]:
-        """Fork this host's ranks, or let those go on that wait, and answer their process ids.
+        """Fork this host's ranks, or let those go on that wait, and answer their process ids. May be called again: whoever
+        lost the answer must not have a second rank beside each.
 
         Raises StartFailed; then none of them lives.
         """
         bound = self._need()
-        if bound.start is not None:
-            if bound.start == start and start.incarnation > bound.closed_through:
-                return bound.open_gate()
-            await self._close_waiting(bound)
-        return await self._start(bound, start)
+        async with bound.starting:
+            if bound.start is not None:
+                if bound.start == start and start.incarnation > bound.closed_through:
+                    return bound.open_gate()
+                await self._close_waiting(bound)
+            if bound.running is not None and bound.running.number == start.incarnation:
+                return bound.pids
+            return await self._start(bound, start)
 
     async def _close_waiting(self, bound: Bound) -> None:
         """The attempt starts otherwise than was thought."""

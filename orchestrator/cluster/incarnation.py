@@ -216,7 +216,7 @@ class RunningIncarnation:
             while line := await reader.readline():
                 message = contract.decode(line)
                 if isinstance(message, contract.Hello):
-                    if message.rank not in self._ranks:
+                    if message.rank not in self._ranks or self._closed:
                         return
                     rank = message.rank
                     task = asyncio.current_task()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
 from ray.exceptions import ActorUnavailableError, RayError
@@ -55,8 +56,8 @@ class Leftovers:
         source, shipper = (*key, lines[0].source), self._shipper
         while shipper.acknowledged(source) < lines[-1].seq:
             sent = shipper.sent(source)
-            batch = [line for line in lines if line.seq > sent][:BATCH_LINES]
-            if batch:
+            begin = bisect_right(lines, sent, key=lambda line: line.seq)  # there may be very many, and as many batches
+            if batch := lines[begin : begin + BATCH_LINES]:
                 await shipper.ship(source, sent, batch)
             else:
                 await shipper.moved()

@@ -16,7 +16,7 @@ from ray.util.placement_group import PlacementGroup
 from orchestrator.cluster.actors import HostState, call, insist
 from orchestrator.cluster.gang_messages import Bind, HostGone, StartFailed
 from orchestrator.cluster.network import LOOPBACK
-from orchestrator.cluster.pool import Key, Pool
+from orchestrator.cluster.pool import Pool
 from orchestrator.cluster.ray_cluster import Gang, RayCluster, Shape
 from orchestrator.core.observations import Placed
 from orchestrator.core.orders import AttemptOrder
@@ -61,12 +61,14 @@ class Placer:
         """A gang whose coordinator has begun to lead the attempt. None when `stopped` came first. Raises Unplaced."""
         began_s = time.monotonic()
         shape = Shape.of(order)
+        bundle = await self._bundle(order)  # first: a gang that was taken must not be lost with it
+        if (gang := await self._held(order, shape, bundle, began_s)) is not None:
+            return gang
         gone = shape.nodes - await self._cluster.living_node_ids()
         if gone:
             raise Unplaced(_stale(f"the cluster has no node {', '.join(sorted(gone))} any more"), False)
-        bundle = await self._bundle(order)
         while True:
-            gang = await self._pooled(shape, (order.run_id, order.attempt))
+            gang = await self._pooled(shape)
             pooled = gang is not None
             try:
                 gang = gang or await self._fresh(
@@ -77,13 +79,31 @@ class Placer:
                 continue
         if gang is None:
             return None
+        await self._lead(gang, order, bundle, Placed(order.shares, time.monotonic() - began_s, pooled))
+        return gang
+
+    async def _held(self, order: AttemptOrder, shape: Shape, bundle: bytes | None, began_s: float) -> Gang | None:
+        """The gang in which the attempt's ranks wait, if there is one. It was claimed when they were forked: only being led
+        is left. Raises Unplaced where no other gang could help."""
+        gang = await self._pool.take_held(shape, (order.run_id, order.attempt))
+        if gang is None or not await self._all_wait(gang):
+            return None
         try:
-            placed_s = time.monotonic() - began_s
-            await self._bind(gang, order, bundle, Placed(order.shares, placed_s, pooled))
+            await self._lead(gang, order, bundle, Placed(order.shares, time.monotonic() - began_s, True))
+        except Unplaced as error:
+            if error.final:
+                raise
+            log.warning("the ranks of %s/%d that were ready are given up: %s", order.run_id, order.attempt, error)
+            return None
+        return gang
+
+    async def _lead(self, gang: Gang, order: AttemptOrder, bundle: bytes | None, placed: Placed) -> None:
+        """Where it fails, the gang is removed. Raises Unplaced."""
+        try:
+            await self._bind(gang, order, bundle, placed)
         except BaseException:
             await self._cluster.remove(gang.group, gang.hosts)
             raise
-        return gang
 
     # ---- ahead of a slot ------------------------------------------------------------------------------------------
 
@@ -119,7 +139,7 @@ class Placer:
         """End what waits in it. False where a host of it is in trouble: it is removed then."""
         try:
             await asyncio.gather(*(call(host.release.remote(self._epoch), HOSTS_READY_S) for host in gang.hosts))
-        except (HostGone, TimeoutError, ray.exceptions.RayActorError) as error:
+        except Exception as error:  # whatever it is: nobody else knows of the gang, which holds its place for ever
             log.warning("%s is given up: %s", gang.id, error)
             await self.give_up(gang)
             return False
@@ -136,17 +156,31 @@ class Placer:
         except Exception as error:
             raise Unplaced(Reason(ReasonCode.PLACEMENT_STALE, f"no code to run: {error}"), False) from error
 
-    async def _pooled(self, shape: Shape, key: Key) -> Gang | None:
-        while (gang := await self._pool.take(shape, key)) is not None:
+    async def _pooled(self, shape: Shape) -> Gang | None:
+        while (gang := await self._pool.take(shape)) is not None:
             try:
-                waiting = {each.waiting for each in await self._ready(gang)}
-            except (TimeoutError, ray.exceptions.RayActorError):
-                await self.give_up(gang)
-                continue
-            # Ranks that have met some that are dead now are of no use: they would only break once they go on.
-            if len(waiting) == 1 or await self.unhold(gang):
+                await self._ready(gang)
                 return gang
+            except (TimeoutError, ray.exceptions.RayActorError):
+                await self._cluster.remove(gang.group, gang.hosts)
         return None
+
+    async def _all_wait(self, gang: Gang) -> bool:
+        """Whether every rank of it lives and waits. Those that have met one that is dead would only break once they go on:
+        they end, and the gang idles again, or is removed where a host of it is dead.
+        """
+        if len(gang.hosts) == 1:
+            return True  # its host sees for itself
+        try:
+            waiting = {each.waiting for each in await self._ready(gang)}
+        except (TimeoutError, ray.exceptions.RayActorError):
+            await self.give_up(gang)
+            return False
+        if len(waiting) == 1 and None not in waiting:
+            return True
+        if await self.unhold(gang):
+            self._pool.put(gang)
+        return False
 
     async def _fresh(
         self, order: AttemptOrder, shape: Shape, reserved: Callable[[PlacementGroup], Awaitable[bool]]
@@ -223,14 +257,15 @@ class Placer:
         try:
             await self._insist_on_earlier_seals(gang, order)
             await self._insist_on_shared_path(gang, order)
-            await asyncio.gather(
-                *(self._insist_on_bind(host, bind) for host, bind in zip(gang.hosts, binds, strict=True))
-            )
             others = list(zip(gang.hosts[1:], gang.shares[1:], strict=True))
-            await insist(lambda: gang.hosts[0].coordinate.remote(self._epoch, others, placed))
+            await asyncio.gather(
+                *(self._insist_on_bind(host, bind) for (host, _), bind in zip(others, binds[1:], strict=True))
+            )
+            first, epoch = gang.hosts[0], self._epoch
+            await insist(lambda: first.coordinate.remote(epoch, binds[0], others, placed), within_s=BIND_S)
         except StartFailed as error:
             raise Unplaced(Reason(ReasonCode.NOT_RETRIABLE, str(error)), error.final) from error
-        except (ray.exceptions.RayActorError, TimeoutError) as error:
+        except (HostGone, ray.exceptions.RayActorError, TimeoutError) as error:
             raise Unplaced(_stale(f"a host died while it was given to the attempt: {error}"), False) from error
 
     async def _insist_on_bind(self, host: ActorHandle[Any], bind: Bind) -> None:

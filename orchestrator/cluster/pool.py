@@ -54,12 +54,17 @@ class Pool:
         """`ready`: the attempt whose ranks wait in it. It idles all the same, and goes to whoever needs it."""
         self._idle.append(_Idle(gang, time.monotonic(), ready))
 
-    async def take(self, shape: Shape, key: Key) -> Gang | None:
-        """The gang that is ready for the attempt, else the one that was put back last, if one has exactly this shape; waits
-        a moment for one that is coming.
+    async def take(self, shape: Shape) -> Gang | None:
+        """The one that was put back last, if one has exactly this shape, rather one that is ready for nobody; waits a moment
+        for one that is coming.
         """
-        await self._wait(lambda: self._none_is_better(shape, key))
-        return self._pop(shape, key) or self._pop(shape, None) or self._pop(shape)
+        await self._wait(lambda: self.holds(shape) or not any(coming == shape for coming, _ in self._coming))
+        return self._pop(shape, None) or self._pop(shape)
+
+    async def take_held(self, shape: Shape, key: Key) -> Gang | None:
+        """The one in which the attempt's ranks wait; waits a moment for one that is coming."""
+        await self._wait(lambda: (shape, key) not in self._coming)
+        return self._pop(shape, key)
 
     async def take_idle(self, shape: Shape) -> Gang | None:
         """One of exactly this shape that is ready for nobody; waits a moment for one that is coming."""
@@ -69,6 +74,10 @@ class Pool:
     def take_ready(self, shape: Shape, key: Key) -> Gang | None:
         """The one of that shape in which the attempt's ranks wait."""
         return self._pop(shape, key)
+
+    def waits_for(self, key: Key) -> bool:
+        """Whether the attempt's ranks wait in a gang, or are about to."""
+        return self._find(None, key) is not None or any(ready == key for _, ready in self._coming)
 
     def holds(self, shape: Shape) -> bool:
         """Whether a gang of exactly this shape idles."""
@@ -85,18 +94,10 @@ class Pool:
         ready = [each.gang for each in self._idle if each.ready is not None]
         return tuple(gang.host_name(index) for gang in ready for index in range(len(gang.hosts)))
 
-    def _none_is_better(self, shape: Shape, key: Key) -> bool:
-        """Whether nothing that is coming is worth waiting for."""
-        if self._find(shape, key) is not None:
-            return True
-        if (shape, key) in self._coming:
-            return False
-        return self.holds(shape) or not any(coming == shape for coming, _ in self._coming)
-
-    def _find(self, shape: Shape, ready: Key | _Any | None = _ANY) -> _Idle | None:
-        """The newest of that shape that is ready for that attempt, or for nobody."""
+    def _find(self, shape: Shape | None, ready: Key | _Any | None = _ANY) -> _Idle | None:
+        """The newest of that shape, of any where None, that is ready for that attempt, or for nobody."""
         for idle in reversed(self._idle):
-            if shape == idle.gang.shape and ready in (_ANY, idle.ready):
+            if shape in (None, idle.gang.shape) and ready in (_ANY, idle.ready):
                 return idle
         return None
 

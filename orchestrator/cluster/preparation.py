@@ -136,6 +136,9 @@ class _Preparation:
             ended = preparation_not_started(self._share.host, str(error), error.final)
         except (ZygoteLost, RankRefused, TimeoutError, OSError) as error:
             ended = preparation_not_started(self._share.host, str(error), False)
+        except Exception as error:  # else whoever waits for it would wait for ever
+            log.exception("preparing data of %s/%d failed", self._order.run_id, self._order.attempt)
+            ended = preparation_not_started(self._share.host, repr(error), False)
         self._say(self._said.doing, ended)
 
     async def _prepare(self) -> contract.Prepared | Failure:

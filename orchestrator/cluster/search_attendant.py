@@ -40,7 +40,6 @@ FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 15.0
 STEADY_AFTER_S = 60.0
 GIVE_UP_AFTER = 8  # ends of the driver in a row, none of which lived for long
-STOP_S = 60.0  # how long a driver may take to end in order
 
 
 class SearchAttendant(Attending):

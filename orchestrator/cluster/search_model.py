@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial
 from orchestrator.spec.search import Parameter, Search, Value, in_order
 
 NUMBER = "number"  # the attribute of a study's trial that has its number in the sweep
+POINT = "point"  # ... and its values as they are: optuna takes 1 for True where both are choices
 _RANDOM = 0.1  # of all points are drawn without the estimator
 _FEWEST = 20  # trials at a rung before it is believed
 _GOOD = 0.25  # of the trials at a rung are good
@@ -55,7 +56,10 @@ class RungSampler(BaseSampler):
         split = _split(told, self._search, maximize=study.direction is StudyDirection.MAXIMIZE)
         if split is None or random.random() < _RANDOM:
             return self._coordinates.point(self._coordinates.anywhere(1, random)[0])
-        good, bad = (np.array([self._coordinates.row(each.params) for each in some]) for some in split)
+        good, bad = (
+            np.array([self._coordinates.row(each.user_attrs.get(POINT, each.params)) for each in some])
+            for some in split
+        )
         candidates, choices = self._coordinates.anywhere(_CANDIDATES, random), self._coordinates.choices
         gain = log_density(good, candidates, choices) - log_density(
             bad, candidates, choices
@@ -168,7 +172,13 @@ class Coordinates:
         return scale(ends[0]), scale(ends[1]), scale(value)
 
     def _anywhere(self, place: int, random: np.random.Generator) -> float:
-        return float(random.integers(self.choices[place])) if self.choices[place] else float(random.random())
+        if self.choices[place]:
+            return float(random.integers(self.choices[place]))
+        if (
+            ends := self._parameters[place].whole
+        ) is not None:  # rounded, the ends would come half as often as the others
+            return self._coordinate(place, int(random.integers(*ends, endpoint=True)))
+        return float(random.random())
 
 
 def log_density(told: Rows, rows: Rows, choices: Sequence[int]) -> Numbers:

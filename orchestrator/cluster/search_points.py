@@ -17,7 +17,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 
-from orchestrator.cluster.search_model import NUMBER, RungSampler, distribution
+from orchestrator.cluster.search_model import NUMBER, POINT, RungSampler, distribution
 from orchestrator.core import sweeps
 from orchestrator.core.sweeps import Mode, Trial
 from orchestrator.spec.search import Search, Value, in_order, points, same
@@ -138,6 +138,7 @@ class Points(Searcher):
         self._asked[trial_id] = asked
         if asked is not None:
             asked.set_user_attr(NUMBER, number)
+            asked.set_user_attr(POINT, dict(point))
         self._numbers.add(number)
         self._tried.append(point)
         return {"trial": number, "point": dict(point)}

@@ -8,8 +8,9 @@ whatever goes wrong before only costs the time that it would have saved.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.cluster.gang_messages import Superseded
@@ -24,6 +25,10 @@ from orchestrator.spec import prepares_data
 log = logging.getLogger(__name__)
 
 TAKEN_WITHIN_S = 10.0  # by the attendant of an attempt that has been placed
+STEPPED_WITHIN_S = (
+    2.0  # of an attempt that has been placed: until then nobody gets ready on the cores that its start needs
+)
+LOOK_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,12 @@ class _Ready:
 class Standby:
     """For one event loop. Each attempt's gang is made ready once at most in one place: one that the pool gave up is not made
     again, unless the attempt is to get ready elsewhere.
+
+    `starting`: whether a placed attempt has not stepped yet.
     """
 
-    def __init__(self, pool: Pool, placer: Placer) -> None:
-        self._pool, self._placer = pool, placer
+    def __init__(self, pool: Pool, placer: Placer, starting: Callable[[], bool]) -> None:
+        self._pool, self._placer, self._starting = pool, placer, starting
         self._ready: dict[Key, _Ready] = {}
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -84,10 +91,12 @@ class Standby:
             log.exception("the ranks of %s/%d do not get ready ahead", *key)
 
     async def _make(self, key: Key, order: AttemptOrder) -> None:
+        await self._others_step()
         shape = Shape.of(order)
         gang = await self._pool.take_idle(shape)
         with self._pool.clearing_up(shape, key):
             gang = gang or await self._placer.spare(order)
+            gang = gang or await self._pool.take_idle(shape)  # its place may have been that of one that has come back
             if gang is None:
                 return
             try:
@@ -100,6 +109,12 @@ class Standby:
                 raise
             else:
                 self._pool.put(gang, key)
+
+    async def _others_step(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STEPPED_WITHIN_S):
+                while self._starting():
+                    await asyncio.sleep(LOOK_S)
 
     async def _give_up(self, key: Key, ready: _Ready, after_s: float) -> None:
         """Unless its attendant has taken it by then."""

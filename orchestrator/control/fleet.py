@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 DESIRED_EVERY_S = 5.0  # the whole desired state again, whether or not somebody woke us
 ALIVE_FOR_S = 15.0  # how long a word of progress counts as a sign of life
+SPECS_KEPT = 1000  # run files that need not be understood again with the next order
 
 Heard = Callable[[Run, Observation], None]
 
@@ -64,6 +66,8 @@ class Fleet:
         self.driver_token, self.told_ranks = driver_token, told_ranks
         self._sessions: dict[str, Session] = {}
         self._progress: dict[str, tuple[Progress, int]] = {}
+        self._specs: dict[str, RunSpec] = {}
+        self._parsing = threading.Lock()
         board.when_ended(self._retire)
 
     async def attach(
@@ -184,8 +188,8 @@ class Fleet:
         return demand([*held, *(each.shape for each in waiting if each.waits_for in FOR_ROOM)])
 
     def _order(self, run: Run) -> AttemptOrder | None:
-        parsed = spec.load(run.spec)
-        secrets = self.store.secrets(run.project, parsed.secrets)
+        parsed = self._parsed(run)
+        secrets = self.store.secrets(run.project, parsed.secrets) if parsed.secrets else {}
         gone = sorted(set(parsed.secrets) - set(secrets))
         if gone and run.attempt is not None and not run.attempt.placed and run.stop is None:
             self._end_without_secrets(run, run.attempt.number, gone)
@@ -208,6 +212,15 @@ class Fleet:
             driver_token=token,
             told_ranks=self.told_ranks,
         )
+
+    def _parsed(self, run: Run) -> RunSpec:
+        """A run's file never changes, and orders are made anew with everything that happens."""
+        with self._parsing:
+            parsed = self._specs.pop(run.id, None) or spec.load(run.spec)
+            self._specs[run.id] = parsed  # the last one asked for is the last one to go
+            if len(self._specs) > SPECS_KEPT:
+                del self._specs[next(iter(self._specs))]
+        return parsed
 
     def _end_without_secrets(self, run: Run, attempt: int, gone: Sequence[str]) -> None:
         """Ranks that lack a credential fail in ways that name anything but the secret. A gang that was placed has it."""

@@ -34,7 +34,6 @@ class Promotions:
         *,
         alias: str = CHAMPION,
         by: str,
-        expected: int | None = None,
         reason: str = "",
         anyway: bool = False,
         tell: bool = True,
@@ -42,13 +41,11 @@ class Promotions:
         """Move the alias to the version, if its proof holds against the one where it stands and it was not taken back before.
         `anyway`: also where it does not; the reason says why then. `tell`: receivers of webhooks hear of it.
 
-        Raises Refused with the judgement's words; Conflict where the alias moved meanwhile, or from version `expected`.
+        Raises Refused with the judgement's words; Conflict where the alias moved meanwhile.
         """
         name = version.name
         history = self._store.alias_history(version.project, name, alias)
         stands = stands_on(history)
-        if expected not in (None, stands):
-            raise Conflict(f"{alias} of {name} is version {stands} by now, not {expected}: nothing was promoted")
         judgement = self.judged(version, stands) if stands and stands != version.version else None
         if judgement is not None and not judgement.promote and not anyway:
             raise Refused(f"{name}@{version.version} is {judgement.words}")
@@ -58,8 +55,18 @@ class Promotions:
             )
         if anyway and not reason:
             raise Refused("a promotion without a proof needs a reason, which the history keeps: give one")
-        words = "; ".join(each for each in (reason, judgement.words if judgement is not None else "") if each)
-        return self._moved(version, alias, stands, by, words or "nothing stood there before", judgement, tell)
+        return self._moved(version, alias, stands, by, _words(reason, judgement), judgement, tell)
+
+    def recall(self, version: ModelVersion, *, by: str, reason: str, expected: int) -> AliasMove:
+        """Let a version that stands by serve in place of version `expected`, for the reason alone: both were compared live,
+        and a proof of earlier says nothing of the rows of now. Raises Conflict where another version serves by now.
+        """
+        stands = stands_on(self._store.alias_history(version.project, version.name, CHAMPION))
+        if stands != expected:
+            raise Conflict(
+                f"{CHAMPION} of {version.name} is version {stands} by now, not {expected}: nothing was recalled"
+            )
+        return self._moved(version, CHAMPION, stands, by, reason, None, True)
 
     def roll_back(
         self,
@@ -167,6 +174,15 @@ class Promotions:
             "model %s: %s moved from %d to %d by %s: %s", version.name, alias, move.before, move.version, by, reason
         )
         return move
+
+
+def _words(reason: str, judgement: Judgement | None) -> str:
+    """Why a version was promoted, for the history."""
+    if judgement is None:
+        return reason or "nothing stood there before"
+    if not judgement.promote:
+        return f"{reason}, in spite of its proof: {judgement.words}"
+    return "; ".join(each for each in (reason, judgement.words) if each)
 
 
 def policy_of(wanted: Promote) -> Policy:

@@ -1,6 +1,7 @@
 """Versions that stand by: what they answer in shadow is counted beside the champion, and the better one serves.
 
-Nothing of it is kept: after a restart, and after each move of the champion, the count begins with what comes then.
+After a restart it is counted again from the journal, from the last comparison on: up to which batch that was is a fact of the
+champion. After each move of the champion the count begins with what comes then.
 """
 
 from __future__ import annotations
@@ -9,21 +10,24 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
+from orchestrator.control.journal import before_newest, last_before
 from orchestrator.control.live_answers import words
 from orchestrator.control.model_versions import champion_of, find_version
 from orchestrator.control.promotions import Promotions
 from orchestrator.core import recall
 from orchestrator.core.aliases import CHAMPION
 from orchestrator.core.monitors import Monitor
-from orchestrator.core.records import ModelVersion
-from orchestrator.drift.shadows import Shadows
-from orchestrator.errors import Conflict, EvertrainError, Refused
+from orchestrator.core.records import AliasMove, ModelVersion
+from orchestrator.drift.shadows import MOST_REQUESTS, Shadows
+from orchestrator.errors import Conflict, EvertrainError
 from orchestrator.ports import ObservationStore, Observed, Store, Wakeups
 from orchestrator.spec.retraining import recall_of
 
 log = logging.getLogger(__name__)
 
 BY = "recall"
+FACT = "recall"
+"""Of a version that serves: up to which batch of live rows it was compared with those that stand by."""
 PASS_EVERY_S = 2.0
 
 
@@ -31,6 +35,7 @@ PASS_EVERY_S = 2.0
 class _Followed:
     cursor: int
     shadows: Shadows
+    compared: int = 0  # the batch up to which labelled rows had their comparison
 
 
 class Recalls:
@@ -74,7 +79,9 @@ class Recalls:
             for batch in batches:
                 _take(batch, followed.shadows)
                 followed.cursor = batch.number
-                if followed.shadows.rows >= policy.rows and self._recalled(monitor, versions, followed, policy):
+                if batch.number <= followed.compared:
+                    followed.shadows.compared()  # once more: only answers are wanted whose labels are yet to come
+                elif followed.shadows.rows >= policy.rows and self._recalled(monitor, versions, followed, policy):
                     return
 
     def _current(
@@ -83,15 +90,25 @@ class Recalls:
         """Begun anew where another version serves by now, or where the journal was lost; who stands by is looked up again."""
         key, last = (monitor.project, monitor.model), self._observations.last(monitor.project, monitor.model)
         followed = self._followed.get(key)
-        if followed is None or followed.shadows.champion != champion.version or followed.cursor > last:
-            begin = min(followed.cursor, last) if followed is not None else last
-            followed = self._followed[key] = _Followed(begin, Shadows(champion.version, {}))
-        made = {each.version: each.created_at for each in versions}
         moves = self._store.alias_history(monitor.project, monitor.model, CHAMPION)
-        served = made | {each.before: each.at for each in reversed(moves) if each.before in made}
-        beside = recall.standing_by(champion.version, served, policy)
+        if followed is None:
+            followed = self._followed[key] = self._resumed(champion, moves, last)
+        elif followed.shadows.champion != champion.version or followed.cursor > last:
+            followed = self._followed[key] = _Followed(min(followed.cursor, last), Shadows(champion.version, {}))
+        made = {each.version: each.created_at for each in versions}
+        beside = recall.standing_by(champion.version, recall.last_served(made, moves), policy)
         followed.shadows.made = {each: made[each] for each in beside}
         return followed
+
+    def _resumed(self, champion: ModelVersion, moves: list[AliasMove], last: int) -> _Followed:
+        """As a server that ended left it. What it remembered of requests is read again, too, as far as that went back."""
+        key = (champion.project, champion.name)
+        fact = self._store.facts(*key, champion.version).get(FACT) or {}
+        compared = min(int(fact.get("compared", 0)), last)
+        newest = before_newest(self._observations, *key, MOST_REQUESTS)
+        serves_since = last_before(self._observations, *key, moves[0].at) if moves else 0
+        begin = max(serves_since, min(compared, newest) if compared else newest)
+        return _Followed(begin, Shadows(champion.version, {}), compared)
 
     def _recalled(
         self, monitor: Monitor, versions: list[ModelVersion], followed: _Followed, policy: recall.Policy
@@ -101,11 +118,12 @@ class Recalls:
         found = recall.judge(champion, followed.shadows.compared(), policy)
         if not found.version:
             log.debug("model %s: %s", monitor.model, found.words)
+            self._store.put_fact(monitor.project, monitor.model, champion, FACT, {"compared": followed.cursor})
             return False
         version = find_version(versions, monitor.project, monitor.model, str(found.version))
         try:
-            self._promotions.promote(version, by=BY, reason=found.words, expected=champion, anyway=True)
-        except (Conflict, Refused) as error:
+            self._promotions.recall(version, by=BY, reason=found.words, expected=champion)
+        except Conflict as error:
             log.info("model %s: %s", monitor.model, error)
         return True
 

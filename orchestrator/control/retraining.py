@@ -31,6 +31,7 @@ from orchestrator.core.decisions import (
     past,
 )
 from orchestrator.core.monitors import Monitor
+from orchestrator.core.prospects import Proof
 from orchestrator.core.retraining import Action, Cause, Decision, Situation, Trigger, decide, due, unlabelled
 from orchestrator.core.words import counted
 from orchestrator.errors import Conflict, EvertrainError, InvalidSpec, NotFound, Refused, Unavailable
@@ -41,7 +42,9 @@ from orchestrator.spec.retraining import (
     estimates_number,
     label_of,
     newest_rows_of,
+    of_images,
     policy_of,
+    proof_of,
     retraining_document,
     trials_of,
 )
@@ -285,28 +288,37 @@ class Retraining:
         person asked for only where no row has one.
         """
         assert record.order is not None  # of what was accepted
-        now, asked_for = self._clock.now(), record.trigger.cause is Cause.MANUAL
+        now, asked_for, so_many = self._clock.now(), record.trigger.cause is Cause.MANUAL, ""
         try:
-            policy = policy_of(self._store.monitor(record.project, record.model).settings)
-            document, snapshot = self._document(record, record.order, 1 if asked_for else policy.least_new_rows)
+            base = self._base(record.project, record.model, record.order.base)
+            profile = self._profile(record.project, record.model, record.order.champion)
+            proof = proof_of(base, profile) if record.order.champion else None
+            least_rows, so_many = (1, "") if asked_for else self._least_rows(record, proof)
+            document, snapshot = self._document(record, record.order, base, profile, least_rows)
             run = self._commands.submit([self._command(record, document)])[0].run
         except TooFewLabels as error:
+            words = f"{error}{so_many}"
             if asked_for or record.decision.action is Action.ASK:
-                return became(record, Standing.FAILED, str(error), ended_at=now)
-            return decided_again(record, unlabelled(record.trigger, str(error), now), None, now)
+                return became(record, Standing.FAILED, words, ended_at=now)
+            return decided_again(record, unlabelled(record.trigger, words, now), None, now)
         except (InvalidSpec, Refused, NotFound, Conflict) as error:
             return became(record, Standing.FAILED, f"no run could be submitted: {error}", ended_at=now)
         what = f"sweep {run.id} tries points" if run.kind == "sweep" else f"run {run.id} trains"
-        words = f"{what} on {counted(snapshot['rows'], 'labelled row')}"
+        doubts = proof.doubts(snapshot["rows"]) if proof is not None else ""
+        words = f"{what} on {counted(snapshot['rows'], 'labelled row')}{doubts}"
         return became(record, Standing.TRAINING, words, run=run.id, data=snapshot)
 
+    def _least_rows(self, record: DecisionRecord, proof: Proof | None) -> tuple[int, str]:
+        """With a label, of a retraining that no person asked for; and why, where the run file does not name the number."""
+        wanted = policy_of(self._store.monitor(record.project, record.model).settings).least_new_rows
+        if proof is None or proof.rows_needed <= wanted:
+            return wanted, ""
+        return proof.rows_needed, f" (of so many {proof.least_rows} are held out for the proof)"
+
     def _document(
-        self, record: DecisionRecord, order: Order, least_rows: int
+        self, record: DecisionRecord, order: Order, base: Mapping[str, Any], profile: Mapping[str, Any], least_rows: int
     ) -> tuple[dict[str, Any], Mapping[str, Any]]:
         """The run file, a function of the record alone, and the lineage of its data."""
-        base = self._base(record, order)
-        facts = self._store.facts(record.project, record.model, order.champion) if order.champion else {}
-        profile = facts.get("profile") or {}
         label = label_of(base, profile)
         snapshot = self._snapshots.take(
             record.project,
@@ -327,12 +339,17 @@ class Retraining:
         )
         return document, {**snapshot.lineage, "url": snapshot.url, "rows": snapshot.rows}
 
-    def _base(self, record: DecisionRecord, order: Order) -> dict[str, Any]:
-        """The run file that it starts from; of a sweep at the point that its version came from."""
-        run = self._store.run(record.project, order.base)
+    def _profile(self, project: str, model: str, version: int) -> Mapping[str, Any]:
+        """Empty where it has none. `version` 0: there is none."""
+        profile = self._store.facts(project, model, version).get("profile") if version else None
+        return profile if isinstance(profile, Mapping) else {}
+
+    def _base(self, project: str, model: str, run_id: str) -> dict[str, Any]:
+        """The run file that a retraining starts from; of a sweep at the point that its version came from. Raises NotFound."""
+        run = self._store.run(project, run_id)
         if run.kind != "sweep":
             return dict(run.spec)
-        made = next((each for each in self._store.models(record.project, record.model) if each.run_id == run.id), None)
+        made = next((each for each in self._store.models(project, model) if each.run_id == run.id), None)
         facts = self._store.facts(made.project, made.name, made.version) if made is not None else {}
         return put(run.spec, (facts.get("sweep") or {}).get("point") or {})
 
@@ -356,15 +373,30 @@ class Retraining:
         learned = newest.order.upto if newest is not None and newest.order is not None else 0
         if learned > self._observations.last(monitor.project, monitor.model):
             learned = 0  # of a journal that was lost since: all that there is came later, or from an older copy
-        if trigger is not None:
-            learned = max(learned, self._begins_after(monitor, trigger))
+        begins_after = self._begins_after(monitor, trigger) if trigger is not None else 0
+        learned = max(learned, begins_after)
         costs = [each.cost for each in known if each.cost > 0]
-        return Situation(
+        situation = Situation(
             now=now,
             new_rows=self._observations.rows(monitor.project, monitor.model, since=learned),
             past=past(known),
             expected_cost=costs[0] if costs else self._expected_cost(monitor),
         )
+        return self._with_prospects(situation, monitor, begins_after) if trigger is not None else situation
+
+    def _with_prospects(self, situation: Situation, monitor: Monitor, begins_after: int) -> Situation:
+        """And with what is known, before it trains, of a retraining on the batches above that number."""
+        champion = champion_of(self._store.models(monitor.project, monitor.model))
+        if champion is None:
+            return situation
+        after = max(begins_after, self._before_newest(monitor))
+        rows = self._observations.rows(monitor.project, monitor.model, since=after)
+        profile = self._profile(monitor.project, monitor.model, champion.version)
+        try:
+            proof = proof_of(self._base(monitor.project, monitor.model, monitor.run), profile)
+        except NotFound:  # its run file: whoever submits it says so
+            proof = None
+        return replace(situation, rows=rows, proof=proof, of_images=of_images(profile))
 
     def _expected_cost(self, monitor: Monitor) -> float:
         """Of the first retraining: each of its runs, of which a search has several, costs what one of the model's did."""

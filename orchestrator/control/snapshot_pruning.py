@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.control.challengers import FACT
-from orchestrator.core import snapshots
+from orchestrator.control.model_versions import champion_of
+from orchestrator.core import recall, snapshots
 from orchestrator.core.aliases import CHAMPION, stood_before
 from orchestrator.core.decisions import DecisionRecord
-from orchestrator.core.records import ModelVersion
+from orchestrator.core.monitors import Monitor
+from orchestrator.core.records import AliasMove, ModelVersion
 from orchestrator.core.runs import Run
-from orchestrator.errors import NotFound
+from orchestrator.errors import InvalidSpec, NotFound
 from orchestrator.ports import Clock, SnapshotStore, Store
+from orchestrator.spec.retraining import recall_of
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +35,16 @@ class SnapshotPruning:
         """
         removed = 0
         for monitor in self._store.monitors("*"):
-            taken = [each for each in self._decisions(monitor.project, monitor.model) if snapshots.has_rows(each)]
-            uses = self._uses(monitor.project, monitor.model, unfinished) if taken else {}
-            removed += sum(self._judged(each, uses) for each in taken)
+            try:
+                removed += self._pruned(monitor, unfinished)
+            except InvalidSpec as error:  # who stands by is not known
+                log.error("all snapshots of %s/%s are kept: %s", monitor.project, monitor.model, error)
         return removed
+
+    def _pruned(self, monitor: Monitor, unfinished: list[Run]) -> int:
+        taken = [each for each in self._decisions(monitor.project, monitor.model) if snapshots.has_rows(each)]
+        uses = self._uses(monitor, unfinished) if taken else {}
+        return sum(self._judged(each, uses) for each in taken)
 
     def _judged(self, record: DecisionRecord, uses: Mapping[str, str]) -> bool:
         now = self._clock.now()
@@ -63,15 +72,17 @@ class SnapshotPruning:
             yield from page
             below = page[-1].number
 
-    def _uses(self, project: str, model: str, unfinished: list[Run]) -> dict[str, str]:
-        """Who needs which data, by their source: runs that have not ended, and versions with an alias or that a rollback
-        would bring back."""
+    def _uses(self, monitor: Monitor, unfinished: list[Run]) -> dict[str, str]:
+        """Who needs which data, by their source: runs that have not ended, and versions that serve or may do so again."""
         uses = {_source(each.spec): f"run {each.id} has not ended" for each in unfinished}
-        back = stood_before(self._store.alias_history(project, model, CHAMPION))
-        for version in self._store.models(project, model):
-            why = f"is {', '.join(version.aliases)}" if version.aliases else "is what a rollback goes back to"
-            if version.aliases or version.version == back:
-                uses[self._source_of(version)] = f"version {version.version} {why}"
+        versions = self._store.models(monitor.project, monitor.model)
+        moves = self._store.alias_history(monitor.project, monitor.model, CHAMPION)
+        whys = _standing_by(monitor, versions, moves)
+        whys[stood_before(moves)] = "is what a rollback goes back to"
+        whys |= {each.version: f"is {', '.join(each.aliases)}" for each in versions if each.aliases}
+        for version in versions:
+            if version.version in whys:
+                uses[self._source_of(version)] = f"version {version.version} {whys[version.version]}"
         return uses
 
     def _source_of(self, version: ModelVersion) -> str:
@@ -79,6 +90,16 @@ class SnapshotPruning:
             return _source(self._store.run(version.project, version.run_id).spec)
         except NotFound:
             return ""
+
+
+def _standing_by(monitor: Monitor, versions: Sequence[ModelVersion], moves: Sequence[AliasMove]) -> dict[int, str]:
+    """Why each version is kept that `monitor.retrain.recall` may let serve again. Raises InvalidSpec."""
+    policy, champion = recall_of(monitor.settings), champion_of(versions)
+    if policy is None or champion is None:
+        return {}
+    served = recall.last_served({each.version: each.created_at for each in versions}, moves)
+    why = f"stands by to be recalled, as monitor.retrain.recall.versions keeps {policy.versions}"
+    return dict.fromkeys(recall.standing_by(champion.version, served, policy), why)
 
 
 def _source(spec: Mapping[str, Any]) -> str:

@@ -104,11 +104,13 @@ class Halving:
 
 
 def milestones(grace: int, reduction: int, most: int) -> tuple[int, ...]:
-    """The rungs and the reports halfway between them, by factors. The last report is none: there a trial ends by itself."""
+    """The rungs and the reports halfway between them, by factors. The last report is none where there is another: there a
+    trial ends by itself.
+    """
     found = [grace]
     while (at := round(grace * math.sqrt(reduction) ** len(found))) < most:
         found.append(max(at, found[-1] + 1))
-    return tuple(each for each in found if each <= most)
+    return tuple(each for each in found if each < most) or (grace,)
 
 
 def _ahead(other: _Course, course: _Course) -> bool:

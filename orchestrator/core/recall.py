@@ -15,6 +15,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from orchestrator.core.records import AliasMove
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -74,9 +76,12 @@ def chance(pair: Paired) -> float:
     return float(ways / 2**told_apart)
 
 
+def last_served(made: Mapping[int, float], moves: Sequence[AliasMove]) -> dict[int, float]:
+    """When each version served last, or was made, where it never did. `moves`: of the champion's alias, newest first."""
+    return dict(made) | {each.before: each.at for each in reversed(moves) if each.before in made}
+
+
 def standing_by(champion: int, served: Mapping[int, float], policy: Policy) -> list[int]:
-    """The versions that are kept beside the champion, newest first: those that served last. `served`: when each last did, or
-    was trained.
-    """
+    """The versions that are kept beside the champion, newest first: those that served last, by `last_served`."""
     others = sorted(set(served) - {champion}, key=lambda each: (served[each], each), reverse=True)
     return sorted(others[: policy.versions - 1], reverse=True)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.core.cron import Cron, next_after
+from orchestrator.core.prospects import IMAGES, Proof
 
 _LABELS_SOONEST_S, _LABELS_LATEST_S = 15.0, 86_400.0
 
@@ -54,6 +55,8 @@ class Because(enum.StrEnum):
     TOO_LITTLE_DATA = "too_little_data"
     BUDGET_SPENT = "budget_spent"
     QUIET_HOURS = "quiet_hours"
+    UNPROVABLE = "unprovable"
+    UNLEARNABLE = "unlearnable"
 
 
 @dataclass(frozen=True)
@@ -115,12 +118,18 @@ class Retraining:
 
 @dataclass(frozen=True)
 class Situation:
-    """As of now. `new_rows`: since the data that the serving model was trained on. `expected_cost`: of one retraining."""
+    """As of now. `new_rows`: since the data that the serving model was trained on. `expected_cost`: of one retraining.
+    `rows`: that it would learn from, as far as they have labels. `proof`: of what it makes; None: it needs none, or nothing
+    is known of it. `of_images`: the model learned from images, which live rows do not hold.
+    """
 
     now: float
     new_rows: int
     past: Sequence[Retraining] = ()
     expected_cost: float = 0.0
+    rows: int = 0
+    proof: Proof | None = None
+    of_images: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,17 +142,22 @@ class Decision:
 
 
 def decide(trigger: Trigger, policy: Policy, situation: Situation) -> Decision:
-    """The first of these that holds: not enabled, told twice, one under way, broken data, too mild, cooling down, too little
-    new data, budget spent, quiet hours; otherwise it is accepted as the mode has it.
+    """The first of these that holds: not enabled, told twice, one under way, nothing to learn from, broken data, too mild,
+    nothing that could be proven, cooling down, too little new data, too little for a proof, budget spent, quiet hours;
+    otherwise it is accepted as the mode has it.
 
-    A person who asks is held to the last retraining, the budget and a dry run only: the rest protects from machines.
+    A person who asks is held to the last retraining, what there is to learn from, the budget and a dry run only: the rest
+    protects from machines. That nothing could be proven the person is told.
     """
-    checks = (_enabled, _first_time, _alone, _sound, _severe, _cooled, _fed, _affordable, _awake)
+    checks = (
+        *(_enabled, _first_time, _alone, _learnable, _sound, _severe),
+        *(_hopeful, _cooled, _fed, _provable, _affordable, _awake),
+    )
     for check in checks:
         refusal = check(trigger, policy, situation)
         if refusal is not None:
             return refusal
-    return _accept(trigger, policy)
+    return _accept(trigger, policy, situation)
 
 
 def due(policy: Policy, situation: Situation, since: float, scheduled_at: float = 0.0) -> list[Trigger]:
@@ -198,6 +212,12 @@ def _alone(trigger: Trigger, policy: Policy, situation: Situation) -> Decision |
     return Decision(trigger, Action.REFUSE, Because.IN_PROGRESS, words)
 
 
+def _learnable(trigger: Trigger, policy: Policy, situation: Situation) -> Decision | None:
+    if not situation.of_images:
+        return None
+    return Decision(trigger, Action.REFUSE, Because.UNLEARNABLE, f"the model {IMAGES}")
+
+
 def _sound(trigger: Trigger, policy: Policy, situation: Situation) -> Decision | None:
     if not trigger.broken_data or trigger.cause is Cause.MANUAL:
         return None
@@ -210,6 +230,14 @@ def _severe(trigger: Trigger, policy: Policy, situation: Situation) -> Decision 
         return None
     words = f"of severity {trigger.severity}, retraining is for {policy.least_severity} and more: {trigger.words}"
     return Decision(trigger, Action.REFUSE, Because.TOO_MILD, words)
+
+
+def _hopeful(trigger: Trigger, policy: Policy, situation: Situation) -> Decision | None:
+    why = situation.proof.hopeless if situation.proof is not None else ""
+    if not why or trigger.cause is Cause.MANUAL:
+        return None
+    words = f"what it makes could never be promoted: {why}"
+    return Decision(trigger, Action.REFUSE, Because.UNPROVABLE, words)
 
 
 def _cooled(trigger: Trigger, policy: Policy, situation: Situation) -> Decision | None:
@@ -226,6 +254,13 @@ def _fed(trigger: Trigger, policy: Policy, situation: Situation) -> Decision | N
         return None
     words = f"{situation.new_rows:,} new rows, at least {policy.least_new_rows:,} are needed to learn anything new"
     return Decision(trigger, Action.WAIT, Because.TOO_LITTLE_DATA, words)
+
+
+def _provable(trigger: Trigger, policy: Policy, situation: Situation) -> Decision | None:
+    lacking = situation.proof.lacking(situation.rows) if situation.proof is not None else ""
+    if not lacking or trigger.cause is Cause.MANUAL:
+        return None
+    return Decision(trigger, Action.WAIT, Because.TOO_LITTLE_DATA, lacking)
 
 
 def _affordable(trigger: Trigger, policy: Policy, situation: Situation) -> Decision | None:
@@ -255,14 +290,16 @@ def _awake(trigger: Trigger, policy: Policy, situation: Situation) -> Decision |
     return Decision(trigger, Action.WAIT, Because.QUIET_HOURS, f"quiet hours until {_time(until)}", until)
 
 
-def _accept(trigger: Trigger, policy: Policy) -> Decision:
+def _accept(trigger: Trigger, policy: Policy, situation: Situation) -> Decision:
+    doubts = situation.proof.doubts(situation.rows) if situation.proof is not None else ""
+    told = f"{trigger.words}{doubts}"
     match policy.mode:
         case Mode.DRY_RUN:
-            return Decision(trigger, Action.TELL, Because.ACCEPTED, f"dry run: would retrain, for {trigger.words}")
+            return Decision(trigger, Action.TELL, Because.ACCEPTED, f"dry run: would retrain, for {told}")
         case Mode.APPROVE if trigger.cause is not Cause.MANUAL:
-            return Decision(trigger, Action.ASK, Because.ACCEPTED, f"waits for approval: {trigger.words}")
+            return Decision(trigger, Action.ASK, Because.ACCEPTED, f"waits for approval: {told}")
         case _:
-            return Decision(trigger, Action.RETRAIN, Because.ACCEPTED, f"retrains: {trigger.words}")
+            return Decision(trigger, Action.RETRAIN, Because.ACCEPTED, f"retrains: {told}")
 
 
 def _month(now: float, utc_offset_s: float) -> tuple[float, float]:

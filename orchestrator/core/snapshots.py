@@ -1,7 +1,8 @@
 """How long the training data of a retraining are kept: one decision for each snapshot, and its reason.
 
-A snapshot is needed by whatever still reads it, and by the versions that serve or would serve after a rollback: the next
-challenger is asked about their data, too. All others go once they are old. What they were stays with the decision.
+A snapshot is needed by whatever still reads it, and by the versions that serve, would serve after a rollback, or stand by
+to be recalled: the next challenger is asked about the champion's data, too, whichever that is by then. All others go once
+they are old. What they were stays with the decision.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ def judge(record: DecisionRecord, uses: Mapping[str, str], now: float, keep_s: f
     ended_at = record.ended_at if record.ended_at is not None else record.at
     if now - ended_at < keep_s:
         return Verdict(True, f"its retraining ended less than {days} ago")
-    return Verdict(False, f"no version that serves, or would after a rollback, learned from it, and it is {days} old")
+    words = (
+        f"no version that serves, would after a rollback or stands by to be recalled learned from it; it is {days} old"
+    )
+    return Verdict(False, words)
 
 
 def pruned(record: DecisionRecord, words: str, now: float) -> DecisionRecord:

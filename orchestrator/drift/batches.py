@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -185,7 +186,7 @@ def _check_names(names: list[str], kind: Kind) -> None:
     if len(names) > MOST_COLUMNS:
         raise BatchError(f"the batch has {len(names):,} columns: at most {MOST_COLUMNS:,} are taken")
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        ((twice, _),) = Counter(names).most_common(1)
         raise BatchError(f"column {twice} is there twice: name each once")
     strange = [name for name in names if name.startswith("(") and name.endswith(")") and name not in OURS]
     if strange:

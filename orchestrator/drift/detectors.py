@@ -148,6 +148,8 @@ def threshold(rate: float, shift: float, run_length: float) -> float:
 def _run_length(rate: float, shift: float, limit: float) -> float:
     """Mean number of items from 0 to above the limit: steps between two states go to both, with their mean kept."""
     cell, slack = limit / _STATES, rate + shift / 2
+    if slack >= 1:
+        return math.inf  # no error raises the sum: a rate so high cannot rise by half the shift
     stay = np.zeros((_STATES, _STATES))
     places = np.arange(_STATES)
     for step, probability in (((1 - slack) / cell, rate), (-slack / cell, 1 - rate)):

@@ -185,10 +185,16 @@ class NumberSummary:
 
     @classmethod
     def read(cls, facts: Mapping[str, Any], blob: bytes) -> NumberSummary:
-        if not blob:
+        """Raises SketchError, and whatever else a stranger's facts lead to."""
+        _check_counts(facts, "k", "count", "missing", "infinite")
+        if not facts["count"]:
             return cls(**facts)
         counts = dict(facts)
-        low, high = (int(each) for each in counts.pop("extremes"))
+        low, high = counts.pop("extremes")
+        if not (0 < low <= EXTREMES and 0 < high <= EXTREMES):
+            raise SketchError(f"{low} and {high} extremes are kept of a column: 1 to {EXTREMES} are")
+        if isinstance(counts["mean"], str) or counts["spread"] < 0:
+            raise SketchError(f"a column has the mean {counts['mean']!r} and the spread {counts['spread']!r}")
         extremes = np.frombuffer(blob[: 8 * (low + high)], dtype=np.float64)
         sketch = datasketches.kll_doubles_sketch.deserialize(blob[8 * (low + high) :])
         summary = cls(**counts, lowest=extremes[:low], highest=extremes[low:], sketch=sketch)
@@ -261,10 +267,20 @@ class CategorySummary:
 
     @classmethod
     def read(cls, facts: Mapping[str, Any], blob: bytes) -> CategorySummary:
+        """Raises SketchError, and whatever else a stranger's facts lead to."""
+        _check_counts(facts, "most", "count", "missing", "error")
+        _check_counts(facts["values"], *facts["values"])
         summary = cls(**facts)
         if summary.other < 0 or len(summary.values) > summary.most:
             raise SketchError(f"{len(summary.values)} values hold more than the {summary.count} rows of their column")
         return summary
+
+
+def _check_counts(facts: Mapping[str, Any], *names: str) -> None:
+    """Whoever adds to one that is no count would fail, long after it was taken in."""
+    for name in names:
+        if type(facts[name]) is not int or facts[name] < 0:
+            raise SketchError(f"{name} of a column is {facts[name]!r}: a count is needed")
 
 
 def _coded_counts(column: Coded) -> dict[str | None, int]:

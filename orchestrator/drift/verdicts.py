@@ -199,8 +199,9 @@ def _family(
                 seen.setdefault(test, []).append((evidence, span))
         for test, each in seen.items():
             evidence, span = min(each, key=lambda one: one[0].p)
+            alone = next((one.p for one, tested in each if tested is spans[0]), 1.0)
             words = partial(_moved, name, test, evidence, known, span.table.columns[name])
-            yield _Hypothesis(name, test, evidence, min(1.0, evidence.p * len(spans)), each[0][0].p, span.start, words)
+            yield _Hypothesis(name, test, evidence, min(1.0, evidence.p * len(spans)), alone, span.start, words)
     for name, evidence in beside.items():
         words = partial(_as_whole, name, evidence)
         yield _Hypothesis(name, evidence.test, evidence, evidence.p, evidence.p, spans[0].start, words)

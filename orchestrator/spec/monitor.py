@@ -39,6 +39,8 @@ def _hours(text: str) -> str:
 class Window(Section):
     """The live rows that are judged together."""
 
+    together = True
+
     by: Annotated[
         Literal["adaptive", "count", "time"],
         Field(description="adaptive: as many as the evidence needs; count: rows; time: every length."),

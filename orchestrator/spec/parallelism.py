@@ -45,3 +45,8 @@ class Parallelism(Section):
     @property
     def degrees(self) -> Degrees:
         return Degrees(self.zero, self.tensor, self.pipeline, self.sequence, self.expert)
+
+    @property
+    def division(self) -> Degrees:
+        """The degrees without ZeRO, which divides no ranks."""
+        return Degrees(tensor=self.tensor, pipeline=self.pipeline, sequence=self.sequence, expert=self.expert)

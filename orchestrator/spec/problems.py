@@ -14,6 +14,13 @@ from orchestrator.errors import Problem
 from orchestrator.spec.reading import printable, shorten
 from trainers.catalogue import RECIPES
 
+Place = tuple[str | int, ...]
+"""Where in a document: the keys of mappings, and the numbers of entries of lists."""
+
+
+NO_KEY = "is not a known key"
+"""How whatever is said of an unknown key begins."""
+
 
 class Disagreement(ValueError):
     """Values that are right each by itself, and wrong together."""
@@ -23,16 +30,27 @@ class Disagreement(ValueError):
         super().__init__("; ".join(str(each) for each in problems))
 
 
-def problems_of(error: ValidationError, model: type[BaseModel], document: Mapping[str, Any]) -> list[Problem]:
-    """One Problem per wrong place of `document`, in the order of the file's sections, none twice."""
+def problems_of(
+    error: ValidationError, model: type[BaseModel], document: Mapping[str, Any], *, agreement: bool = True
+) -> list[Problem]:
+    """One Problem per wrong place of `document`, in the order of the file's sections, none twice.
+
+    `agreement`: also what the sections of the whole document disagree on.
+    """
     found: list[Problem] = []
     for each in error.errors(include_url=False):
         cause = each.get("ctx", {}).get("error")
         if isinstance(cause, Disagreement):
-            found.extend(cause.problems)
+            found.extend(cause.problems if each["loc"] or agreement else ())
         else:
             found.append(_problem(each, model, document))
     return list(dict.fromkeys(found))
+
+
+def intended(error: ValidationError, model: type[BaseModel]) -> set[Place]:
+    """The places of known keys that unknown ones may have been meant for."""
+    unknown = (tuple(each["loc"]) for each in error.errors(include_url=False) if each["type"] == "extra_forbidden")
+    return {place for each in unknown if (place := _intended(each, model)) is not None}
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -64,7 +82,7 @@ def _problem(error: Any, model: type[BaseModel], document: Mapping[str, Any]) ->
     return Problem(path_text(location), got, _message(error, location, model))
 
 
-def _message(error: Any, location: Sequence[str | int], model: type[BaseModel]) -> str:
+def _message(error: Any, location: Place, model: type[BaseModel]) -> str:
     kind, context = error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
         return _unknown_key(location, model)
@@ -113,19 +131,36 @@ _PLAIN: Mapping[str, str] = {
 }
 
 
-def _unknown_key(location: Sequence[str | int], model: type[BaseModel]) -> str:
-    key = str(location[-1])
+def _unknown_key(location: Place, model: type[BaseModel]) -> str:
+    place = _intended(location, model)
+    if place is not None and place[:-1] != location[:-1]:
+        return f"{NO_KEY} here, did you mean {path_text(place)}?"
+    return f"{NO_KEY}, {suggest(str(location[-1]), _keys(_section_at(location[:-1], model)))}"
+
+
+def _intended(location: Place, model: type[BaseModel]) -> Place | None:
+    """A key of the same section that is spelt like it, or one of that name elsewhere."""
+    key, known = str(location[-1]), _keys(_section_at(location[:-1], model))
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    elsewhere = [(name, key) for name, other in _all_sections(model) if key in other.model_fields]
+    if elsewhere and key not in known and not difflib.get_close_matches(key, known, n=1, cutoff=0.8):
+        return elsewhere[0]
+    return (*location[:-1], near[0]) if near else None
+
+
+def _keys(section: type[BaseModel]) -> list[str]:
+    """As they are written in a file."""
+    return sorted(field.alias or name for name, field in section.model_fields.items())
+
+
+def _section_at(location: Place, model: type[BaseModel]) -> type[BaseModel]:
     section = model
-    for part in location[:-1]:
-        section = next(_sections(section, str(part)), section)
-    if key not in section.model_fields:
-        elsewhere = [f"{path}.{key}" for path, other in _all_sections(model) if key in other.model_fields]
-        if elsewhere and not difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.8):
-            return f"is not known here, did you mean {elsewhere[0]}?"
-    return f"is not a known key, {suggest(key, section.model_fields)}"
+    for part in location:
+        section = next(sections_of(section, str(part)), section)
+    return section
 
 
-def _sections(model: type[BaseModel], field: str) -> Iterator[type[BaseModel]]:
+def sections_of(model: type[BaseModel], field: str) -> Iterator[type[BaseModel]]:
     """The section classes that a field may hold: none or one."""
     annotation = model.model_fields[field].annotation if field in model.model_fields else None
     candidates = (annotation, *get_args(annotation))
@@ -133,4 +168,4 @@ def _sections(model: type[BaseModel], field: str) -> Iterator[type[BaseModel]]:
 
 
 def _all_sections(model: type[BaseModel]) -> list[tuple[str, type[BaseModel]]]:
-    return [(name, section) for name in model.model_fields for section in _sections(model, name)]
+    return [(name, section) for name in model.model_fields for section in sections_of(model, name)]

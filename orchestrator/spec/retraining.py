@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from orchestrator.core import recall
 from orchestrator.core.cron import parse_cron
+from orchestrator.core.prospects import Proof, held_out_share
 from orchestrator.core.retraining import Cause, Mode, Policy, QuietHours
 from orchestrator.errors import InvalidSpec
 from orchestrator.spec import PROOF
@@ -86,6 +87,25 @@ def columns_of(profile: Mapping[str, Any]) -> list[str]:
 def estimates_number(profile: Mapping[str, Any]) -> bool:
     """Whether the model's label is a number, not a class, by what its profile says of either."""
     return "deviation" in (profile.get("label") or {}) and not profile.get("predictions")
+
+
+def of_images(profile: Mapping[str, Any]) -> bool:
+    """Whether the model learned from images, by what its profile says of them."""
+    return bool(profile.get("looks"))
+
+
+def proof_of(document: Mapping[str, Any], profile: Mapping[str, Any]) -> Proof | None:
+    """What a retraining of the run file, as `dump` wrote it, would be proven on against the version of the profile. None
+    where the rows are held out by the user's own code. Raises InvalidSpec.
+    """
+    data, promote = document.get("data") or {}, _section(document.get("monitor") or {}).promote
+    share = held_out_share(data.get("split") or (1, 0, 0))
+    if not document.get("recipe") or not share:
+        return None
+    stratified = (data.get("split_by") or {}).get("stratify") is not None
+    classes = len((profile.get("label") or {}).get("values") or ())
+    own = (profile.get("predictions") or {}).get("rows") if promote.reference_loss is not None else None
+    return Proof(promote.minimum, share, max(1, classes) if stratified else 1, own)
 
 
 def retraining_document(

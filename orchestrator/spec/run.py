@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from orchestrator.spec.agreement import disagreements
 from orchestrator.spec.data import Data
@@ -61,23 +61,27 @@ def _storage(url: str) -> str:
     return without_credentials("storage", url)
 
 
-_CHECKS = {"recipe": _recipe, "entrypoint": _entrypoint, "script": _script, "code": _code, "storage": _storage}
+Recipe = Annotated[str, AfterValidator(_recipe)]
+Entrypoint = Annotated[str, AfterValidator(_entrypoint)]
+Script = Annotated[str, AfterValidator(_script)]
+Code = Annotated[str, AfterValidator(_code)]
+Storage = Annotated[str, AfterValidator(_storage)]
 
 
 class RunSpec(Section):
     """One run. Every key is optional except `name` and one of `recipe`, `entrypoint` and `script`."""
 
     name: Annotated[Label, Field(description="Lower-case letters, digits and hyphens, at most 63.")]
-    recipe: Annotated[str | None, Field(description="A built-in recipe.")] = None
-    entrypoint: Annotated[str | None, Field(description="package.module:function, which makes the task.")] = None
-    script: Annotated[str | None, Field(description="A training script, run unchanged.")] = None
-    code: Annotated[str | None, Field(description="Directory that is shipped to the nodes.")] = None
+    recipe: Annotated[Recipe | None, Field(description="A built-in recipe.")] = None
+    entrypoint: Annotated[Entrypoint | None, Field(description="package.module:function, which makes the task.")] = None
+    script: Annotated[Script | None, Field(description="A training script, run unchanged.")] = None
+    code: Annotated[Code | None, Field(description="Directory that is shipped to the nodes.")] = None
     args: Annotated[tuple[Argument, ...], Field(max_length=1000, description="Arguments of the script.")] = ()
     launcher: Annotated[Literal["native", "ray_train"], Field(description="What starts the ranks.")] = "native"
     env: Annotated[dict[EnvName, str], Field(description="Environment of the ranks.", default_factory=dict)]
     secrets: Annotated[tuple[EnvName, ...], Field(description="Names of secrets that become environment.")] = ()
     environment: Annotated[Environment | None, Field(description="The Python of the ranks.")] = None
-    storage: Annotated[str | None, Field(description="Where checkpoints live: a URL or an absolute path.")] = None
+    storage: Annotated[Storage | None, Field(description="Where checkpoints live: a URL or an absolute path.")] = None
     data: Annotated[Data, Field(description="Samples.")] = Data.model_validate({})
     model: Annotated[dict[str, Any], Field(description="The recipe's own keys.", default_factory=dict)]
     train: Annotated[Train, Field(description="Optimization.")] = Train()
@@ -106,11 +110,6 @@ class RunSpec(Section):
     max_cost: Annotated[Money | None, Field(description="The run is ended at this cost.")] = None
     search: Annotated[Search | None, Field(description="Makes it a sweep.")] = None
     monitor: Annotated[Monitor | None, Field(description="Watches the registered model.")] = None
-
-    @field_validator("recipe", "entrypoint", "script", "code", "storage")
-    @classmethod
-    def _well_formed(cls, value: str | None, info: Any) -> str | None:
-        return value if value is None else _CHECKS[info.field_name](value)
 
     @model_validator(mode="before")
     @classmethod

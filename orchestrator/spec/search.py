@@ -21,6 +21,7 @@ class Parameter(Section):
     """One key of the run file that is searched: exactly one kind of range, and when it counts at all."""
 
     model_config = ConfigDict(serialize_by_alias=True)
+    together = True
 
     log: Annotated[Range | None, Field(description="Every order of magnitude equally likely.")] = None
     uniform: Annotated[Range | None, Field(description="Every number equally likely.")] = None

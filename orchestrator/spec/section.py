@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from orchestrator.spec.unread import Unread
 
 LARGEST_COUNT = 2**31 - 1
 """Progress tells of epochs and workers in 32 bits, and of products of two counts in 64."""
@@ -17,6 +19,19 @@ class Section(BaseModel):
     """Unknown keys are refused, values never change, and numbers are finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    together: ClassVar[bool] = False  # its keys say one thing together: where they disagree, none of them can be read
+
+    def says(self, name: str) -> bool:
+        """Whether the key has a value, right or wrong."""
+        return self.__dict__.get(name, name) is not None
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            if name in type(self).model_fields:  # one that is not there was wrong: see `partial`
+                raise Unread(name)
+            return super().__getattr__(name)
 
 
 def _not_a_lookalike(value: Any) -> Any:

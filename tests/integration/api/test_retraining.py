@@ -15,7 +15,7 @@ from tests.integration.api.stack import Stack
 
 RUN: dict[str, Any] = {
     "name": "flights",
-    "recipe": "tabular",
+    "entrypoint": "flights.training:task",
     "train": {"epochs": 1},
     "monitor": {"retrain": {"mode": "approve", "minimum_rows": 0}},
 }

@@ -13,7 +13,12 @@ from orchestrator.core.retraining import Cause, Trigger
 from orchestrator.spec import dump, load
 from tests.integration.api.stack import Stack
 
-RUN = {"name": "flights", "recipe": "tabular", "train": {"epochs": 1}, "monitor": {"retrain": {"minimum_rows": 0}}}
+RUN = {
+    "name": "flights",
+    "entrypoint": "flights.training:task",
+    "train": {"epochs": 1},
+    "monitor": {"retrain": {"minimum_rows": 0}},
+}
 
 Evertrain = Callable[..., tuple[int, str]]
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from dataclasses import replace
 
 import psutil
 
+from orchestrator.cluster.standby import STEPPED_WITHIN_S
 from orchestrator.core import observations as seen
 from orchestrator.core.ledger import TimeClass
 from orchestrator.core.orders import AttemptOrder
@@ -18,9 +20,8 @@ from tests.integration.cluster.test_attempts import DIGITS
 
 def held_pids(stage: Stage, order: AttemptOrder) -> tuple[int, ...]:
     """Once they are at their gate: all that can be seen of it from outside is that they sleep on it."""
-    expected = sum(share.ranks for share in order.shares)
-    ranks = stage.server.wait("ranks that wait", lambda: len(found := at_gate(stage)) == expected and found)
-    return tuple(ranks)
+    wanted = sum(share.ranks for share in order.shares)
+    return tuple(stage.server.wait("ranks that wait", lambda: len(found := at_gate(stage)) == wanted and found))
 
 
 def at_gate(stage: Stage) -> list[int]:
@@ -57,6 +58,19 @@ def test_ranks_that_got_ready_train_once_their_attempt_is_placed(stage: Stage) -
     assert ended.ledger.total_ns / 1e9 <= 2 * lived_s + 1.0, "the time before was nobody's"
     assert ended.ledger.ns[TimeClass.TRAINING] > 0
     stage.server.wait("the first line", lambda: "starting afresh" in stage.server.text(key))
+
+
+def test_nobody_gets_ready_on_the_cores_of_one_that_starts_until_that_takes_too_long(stage: Stage) -> None:
+    never_steps = stage.run_script("import time; time.sleep(600)")
+    stage.server.wait_heard(never_steps, seen.IncarnationStarted)
+    order = replace(stage.order(DIGITS), ahead=True)
+    began_s = time.monotonic()
+    key = stage.server.order(order)
+    held_pids(stage, order)
+    assert time.monotonic() - began_s >= STEPPED_WITHIN_S
+    for each in (key, never_steps):
+        stage.server.forget(each)
+    stage.server.wait("no rank lives", lambda: not stage.ranks())
 
 
 def test_an_attempt_that_is_wanted_no_more_leaves_no_rank_that_waits(stage: Stage) -> None:

@@ -111,7 +111,7 @@ def test_a_retraining_that_fails_is_told_and_is_not_tried_again_before_its_time(
     scarce = run_file(tmp_path / "first.parquet") | {"name": "scarce"}
     scarce["data"] |= {"checks": {"rows": ROWS // 2}}
     retrain = {"mode": "auto", "triggers": [{"rows": 100}], "minimum_rows": 100, "cooldown": "1h"}
-    scarce["monitor"] = {"retrain": retrain}
+    scarce["monitor"] = {"retrain": retrain, "promote": {"minimum": 20}}
     first = stack.client.wait(stack.client.submit(scarce).id)
     assert first.state == "SUCCEEDED", first.reason
     rows = {name: values[:200] for name, values in world(1, 1).items()}

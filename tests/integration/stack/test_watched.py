@@ -121,11 +121,12 @@ def test_every_expression_of_the_dashboards_has_data_once_a_run_and_a_sweep_were
     client = stack.client
     model = put_on_watch(stack)
     run = client.submit(long_digits("watched", checkpoint={"every": "1s"}))
-    stack.until(run.id, kind("checkpoint_sealed"))
-    sweep = client.submit(sweep_file("watched-sweep", epochs=1, trials=100))
-    waiter = client.submit(long_digits("waiter", resources={"workers": 4}))
+    sealed = stack.until(run.id, kind("checkpoint_sealed"))
     started = stack.until(run.id, kind("ranks_started"))
     os.kill(int(started.data["pids"][1]), signal.SIGKILL)
+    stack.until(run.id, kind("training"), after=sealed.seq)  # else what comes now may take its place for good
+    sweep = client.submit(sweep_file("watched-sweep", epochs=1, trials=100))
+    waiter = client.submit(long_digits("waiter", resources={"workers": 4}))
     values = {
         "run": run.id,
         "sweep": sweep.id,

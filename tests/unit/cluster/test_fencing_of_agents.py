@@ -26,7 +26,7 @@ HOST_CALLS: dict[str, Callable[[Any], Awaitable[object]]] = {
     "write_probe": lambda host: host.write_probe(OLD, "/nowhere"),
     "sees_probe": lambda host: host.sees_probe(OLD, "/nowhere"),
     "remove_probe": lambda host: host.remove_probe(OLD, "/nowhere"),
-    "coordinate": lambda host: host.coordinate(OLD, (), None),
+    "coordinate": lambda host: host.coordinate(OLD, None, (), None),
     "report": lambda host: host.report(OLD, 0, 0, 0.0),
     "order_stop": lambda host: host.order_stop(OLD, StopOrder("cancel", "test", "of the test")),
     "log_lines": lambda host: host.log_lines(OLD, 0, 0, 1, 0.0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,10 @@ class Told:
         return 29500
 
     async def events(self, after: int, timeout_s: float) -> list[tuple[int, HostEvent]]:
-        if self._silent_s:
+        if self._silent_s and timeout_s:
             while self.looks < 2:
                 await asyncio.sleep(0.01)
-        if after >= len(self._events):
+        if after >= len(self._events) and timeout_s:
             await asyncio.Event().wait()
         return list(enumerate(self._events, 1))[after:]
 
@@ -88,7 +89,9 @@ def ended(rank: int, **facts: Any) -> Ended:
     return Ended(1, RankExit(rank=rank, host="host-1", **facts))
 
 
-def end_of(host: Told, *, script: bool = False) -> IncarnationEnd:
+def end_of(
+    host: Told, *, script: bool = False, said: Callable[[int, contract.Message], None] = lambda rank, message: None
+) -> IncarnationEnd:
     async def story() -> IncarnationEnd:
         incarnation = GangIncarnation(
             1,
@@ -97,7 +100,7 @@ def end_of(host: Told, *, script: bool = False) -> IncarnationEnd:
             Limits(60.0, 60.0, 30.0, hang_before_steps=not script, must_tell_result=not script),
             world_size=2,
             started=lambda pids: None,
-            said=lambda rank, message: None,
+            said=said,
             ticked=lambda snapshots: None,
             inspected=lambda what: None,
         )
@@ -142,6 +145,15 @@ def test_nothing_follows_an_incarnation_of_which_a_rank_lives_on(code: int) -> N
     assert isinstance(end, Lost)
     assert "did not end" in end.failure.message
     assert end.fence_s == 20.0
+
+
+def test_what_a_rank_said_until_it_was_ended_is_heard_though_another_one_failed_before() -> None:
+    """A checkpoint that it sealed meanwhile is what the next incarnation goes on from."""
+    sealed = contract.Sealed("/checkpoints/7", 7, 1, 0.1, 0.1)
+    heard: list[tuple[int, contract.Message]] = []
+    host = Told(ended(1, signal=9), Said(1, 0, sealed), Said(2, 0, sealed))
+    assert isinstance(end_of(host, said=lambda rank, message: heard.append((rank, message))), Broken)
+    assert heard == [(0, sealed)]
 
 
 def test_ranks_that_are_all_silent_hang_and_each_ones_stack_is_taken() -> None:

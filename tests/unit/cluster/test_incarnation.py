@@ -16,6 +16,7 @@ import pytest
 from orchestrator.cluster import incarnation
 from orchestrator.cluster.incarnation import RanksSurvive, RunningIncarnation
 from orchestrator.cluster.zygote_client import Exited, Forked, ZygoteLost
+from trainers import contract
 
 
 class StubbornLease:
@@ -65,6 +66,27 @@ def test_a_rank_that_survives_sigkill_is_told_and_everything_else_is_cleared_awa
         assert not running.socket_path.exists()
 
     asyncio.run(story())
+
+
+def test_a_rank_that_connected_and_says_its_name_once_all_is_closed_is_not_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first step would be taken for that of the next incarnation's rank."""
+    monkeypatch.setattr(incarnation, "Lease", StubbornLease)
+    heard: list[contract.Message] = []
+
+    async def story() -> None:
+        running = RunningIncarnation(1, tmp_path, "/zygote")
+        await running.listen([0], lambda rank, message: heard.append(message))
+        reader, writer = await asyncio.open_unix_connection(str(running.socket_path))
+        await asyncio.sleep(0)  # it is accepted
+        await running.close()
+        writer.write(contract.encode(contract.Hello(rank=0, pid=1)))
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+
+    asyncio.run(story())
+    assert heard == []
 
 
 class SlowLease(StubbornLease):

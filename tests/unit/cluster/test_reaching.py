@@ -84,6 +84,23 @@ def test_ranks_of_a_host_that_does_not_answer_may_live_until_the_fence(monkeypat
     assert FENCE_S > 0
 
 
+def test_a_host_that_cannot_be_reached_late_in_a_long_poll_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actors, "ANSWER_S", 0.05)
+    polls = iter((UNREACHABLE, [(1, "news")]))
+
+    async def answer() -> Any:
+        await asyncio.sleep(0.1)  # more than it may be away
+        now = next(polls)
+        if isinstance(now, Exception):
+            raise now
+        return now
+
+    async def story() -> Any:
+        return await RemoteHost(SimpleNamespace(events=Method(answer)), SHARE).events(0, 30.0)  # type: ignore[arg-type]
+
+    assert asyncio.run(story()) == [(1, "news")]
+
+
 class OneGang:
     """A cluster with one gang that an earlier agent left."""
 

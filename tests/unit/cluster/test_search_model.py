@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+import pytest
 
 from orchestrator.cluster.search_model import Coordinates, RungSampler
 from orchestrator.cluster.search_points import Points
@@ -84,6 +85,16 @@ def test_values_are_compared_at_the_highest_rung_that_enough_trials_have_passed(
         else:
             points.on_trial_complete(f"t{number}", {"objective": off(point), "report": 1})
     assert share_near(points) > 0.55
+
+
+def test_every_whole_number_of_a_range_is_as_likely_and_has_a_place_that_leads_back_to_it() -> None:
+    path = "model.layers"
+    coordinates = Coordinates(halving(space={path: {"int": [3, 7]}}))
+    points = [coordinates.point(row)[path] for row in coordinates.anywhere(5_000, np.random.default_rng(0))]
+    assert [points.count(value) / 5_000 for value in range(3, 8)] == pytest.approx([0.2] * 5, abs=0.03)
+    large = Coordinates(halving(space={path: {"int": [-5, 10**9]}}))
+    for value in (-5, -4, 0, 123_456_789, 10**9 - 1, 10**9):
+        assert large.point(np.array(large.row({path: value}))) == {path: value}
 
 
 def test_coordinates_lead_back_to_the_point() -> None:

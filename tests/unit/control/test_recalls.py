@@ -64,7 +64,11 @@ async def test_the_better_version_serves_with_the_reason_in_its_history(followin
     following.day(1, {1: WRONG, 2: LABELS, 3: WRONG})
     move = following.moves[0]
     assert (move.version, move.before, move.by) == (2, 1, "recall")
-    assert "version 2 serves in place of version 1: of the newest 40 labelled rows it alone had 40 right" in move.reason
+    assert move.reason == (
+        "version 2 serves in place of version 1: of the newest 40 labelled rows it alone had 40 right, the champion alone 0; "
+        "of equals so many would be 9.1e-13 likely"
+    )
+    assert move.report == {}, "it rests on no proof"
     following.day(2, {2: WRONG, 1: LABELS}, champion=2)
     assert [each.version for each in following.moves] == [1, 2, 1]
 
@@ -91,11 +95,35 @@ async def test_only_those_that_served_last_stand_by(tmp_path: Path) -> None:
     assert following.moves[0].version == 3
 
 
-async def test_a_restart_and_another_champion_begin_the_count_anew(following: Following) -> None:
+async def test_a_restart_goes_on_with_the_count(following: Following) -> None:
     following.day(1, {1: WRONG, 2: LABELS}, rows=30)
     following.recalls = following.recalling()
-    following.day(2, {1: WRONG, 2: LABELS}, rows=30)
+    following.day(2, {1: WRONG, 2: LABELS}, rows=9)
     assert following.moves[0].version == 1
+    following.recalls = following.recalling()
+    following.day(3, {1: WRONG, 2: LABELS}, rows=1)
+    assert following.moves[0].version == 2
+
+
+async def test_a_restart_repeats_no_comparison_and_joins_labels_that_were_awaited(following: Following) -> None:
+    following.day(1, {1: LABELS, 2: LABELS}, rows=40)  # a comparison of equals
+    awaited = {"(request)": [f"late-{each}" for each in range(40)]}
+    following.keep(20, "rows", 40, 1, distance=[1.0] * 40, **{**awaited, "(prediction)": WRONG})
+    following.keep(21, "shadow", 40, 2, **{**awaited, "(prediction)": LABELS})
+    following.day(3, {1: LABELS, 2: LABELS}, rows=40)  # and another one, after these answers
+    assert following.store.facts("default", "flights", 1)["recall"] == {"compared": 8}
+    following.recalls = following.recalling()
+    following.keep(40, "labels", 39, 0, **{"(request)": awaited["(request)"][:39], "(label)": LABELS[:39]})
+    following.recalls.one_pass()
+    assert following.moves[0].version == 1, "39 rows since the last comparison"
+    following.keep(41, "labels", 1, 0, **{"(request)": awaited["(request)"][39:], "(label)": LABELS[39:]})
+    following.recalls.one_pass()
+    assert following.moves[0].version == 2
+
+
+async def test_another_champion_begins_the_count_anew(following: Following) -> None:
+    following.day(1, {1: WRONG, 2: LABELS}, rows=30)
+    following.day(2, {1: LABELS, 2: LABELS}, rows=9)
     third = following.store.models("default", "flights")[0]
     following.promotions.promote(third, by="ada", reason="by hand", anyway=True)
     following.day(3, {3: WRONG, 2: LABELS}, champion=3, rows=30)
@@ -106,8 +134,8 @@ async def test_a_restart_and_another_champion_begin_the_count_anew(following: Fo
 
 async def test_a_champion_that_moved_meanwhile_is_left_where_it_stands(following: Following) -> None:
     second = following.store.models("default", "flights")[1]
-    with pytest.raises(Conflict, match="champion of flights is version 1 by now, not 3: nothing was promoted"):
-        following.promotions.promote(second, by="recall", reason="better", expected=3, anyway=True)
+    with pytest.raises(Conflict, match="champion of flights is version 1 by now, not 3: nothing was recalled"):
+        following.promotions.recall(second, by="recall", reason="better", expected=3)
     assert following.moves[0].version == 1
 
 

@@ -23,7 +23,7 @@ from orchestrator.core.retraining import Action, Because, Cause, Trigger
 from orchestrator.core.runs import Failure, FailureKind, Result, Run
 from orchestrator.errors import NotFound, Refused, StorageFailed
 from tests.unit.control.retraining_victim import MOMENTS, restarted
-from tests.unit.control.watched import RETRAIN, RUN, Watching
+from tests.unit.control.watched import DATA, RETRAIN, RUN, Watching
 from tests.unit.drift.test_proving import fact, part, right
 
 ROOT = Path(__file__).parents[3]
@@ -445,6 +445,78 @@ async def test_what_a_person_let_begin_without_enough_labels_fails_in_words(tmp_
     watching.passes()
     assert watching.now(asked).standing is Standing.FAILED
     assert "only 2 of 5 observed rows of model flights are labelled, at least 4" in watching.now(asked).told[-1]
+
+
+TABLE: dict[str, Any] = {"recipe": "tabular", "entrypoint": None, "data": DATA | {"split": [0.6, 0.2, 0.2]}}
+OF_FEW: dict[str, Any] = {"promote": {"minimum": 20}}  # 100 rows hold 20 out
+
+
+async def test_what_could_not_be_proven_waits_for_rows_before_anybody_is_asked(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"mode": "approve"}, monitor=OF_FEW, **TABLE)
+    watching.serve(1, 60)
+    waiting = watching.drift()
+    assert (waiting.standing, waiting.decision.because) == (Standing.WAITING, Because.TOO_LITTLE_DATA)
+    assert waiting.decision.words == (
+        "of 60 rows about 12 would be held out for the proof (data.split), which needs 20 (monitor.promote.minimum): "
+        "100 rows are needed"
+    )
+    watching.passes()
+    assert watching.now(waiting) == waiting
+    watching.serve(2, 40)
+    watching.passes()
+    assert watching.now(waiting).standing is Standing.ASKED
+
+
+async def test_rows_for_the_proof_are_such_with_a_label_before_anything_is_trained(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin(monitor=OF_FEW, **TABLE)
+    watching.serve(1, 100, **{"(label)": [0, 1] * 40 + [None] * 20})
+    record = watching.drift()
+    watching.passes()
+    waiting = watching.now(record)
+    assert (waiting.standing, waiting.decision.because) == (Standing.WAITING, Because.TOO_LITTLE_DATA)
+    assert "only 80 of 100 observed rows of model flights are labelled, at least 100 are needed" in waiting.told[-1]
+    assert "(of so many 20 are held out for the proof)" in waiting.told[-1]
+    assert watching.plane.board.queue(10) == []
+    watching.serve(2, 20)
+    watching.clock.forward(600)
+    watching.passes()
+    assert watching.now(record).standing is Standing.TRAINING
+
+
+async def test_who_asks_for_it_is_told_that_nothing_could_be_proven(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin(monitor=OF_FEW, **TABLE)
+    watching.serve(1, 100, **{"(label)": [0, 1] * 30 + [None] * 40})
+    asked = watching.retraining.retrain("default", "flights", by="ada", reason="", key="k")
+    assert asked.decision.words == "retrains: ada asked for it", "100 rows may yet have labels"
+    watching.passes()
+    told = watching.now(asked).told[-1]
+    assert "on 60 labelled rows; what it makes could only be promoted by hand: of 60 rows about 12" in told
+    assert watching.now(asked).standing is Standing.TRAINING
+
+
+async def test_against_a_champion_of_few_rows_nothing_is_trained_until_its_proof_is_eased(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin(**TABLE)
+    watching.store.put_fact("default", "flights", 1, "profile", {"predictions": {"rows": 85}})
+    watching.serve(1, 500)
+    refused = watching.drift()
+    assert (refused.standing, refused.decision.because) == (Standing.CLOSED, Because.UNPROVABLE)
+    eased = watching.plane.submit("flights", **{**RUN, **TABLE}, monitor={"retrain": RETRAIN, **OF_FEW})
+    watching.store.put_monitor(replace(watching.monitor, run=eased.id))
+    watching.serve(2, 100)
+    assert watching.drift().standing is Standing.ACCEPTED
+
+
+async def test_a_model_of_images_is_not_retrained_on_what_live_ones_look_like(watching: Watching) -> None:
+    watching.store.put_fact("default", "flights", 1, "profile", {"looks": ["brightness", "contrast"]})
+    for record in (watching.drift(), watching.retraining.retrain("default", "flights", by="ada", reason="", key="k")):
+        assert (record.standing, record.decision.because) == (Standing.CLOSED, Because.UNLEARNABLE)
+        assert "of live images only what they look like is kept" in record.decision.words
+    watching.passes()
+    assert watching.plane.board.queue(10) == []
 
 
 async def test_rows_of_a_retraining_that_failed_were_not_learned(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from orchestrator.adapters.snapshots import ParquetSnapshots
 from orchestrator.control.ancestry import ancestry
 from orchestrator.control.snapshot_pruning import DAY_S, SnapshotPruning
 from orchestrator.core.decisions import DecisionRecord, Standing
-from orchestrator.core.snapshots import judge
+from orchestrator.core.snapshots import has_rows, judge
 from tests.unit.control.test_retraining import proof
 from tests.unit.control.watched import Watching
 
@@ -98,6 +98,21 @@ async def test_data_of_an_open_decision_and_of_a_run_that_reads_them_stay_howeve
 
 def training_url(watching: Watching, record: DecisionRecord) -> str:
     return str(watching.now(record).data["url"])
+
+
+async def test_data_of_versions_that_stand_by_to_be_recalled_stay_as_many_as_the_run_file_says(tmp_path: Path) -> None:
+    watching = Watching(tmp_path)
+    await watching.begin({"cooldown": None, "recall": {"versions": 3}})
+    records = [await retrained(watching, turn) for turn in (1, 2, 3)]
+    assert [each.version for each in records] == [2, 3, 4], "version 1 serves all the time"
+    watching.clock.forward(KEEP_DAYS * DAY_S)
+    watching.store.put_monitor(replace(watching.monitor, settings={"retrain": {"mode": "of later days"}}))
+    assert prune(watching) == 0, "who stands by is not known"
+    watching.store.put_monitor(replace(watching.monitor, settings={"retrain": {"recall": {"versions": 3}}}))
+    assert prune(watching) == 1
+    assert [has_rows(watching.now(each)) for each in records] == [False, True, True]
+    watching.store.put_monitor(replace(watching.monitor, settings={"retrain": {}}))
+    assert prune(watching) == 2
 
 
 async def test_every_verdict_has_its_reason(watching: Watching) -> None:

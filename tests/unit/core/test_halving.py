@@ -31,6 +31,7 @@ def test_trials_are_looked_at_in_rungs_and_halfway_between() -> None:
     assert milestones(1, 3, 81) == (1, 2, 3, 5, 9, 16, 27, 47)
     assert milestones(2, 4, 32) == (2, 4, 8, 16)
     assert milestones(5, 3, 5) == (5,)
+    assert milestones(1, 2, 3) == (1, 2), "at its last report a trial ends by itself"
 
 
 def test_of_many_alike_points_few_get_far_and_the_best_of_them_does() -> None:

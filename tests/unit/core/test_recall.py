@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from orchestrator.core.recall import Paired, Policy, chance, judge, standing_by
+from orchestrator.core.recall import Paired, Policy, chance, judge, last_served, standing_by
+from orchestrator.core.records import AliasMove
 
 SURE = Policy(versions=4, rows=200, confidence=0.95)
 
@@ -52,6 +53,16 @@ def test_those_stand_by_that_served_last_and_a_new_one_has_its_turn() -> None:
     served = {1: 10.0, 2: 90.0, 3: 20.0, 4: 80.0, 5: 100.0}
     assert standing_by(4, served, SURE) == [5, 3, 2]
     assert standing_by(1, served, SURE) == [5, 4, 2]
+
+
+def test_a_version_served_last_when_the_champion_moved_away_from_it_and_else_counts_from_its_making() -> None:
+    moves = [moved(3, before=2, at=90.0), moved(2, before=1, at=80.0), moved(1, before=2, at=70.0)]
+    assert last_served({1: 10.0, 2: 20.0, 3: 30.0}, moves) == {1: 80.0, 2: 90.0, 3: 30.0}
+    assert last_served({1: 10.0}, moves) == {1: 80.0}, "a version that is no more does not stand by"
+
+
+def moved(version: int, *, before: int, at: float) -> AliasMove:
+    return AliasMove("default", "flights", 1, "champion", version, before, at, "ada", "by hand")
 
 
 def test_more_gained_and_lost_than_there_were_rows_is_a_mistake() -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.core.cron import next_after, parse_cron
+from orchestrator.core.prospects import Proof
 from orchestrator.core.retraining import (
     Action,
     Because,
@@ -78,6 +79,31 @@ def before(days: float, key: str = "earlier", done: bool = True, cost: float = 1
         ),
         (DRIFT, POLICY, replace(QUIET, past=[before(0.5)]), Action.WAIT, Because.COOLDOWN, "cooling down until"),
         (DRIFT, POLICY, replace(QUIET, new_rows=999), Action.WAIT, Because.TOO_LITTLE_DATA, "999 new rows"),
+        (DRIFT, POLICY, replace(QUIET, of_images=True), Action.REFUSE, Because.UNLEARNABLE, "learns from images"),
+        (
+            PERSON,
+            POLICY,
+            replace(QUIET, of_images=True),
+            Action.REFUSE,
+            Because.UNLEARNABLE,
+            "submit a run of its name",
+        ),
+        (
+            DRIFT,
+            replace(POLICY, mode=Mode.APPROVE),
+            replace(QUIET, rows=600, proof=Proof(100, 0.15)),
+            Action.WAIT,
+            Because.TOO_LITTLE_DATA,
+            "of 600 rows about 90 would be held out for the proof",
+        ),
+        (
+            DRIFT,
+            POLICY,
+            replace(QUIET, rows=5_000, proof=Proof(100, 0.15, reference_rows=85)),
+            Action.REFUSE,
+            Because.UNPROVABLE,
+            "could never be promoted: the champion's own data have 85 rows held out",
+        ),
         (
             DRIFT,
             POLICY,
@@ -110,6 +136,17 @@ def test_every_decision_has_its_reason(
     decision = decide(trigger, policy, situation)
     assert (decision.action, decision.because) == (action, because)
     assert words in decision.words
+
+
+def test_a_person_is_told_that_nothing_could_be_proven_and_has_it_trained_all_the_same() -> None:
+    for proof, words in (
+        (Proof(100, 0.15), "of 60 rows about 9 would be held out"),
+        (Proof(100, 0.15, reference_rows=85), "the champion's own data have 85"),
+    ):
+        for mode, action in ((Mode.APPROVE, Action.RETRAIN), (Mode.DRY_RUN, Action.TELL)):
+            decision = decide(PERSON, replace(POLICY, mode=mode), replace(QUIET, rows=60, proof=proof))
+            assert f"asked for by ada; what it makes could only be promoted by hand: {words}" in decision.words
+            assert decision.action is action
 
 
 @pytest.mark.parametrize(

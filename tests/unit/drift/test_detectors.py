@@ -65,6 +65,13 @@ def test_streams_that_stand_still_raise_alarms_no_more_often_than_stated() -> No
     assert alarms <= 20  # 12 may be expected at most; more than 20 has a probability of 0.005
 
 
+@pytest.mark.parametrize(("shift", "rate"), [(None, 1.0), (0.5, 0.8)])
+def test_a_model_that_errs_so_often_that_no_rise_is_possible_is_watched_on(shift: float | None, rate: float) -> None:
+    detector = PageHinkley(items=1000, errors=1000 * rate, shift=shift)
+    assert detector.update(np.ones(300)) is None
+    assert detector.seen == 300
+
+
 def test_a_reference_lets_it_judge_from_the_first_item() -> None:
     alarm = PageHinkley(items=5_000, errors=250.0).update(errors(6, (150, 0.5)))
     assert alarm is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,6 +83,33 @@ def test_categories_are_compared_by_chi_squared() -> None:
     assert found["chi_squared"].p == pytest.approx(exact.pvalue)
     by_hand = (0.42 - 0.5) * math.log(0.42 / 0.5) + (0.38 - 0.3) * math.log(0.38 / 0.3)
     assert found["psi"].effect == pytest.approx(by_hand, rel=0.02)
+
+
+def test_one_row_of_what_is_rare_does_not_outweigh_all_others_and_many_rows_of_it_show() -> None:
+    words = [f"w{place}" for place in range(20)]
+    before = category([word for word in words for _ in range(2_500)] + ["rare"])
+    one = category([*[word for word in words for _ in range(25)][1:], "rare"])
+    assert compared(before, one)["chi_squared"].p > 0.01
+    many = category([word for word in words for _ in range(24)] + ["rare"] * 20)
+    assert compared(before, many)["chi_squared"].p < 1e-20
+    of_two = compared(category(["a"] * 50_000 + ["rare"] * 5), category(["a"] * 470 + ["rare"] * 30))["chi_squared"]
+    assert of_two.p < 1e-20
+    assert of_two.effect == pytest.approx(0.06, abs=0.001)
+
+
+def test_categories_with_rare_ones_raise_no_more_alarms_than_they_say_where_nothing_moved() -> None:
+    generator, rounds = np.random.default_rng(5), 1_000
+    shares = np.append(np.full(20, 0.049995), 0.0001)
+    names = [f"w{place}" for place in range(len(shares))]
+
+    def drawn(rows: int) -> Any:
+        times = generator.multinomial(rows, shares)
+        return category([name for name, count in zip(names, times, strict=True) for _ in range(count)])
+
+    reference = drawn(50_000)
+    found = np.array([compared(reference, drawn(500))["chi_squared"].p for _ in range(rounds)])
+    for level in (0.05, 0.001):
+        assert (found <= level).sum() <= stats.binom.ppf(0.9999, rounds, level)
 
 
 def test_small_p_values_are_no_more_frequent_than_they_say_where_nothing_moved() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
+import struct
 
 import numpy as np
 import pytest
@@ -154,3 +156,30 @@ def test_no_bytes_raise_anything_but_a_sketch_error(data: st.DataObject) -> None
     bad = good[:place] + data.draw(st.binary(max_size=8)) + good[place + data.draw(st.integers(0, 8)) :]
     with contextlib.suppress(SketchError):
         TableSummary.from_bytes(bad)
+
+
+@pytest.mark.parametrize(
+    ("column", "facts"),
+    [
+        ("a", {"missing": "many"}),
+        ("a", {"infinite": -1}),
+        ("a", {"count": 0, "missing": None}),
+        ("a", {"mean": "5"}),
+        ("a", {"spread": -1.0}),
+        ("a", {"extremes": [-16, 48]}),
+        ("b", {"error": "none"}),
+        ("b", {"missing": 0.5}),
+        ("b", {"values": {"x": "50"}}),
+        ("b", {"values": {"x": 60, "y": -10}}),
+    ],
+)
+def test_counts_of_a_stranger_that_nobody_could_add_to_are_refused(column: str, facts: dict[str, object]) -> None:
+    table = TableSummary()
+    table.update({"a": np.arange(50.0), "b": ["x"] * 50})
+    good = table.to_bytes()
+    (length,) = struct.unpack_from("<I", good, 4)
+    head = json.loads(good[8 : 8 + length])
+    next(each for each in head["columns"] if each["name"] == column)["facts"] |= facts
+    text = json.dumps(head).encode()
+    with pytest.raises(SketchError):
+        TableSummary.from_bytes(good[:4] + struct.pack("<I", len(text)) + text + good[8 + length :])

@@ -222,3 +222,15 @@ def test_windows_of_time_wait_for_late_rows_and_count_those_that_came_too_late()
 def test_every_row_has_one_finite_time(times: list[float]) -> None:
     with pytest.raises(ValueError, match="every row has one finite time"):
         Windows(Cut()).add({"x": np.ones(3)}, np.array(times))
+
+
+def test_what_the_newest_window_does_not_hold_is_not_seen_in_it_however_long_it_lasted_before() -> None:
+    windows, history = Windows(Cut(rows=300)), History()
+    for place in range(4):
+        columns = moved(300, place)
+        if place == 3:
+            columns["height"] = np.full(300, math.nan)
+        (_,) = windows.add(columns, np.arange(300.0) + 300 * place)
+        verdict, history = judge(REFERENCE, windows.spans(), history, POLICY)
+        told = {each.test for each in verdict.findings if each.feature == "height"}
+        assert ("distribution" in told, "missing" in told) == (place < 3, place == 3)

@@ -99,3 +99,10 @@ def test_a_missing_run_file_is_told_from_a_run_that_is_not_found(tmp_path: Path)
 def test_a_missing_code_directory_is_a_wrong_place_of_the_run_file(tmp_path: Path) -> None:
     with pytest.raises(InvalidSpec, match=r"code: .*/nowhere is not a directory"):
         shipping.prepare(write(tmp_path / "job.yaml", "name: a\nscript: train.py\ncode: nowhere\n"))
+
+
+def test_what_is_not_there_is_named_beside_all_else_that_is_wrong(tmp_path: Path) -> None:
+    wrong = "name: a\nscript: train.py\ncode: nowhere\ndeepspeed: ds.json\nqueu: x\nsecrets: [A, A]\n"
+    with pytest.raises(InvalidSpec) as refused:
+        shipping.prepare(write(tmp_path / "job.yaml", wrong))
+    assert [each.path for each in refused.value.problems] == ["deepspeed", "code", "queu", "secrets"]

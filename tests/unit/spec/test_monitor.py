@@ -9,11 +9,12 @@ from orchestrator.spec import dump, load
 from orchestrator.spec.monitor import Monitor
 
 LEAST = {"name": "x", "recipe": "digits_cnn", "train": {"epochs": 1}}
+PREPARED = {**LEAST, "recipe": "tabular", "data": {"source": "sklearn://wine"}}
 
 
-def told(monitor: object) -> dict[str, str]:
+def told(monitor: object, run: dict[str, object] = PREPARED) -> dict[str, str]:
     with pytest.raises(InvalidSpec) as refused:
-        load({**LEAST, "monitor": monitor})
+        load({**run, "monitor": monitor})
     return {each.path: each.message for each in refused.value.problems}
 
 
@@ -99,12 +100,44 @@ def test_shapes_may_be_searched_where_a_retraining_starts_from_scratch() -> None
 
 
 def test_a_monitor_needs_the_profile_that_prepared_data_leave() -> None:
-    assert "where they are prepared" in told({"retrain": {}})["monitor"]
-    prepared = {"clean": {"duplicates": "drop"}}
-    assert load({**LEAST, "data": prepared, "monitor": {"retrain": {}}}).monitor is not None
-    assert load({**LEAST, "recipe": "tabular", "data": {"source": "sklearn://wine"}, "monitor": {}}).monitor is not None
+    assert "where they are prepared" in told({}, LEAST)["monitor"]
+    assert load({**LEAST, "data": {"clean": {"duplicates": "drop"}}, "monitor": {}}).monitor is not None
+    assert load({**PREPARED, "monitor": {}}).monitor is not None
     with pytest.raises(InvalidSpec, match="a script leaves no profile"):
         load({"name": "x", "script": "train.py", "monitor": {}})
+
+
+def test_a_model_of_images_is_watched_and_recalled_and_not_retrained_on_what_images_look_like() -> None:
+    images = {**LEAST, "data": {"clean": {"duplicates": "drop"}}}
+    with pytest.raises(InvalidSpec) as refused:
+        load({**images, "monitor": {"retrain": {}}})
+    (problem,) = refused.value.problems
+    assert problem.path == "monitor.retrain"
+    assert "leave it out to watch only: digits_cnn learns from images" in problem.message
+    assert "submit a run of its name on new images" in problem.message
+    assert load({**images, "monitor": {"retrain": {"recall": {}}}}).monitor is not None
+
+
+@pytest.mark.parametrize(
+    ("data", "retrain", "path", "words"),
+    [
+        ({"split": [1, 0, 0]}, {}, "data.split", "holds no rows out that a challenger could be proven on"),
+        (
+            {},
+            {"newest_rows": 500},
+            "monitor.retrain.newest_rows",
+            "are too few: of 500 rows about 75 would be held out",
+        ),
+    ],
+)
+def test_a_retraining_whose_proof_would_always_lack_rows_is_refused(
+    data: dict[str, object], retrain: object, path: str, words: str
+) -> None:
+    run = {"name": "x", "recipe": "tabular", "train": {"epochs": 1}, "data": data, "monitor": {"retrain": retrain}}
+    with pytest.raises(InvalidSpec) as refused:
+        load(run)
+    assert words in {each.path: each.message for each in refused.value.problems}[path]
+    assert load({**run, "recipe": None, "entrypoint": "a:b"}).monitor is not None, "its own code holds rows out"
 
 
 @pytest.mark.parametrize(
@@ -135,8 +168,8 @@ def test_a_window_that_lies_in_two_seasons_is_refused(window: object, words: str
 
 def test_seasons_begin_when_windows_do_where_people_are() -> None:
     window = {"season": "weekday", "by": "time", "length": "1d"}
-    assert load({**LEAST, "data": {"clean": {"duplicates": "drop"}}, "monitor": {"window": window}}).monitor is not None
+    assert load({**PREPARED, "monitor": {"window": window}}).monitor is not None
     assert "choose shorter windows" in told({"window": window, "retrain": {"utc_offset": 2}})["monitor"]
-    assert load({**LEAST, "data": {"clean": {"duplicates": "drop"}}, "monitor": {
+    assert load({**PREPARED, "monitor": {
         "window": {**window, "length": "2h"}, "retrain": {"utc_offset": 2},
     }}).monitor is not None  # fmt: skip

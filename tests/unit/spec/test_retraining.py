@@ -8,9 +8,18 @@ import pytest
 
 from orchestrator import spec
 from orchestrator.core import recall
+from orchestrator.core.prospects import Proof
 from orchestrator.core.retraining import Cause, Mode, QuietHours
 from orchestrator.spec.monitor import Monitor
-from orchestrator.spec.retraining import alerts_of, label_of, newest_rows_of, policy_of, recall_of, retraining_document
+from orchestrator.spec.retraining import (
+    alerts_of,
+    label_of,
+    newest_rows_of,
+    policy_of,
+    proof_of,
+    recall_of,
+    retraining_document,
+)
 
 RUN: dict[str, Any] = {
     "name": "flights",
@@ -95,6 +104,20 @@ def test_its_priority_is_its_own_and_a_search_is_left_out() -> None:
     document = made({**RUN, "search": search}, priority=7)
     assert document["priority"] == 7
     assert spec.load(document).search is None
+
+
+def test_what_a_proof_is_of_is_the_run_files_and_the_champions() -> None:
+    profile = {"label": {"values": {"0": 4, "1": 5, "2": 1}}, "predictions": {"rows": 85}}
+
+    def of(**changed: Any) -> Proof | None:
+        return proof_of(spec.dump(spec.load({**RUN, **changed})), profile)
+
+    assert of() == Proof(100, 0.15, 1, 85)
+    stratified = {**RUN["data"], "split_by": {"stratify": "late"}, "split": [0.8, 0.2, 0.0]}
+    promote = {"minimum": 20, "reference_loss": None}
+    assert of(data=stratified, monitor={"promote": promote}) == Proof(20, 0.2, 3, None)
+    assert proof_of(spec.dump(spec.load(RUN)), {}) == Proof(100, 0.15), "nothing is known of the champion"
+    assert of(recipe=None, entrypoint="flights.training:task") is None, "its own code splits"
 
 
 @pytest.mark.parametrize(

@@ -257,7 +257,7 @@ def test_a_wrong_place_is_named_with_what_would_be_right(change: dict[str, typin
 
 def test_all_problems_are_told_at_once() -> None:
     problems = told({**LEAST, "name": "A", "priority": -1, "train": {"lr": -1}, "queu": "x"})
-    assert set(problems) == {"name", "priority", "train.lr", "queu"}
+    assert set(problems) == {"name", "priority", "train.lr", "train.epochs", "queu"}
 
 
 def test_the_value_is_shown_as_it_was_written() -> None:
