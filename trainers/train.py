@@ -31,7 +31,7 @@ from trainers.data.sampler import Sampler
 from trainers.distributed import World, join, leave, seed_generators
 from trainers.ema import ema_of
 from trainers.engine import build_engine, precision_of
-from trainers.errors import BadConfig, account
+from trainers.errors import BadConfig, Stopped, account
 from trainers.evaluation import evaluate
 from trainers.layout import problems
 from trainers.loop import Loop
@@ -117,10 +117,14 @@ def main(launch: Launch, progress: Progress, stop: StopRequest) -> None:
 
 
 def begin_to_restore(launch: Launch, progress: Progress) -> None:
-    """Where the run has no slot yet, once it has one: until here nothing of it is written anywhere, nor any step done."""
+    """Where the run has no slot yet, once it has one: until here nothing of it is written anywhere, nor any step done.
+
+    Raises Stopped where whoever would tell it so is gone.
+    """
     if launch.gate is not None:
         with open(launch.gate, "rb", buffering=0) as gate:
-            gate.read(1)
+            if not gate.read(1):
+                raise Stopped("its host went away while the run waited for a slot")
     progress.phase("restoring")
 
 

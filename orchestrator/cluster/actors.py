@@ -222,6 +222,7 @@ class HostState:
 
     attempt: tuple[str, int] | None
     placed: Placed | None  # on the coordinating host
+    waiting: tuple[str, int] | None = None  # the attempt whose ranks here wait for a slot, all of them living
 
 
 class HostActor:
@@ -259,16 +260,13 @@ class HostActor:
         self._admit(epoch)
         if not self._tasks:
             self._keep(keep_contact(self._gcs_address, os.getppid(), self._fence))
-        bound = self._host.bound
-        attempt = (bound.order.run_id, bound.order.attempt) if bound else None
-        return HostState(attempt, self._placed)
+        return HostState(_attempt_of(self._host.bound), self._placed, _attempt_of(self._host.waiting))
 
     async def bind(self, epoch: int, bind: Bind) -> None:
         """May be called again for the same attempt."""
         self._admit(epoch)
         async with self._binding:
-            bound = self._host.bound
-            if bound is None or (bound.order.run_id, bound.order.attempt) != (bind.order.run_id, bind.order.attempt):
+            if _attempt_of(self._host.bound) != _attempt_of(bind):
                 await self._host.bind(bind)
 
     async def hold(self, epoch: int, bind: Bind, master_addr: str, master_port: int | None) -> int:
@@ -346,7 +344,8 @@ class HostActor:
         if self._outbox is not None:
             self._outbox.close()
             self._outbox = None
-        await self._host.release()
+        async with self._binding:  # ranks that are just being forked must not outlive it
+            await self._host.release()
 
     # ---- for the coordinator --------------------------------------------------------------------------------------
 
@@ -500,6 +499,10 @@ async def fence_of(node_id: str) -> float:
 def short(error: Exception) -> str:
     """The first line of what may be a page of Ray's."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _attempt_of(bind: Bind | None) -> tuple[str, int] | None:
+    return (bind.order.run_id, bind.order.attempt) if bind is not None else None
 
 
 def _write_probe(path: str) -> None:

@@ -79,7 +79,10 @@ class Bound:
 
     def serves(self, bind: Bind) -> bool:
         """Whether what waits here is what `bind` wants, and lives."""
-        return _lasting(bind) == _lasting(self.bind) and self.running is not None and self.running.all_live()
+        return _lasting(bind) == _lasting(self.bind) and self.lives()
+
+    def lives(self) -> bool:
+        return self.running is not None and self.running.all_live()
 
     def enter(self, bind: Bind, directory: Path) -> None:
         """The attempt has been placed: its time, its lines and its deadlines begin."""

@@ -102,6 +102,11 @@ class Host:
     def bound(self) -> Bind | None:
         return self._bound.bind if self._bound else None
 
+    @property
+    def waiting(self) -> Bind | None:
+        """Whose ranks wait for a slot here, where all of them live."""
+        return self._held.bind if self._held is not None and self._held.lives() else None
+
     async def bind(self, bind: Bind) -> None:
         """Give the host to an attempt. Raises StartFailed when its code or directories cannot be prepared."""
         assert self._bound is None, "the agent binds only hosts that are free"
@@ -122,7 +127,9 @@ class Host:
         then none of them lives. Nothing of it is the attempt's yet, neither time nor files nor lines.
         """
         await self._let_held_go()
-        bound = await self._new_bound(self._dirs.ahead(bind.order.run_id, bind.order.attempt), bind)
+        directory = self._dirs.ahead(bind.order.run_id, bind.order.attempt)
+        await asyncio.to_thread(remove_tree, directory)  # a host that was killed has left it
+        bound = await self._new_bound(directory, bind)
         self._held = bound
         try:
             port = master_port or await self._serve_store(bound, master_addr)

@@ -13,7 +13,7 @@ import ray.exceptions
 from ray.actor import ActorHandle
 from ray.util.placement_group import PlacementGroup
 
-from orchestrator.cluster.actors import call, insist
+from orchestrator.cluster.actors import HostState, call, insist
 from orchestrator.cluster.gang_messages import Bind, HostGone, StartFailed
 from orchestrator.cluster.network import LOOPBACK
 from orchestrator.cluster.pool import Pool
@@ -86,7 +86,7 @@ class Placer:
         """The gang in which the attempt's ranks wait, if there is one. It was claimed when they were forked: only being led
         is left. Raises Unplaced where no other gang could help."""
         gang = await self._pool.take_held(shape, (order.run_id, order.attempt))
-        if gang is None:
+        if gang is None or not await self._all_wait(gang):
             return None
         try:
             await self._lead(gang, order, bundle, Placed(order.shares, time.monotonic() - began_s, True))
@@ -124,7 +124,11 @@ class Placer:
             binds = [Bind(order, index, 0.0, bundle) for index in range(len(gang.hosts))]
             address = LOOPBACK if len(binds) == 1 else gang.shares[0].ip
             port = await self._hold_on(gang, binds[0], address, None)
-            await asyncio.gather(*(self._hold_on(gang, each, address, port) for each in binds[1:]))
+            others = (self._hold_on(gang, each, address, port) for each in binds[1:])
+            # All of them are waited for: none may still be forking when the gang goes back.
+            for answer in await asyncio.gather(*others, return_exceptions=True):
+                if isinstance(answer, BaseException):
+                    raise answer
         except (StartFailed, HostGone, TimeoutError, ray.exceptions.RayActorError) as error:
             raise Unplaced(_stale(str(error)), False) from error
 
@@ -160,6 +164,23 @@ class Placer:
             except (TimeoutError, ray.exceptions.RayActorError):
                 await self._cluster.remove(gang.group, gang.hosts)
         return None
+
+    async def _all_wait(self, gang: Gang) -> bool:
+        """Whether every rank of it lives and waits. Those that have met one that is dead would only break once they go on:
+        they end, and the gang idles again, or is removed where a host of it is dead.
+        """
+        if len(gang.hosts) == 1:
+            return True  # its host sees for itself
+        try:
+            waiting = {each.waiting for each in await self._ready(gang)}
+        except (TimeoutError, ray.exceptions.RayActorError):
+            await self.give_up(gang)
+            return False
+        if len(waiting) == 1 and None not in waiting:
+            return True
+        if await self.unhold(gang):
+            self._pool.put(gang)
+        return False
 
     async def _fresh(
         self, order: AttemptOrder, shape: Shape, reserved: Callable[[PlacementGroup], Awaitable[bool]]
@@ -227,9 +248,9 @@ class Placer:
                 parts.append(f"{node.host}: {want_cpu:g} CPU and {want_gpu:g} GPU wanted, others on Ray hold {others}")
         return "; ".join(parts) or "Ray has not reserved the nodes yet: other gangs hold them"
 
-    async def _ready(self, gang: Gang) -> None:
+    async def _ready(self, gang: Gang) -> Sequence[HostState]:
         async with asyncio.timeout(HOSTS_READY_S):
-            await asyncio.gather(*(call(host.claim.remote(self._epoch), HOSTS_READY_S) for host in gang.hosts))
+            return await asyncio.gather(*(call(host.claim.remote(self._epoch), HOSTS_READY_S) for host in gang.hosts))
 
     async def _bind(self, gang: Gang, order: AttemptOrder, bundle: bytes | None, placed: Placed) -> None:
         binds = [Bind(order, index, placed.seconds, bundle) for index in range(len(gang.hosts))]

@@ -71,9 +71,9 @@ class Pool:
         await self._wait(lambda: self._find(shape, None) is not None or (shape, None) not in self._coming)
         return self._pop(shape, None)
 
-    def take_ready(self, key: Key) -> Gang | None:
-        """The one in which the attempt's ranks wait."""
-        return self._pop(None, key)
+    def take_ready(self, shape: Shape, key: Key) -> Gang | None:
+        """The one of that shape in which the attempt's ranks wait."""
+        return self._pop(shape, key)
 
     def waits_for(self, key: Key) -> bool:
         """Whether the attempt's ranks wait in a gang, or are about to."""
@@ -101,7 +101,7 @@ class Pool:
                 return idle
         return None
 
-    def _pop(self, shape: Shape | None, ready: Key | _Any | None = _ANY) -> Gang | None:
+    def _pop(self, shape: Shape, ready: Key | _Any | None = _ANY) -> Gang | None:
         idle = self._find(shape, ready)
         if idle is None:
             return None

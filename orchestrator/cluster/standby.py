@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 
 from orchestrator.cluster.gang_messages import Superseded
 from orchestrator.cluster.placing import Placer, Unplaced
@@ -30,39 +31,58 @@ STEPPED_WITHIN_S = (
 LOOK_S = 0.02
 
 
+@dataclass(frozen=True)
+class _Ready:
+    """A gang that gets ready, or is."""
+
+    shape: Shape
+    making: asyncio.Task[None]
+
+
 class Standby:
-    """For one event loop. Each attempt's gang is made ready once at most: one that the pool gave up is not made again.
+    """For one event loop. Each attempt's gang is made ready once at most in one place: one that the pool gave up is not made
+    again, unless the attempt is to get ready elsewhere.
 
     `starting`: whether a placed attempt has not stepped yet.
     """
 
     def __init__(self, pool: Pool, placer: Placer, starting: Callable[[], bool]) -> None:
         self._pool, self._placer, self._starting = pool, placer, starting
-        self._making: dict[Key, asyncio.Task[None]] = {}
+        self._ready: dict[Key, _Ready] = {}
         self._leaving: set[asyncio.Task[None]] = set()
 
     @property
     def keys(self) -> tuple[Key, ...]:
         """Attempts whose files on the nodes must stay."""
-        return tuple(self._making)
+        return tuple(self._ready)
 
-    def want(self, ahead: Sequence[AttemptOrder], placed: Collection[Key]) -> None:
-        """Level-triggered: `ahead` are all that should get ready; what did, and is neither there nor `placed`, goes."""
+    def want(self, ahead: Sequence[AttemptOrder], placed: Mapping[Key, AttemptOrder]) -> None:
+        """Level-triggered: `ahead` are all that should get ready, and where; what did, and is neither there nor `placed`,
+        goes. An attempt that is to get ready elsewhere does so once its first gang has gone.
+        """
         wanted = {(order.run_id, order.attempt): order for order in ahead if suits(order)}
-        for key in [each for each in self._making if each not in wanted]:
-            self._later(self._give_up(key, self._making.pop(key), TAKEN_WITHIN_S if key in placed else 0.0))
+        leaving: dict[Key, asyncio.Task[None]] = {}
+        for key, ready in list(self._ready.items()):
+            if key not in wanted or Shape.of(wanted[key]) != ready.shape:
+                del self._ready[key]
+                taken = key in placed and Shape.of(placed[key]) == ready.shape
+                leaving[key] = self._later(self._give_up(key, ready, TAKEN_WITHIN_S if taken else 0.0))
         for key, order in wanted.items():
-            if key not in self._making:
-                self._making[key] = asyncio.create_task(self._try(key, order), name=f"standby {key[0]}/{key[1]}")
+            if key not in self._ready:
+                work = self._try(key, order, leaving.get(key))
+                making = asyncio.create_task(work, name=f"standby {key[0]}/{key[1]}")
+                self._ready[key] = _Ready(Shape.of(order), making)
 
     async def close(self) -> None:
         """What is ready goes with the pool."""
-        tasks = [*self._making.values(), *self._leaving]
+        tasks = [*(each.making for each in self._ready.values()), *self._leaving]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _try(self, key: Key, order: AttemptOrder) -> None:
+    async def _try(self, key: Key, order: AttemptOrder, first: asyncio.Task[None] | None) -> None:
+        if first is not None:
+            await asyncio.wait({first})
         try:
             await self._make(key, order)
         except Superseded as error:  # the agent's own loops hear of it as well, and end it
@@ -76,6 +96,7 @@ class Standby:
         gang = await self._pool.take_idle(shape)
         with self._pool.clearing_up(shape, key):
             gang = gang or await self._placer.spare(order)
+            gang = gang or await self._pool.take_idle(shape)  # its place may have been that of one that has come back
             if gang is None:
                 return
             try:
@@ -95,11 +116,11 @@ class Standby:
                 while self._starting():
                     await asyncio.sleep(LOOK_S)
 
-    async def _give_up(self, key: Key, making: asyncio.Task[None], after_s: float) -> None:
+    async def _give_up(self, key: Key, ready: _Ready, after_s: float) -> None:
         """Unless its attendant has taken it by then."""
-        await asyncio.wait({making})
+        await asyncio.wait({ready.making})
         await asyncio.sleep(after_s)
-        gang = self._pool.take_ready(key)
+        gang = self._pool.take_ready(ready.shape, key)
         if gang is not None:
             await self._put_back(gang)
 
@@ -107,10 +128,11 @@ class Standby:
         if await self._placer.unhold(gang):
             self._pool.put(gang)
 
-    def _later(self, work: Coroutine[None, None, None]) -> None:
+    def _later(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
+        return task
 
 
 def suits(order: AttemptOrder) -> bool:

@@ -250,6 +250,7 @@ class Board:
             waits_for=state.reason.code,
             sweep=_sweep(run),
             slots=run.lineage.slots if run.lineage is not None else 0,
+            sized=run.lineage is not None and run.lineage.sized,
         )
         # The pause as it was decided, both ends by the same clock; after a restart of the server it begins anew, as does
         # the time in the queue: its agents have yet to come back, so nobody has waited for them in vain.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from orchestrator.core.records import Cluster
+from orchestrator.core.scheduling.admission import Away
 from orchestrator.core.scheduling.fit import Node
 from orchestrator.errors import NotFound, Refused
 from orchestrator.ports import Clock, Store
@@ -36,6 +37,17 @@ class Clusters:
         self._store, self._clock = store, clock
         self._lock = threading.Lock()
         self._known = {each.name: each for each in store.clusters()}
+        # Monotonic, by cluster and host. After a restart of the server it begins anew: nobody counted meanwhile.
+        self._missed_ns: dict[tuple[str, str], int] = {}
+        for each in self._known.values():
+            self._note_missed(each)
+
+    def away(self, name: str) -> tuple[Away, ...]:
+        """The nodes that a cluster had before, and since when they are missed."""
+        with self._lock:
+            cluster = self._known.get(name)
+            nodes = cluster.away if cluster is not None else ()
+            return tuple(Away(each, self._missed_ns[name, each.host] / 1e9) for each in nodes)
 
     def all(self) -> list[Cluster]:
         with self._lock:
@@ -72,4 +84,12 @@ class Clusters:
         if self._known.get(cluster.name) != cluster:
             self._store.put_cluster(cluster)
             self._known[cluster.name] = cluster
+            self._note_missed(cluster)
         return cluster
+
+    def _note_missed(self, cluster: Cluster) -> None:
+        now_ns, hosts = self._clock.monotonic_ns(), {(cluster.name, each.host) for each in cluster.away}
+        for back in [each for each in self._missed_ns if each[0] == cluster.name and each not in hosts]:
+            del self._missed_ns[back]
+        for host in hosts:
+            self._missed_ns.setdefault(host, now_ns)

@@ -351,8 +351,7 @@ def _fitted_before(command: SubmitCommand) -> bool:
     """A trial asks for what its sweep was let in with, unless its point asks for something else: where that does not fit now,
     a node is away, and the trial waits for it.
     """
-    lineage = command.lineage
-    return lineage is not None and not any(path.split(".")[0] == "resources" for path in lineage.point)
+    return command.lineage is not None and not command.lineage.sized
 
 
 def _found_here(document: Mapping[str, Any]) -> Facts:

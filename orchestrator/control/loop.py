@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from orchestrator.control.board import LOOK_AHEAD, Board
@@ -64,7 +65,8 @@ class Loop:
         entries = self._board.queue(LOOK_AHEAD)
         if not entries:
             return []
-        seen = views(self._clusters.all(), self._board, self._connected)
+        shown = views(self._clusters.all(), self._board, self._connected)
+        seen = [replace(each, away=self._clusters.away(each.name)) for each in shown]
         decisions = admit(entries, seen, self._clock.monotonic_ns() / 1e9, self._board.trials_held())
         by_id = {each.run_id: each for each in entries}
         for decision in decisions:
@@ -93,6 +95,16 @@ class Loop:
             self._records.change(entry.project, entry.run_id, lambda run: _transition(run, decision, now))
         except NotFound:
             log.error("run %s is on the board but not in the store", entry.run_id)
+        if isinstance(decision, Reject) and decision.ends:
+            self._end_sweep(entry, decision, now)
+
+    def _end_sweep(self, entry: Entry, rejected: Reject, now: float) -> None:
+        """None of its trials can be placed any more: it ends with what it has found."""
+        words = f"{entry.name} and every trial like it: {rejected.reason.message}"
+        try:
+            self._records.change(entry.project, rejected.ends, partial(_ended_by, words=words, now=now))
+        except NotFound:
+            log.error("sweep %s of %s is not in the store", rejected.ends, entry.name)
 
     def _evict(self, trial: str, entry: Entry, now: float) -> None:
         """Have a trial seal and make room for what has a higher priority. Once: it may be on its way out already."""
@@ -103,6 +115,12 @@ class Loop:
         self._records.change(
             holding.project, trial, lambda run: lifecycle.preempt(run, by="evertrain", message=words, now=now)
         )
+
+
+def _ended_by(sweep: Run, words: str, now: float) -> lifecycle.Transition | lifecycle.Ignored:
+    if any(path.split(".")[0] == "resources" for path in sweep.spec["search"]["space"]):
+        return lifecycle.Ignored("other trials of it may ask for less")
+    return lifecycle.finish(sweep, by="evertrain", message=words, now=now)
 
 
 def _transition(run: Run, decision: Decision, now: float) -> lifecycle.Transition | lifecycle.Ignored:

@@ -23,6 +23,7 @@ class ReasonCode(enum.StrEnum):
     SUBMITTED = "submitted"
     WAITING_FOR_CLUSTER = "waiting_for_cluster"
     WAITING_FOR_CAPACITY = "waiting_for_capacity"
+    WAITING_FOR_NODE = "waiting_for_node"  # none that is there could hold it, were it empty
     WAITING_BEHIND = "waiting_behind"
     WAITING_SLOT = "waiting_slot"
     BACKING_OFF = "backing_off"
@@ -233,6 +234,11 @@ class Lineage:
     start: str = ""  # the checkpoint that this generation goes on from; empty: it begins anew
     slots: int = 0  # trials of the sweep that may hold workers at once; 0: as many as fit
     memory: int = 0  # bytes that a worker needs by the planner, where only nodes that are away have them
+
+    @property
+    def sized(self) -> bool:
+        """Whether its point asks for other resources than its sweep does."""
+        return self.memory > 0 or any(path.split(".")[0] == "resources" for path in self.point)
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,15 @@ starved by small ones.
 
 The trials of sweeps yield: where what goes first would fit without trials of a lower priority, as many of them as it takes
 are to seal and end, the least important and the youngest first, and nothing behind it takes what they leave.
+
+What no node could hold that is there waits for the nodes that were. A run waits for as long as its owner lets it; a trial
+has failed once such a node has been away for `GONE_AFTER_S`, so that its sweep goes on without it, and where every trial
+of the sweep asks for as much, the sweep ends with what it has found.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +25,9 @@ from orchestrator.core.scheduling.fit import Fits, GangShape, NeverFits, Node, W
 
 BLOCK_AFTER_S = 300.0
 NEVER_FITS_GRACE_S = 30.0
+GONE_AFTER_S = (
+    900.0  # longer than a host takes to start again, or a cloud to replace it: no trial waits for it any more
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,7 @@ class Entry:
     waits_for: ReasonCode = ReasonCode.SUBMITTED  # what its record says now: only a change is written
     sweep: str = ""  # of a trial: its sweep's id
     slots: int = 0  # trials of that sweep that may hold workers at once; 0: as many as fit
+    sized: bool = False  # of a trial: it asks for other resources than its sweep does
     ahead: Admit | None = None  # where its gang gets ready
 
     @property
@@ -59,6 +68,14 @@ class Yielding:
 
 
 @dataclass(frozen=True)
+class Away:
+    """A node that a cluster had, and does not have now."""
+
+    node: Node
+    since_s: float  # monotonic
+
+
+@dataclass(frozen=True)
 class ClusterView:
     """A cluster as of now; what our living attempts hold is already taken out of its nodes."""
 
@@ -70,6 +87,7 @@ class ClusterView:
     holders: tuple[str, ...] = ()  # names of the runs that hold something there
     trials: tuple[Yielding, ...] = ()  # those of sweeps among them
     autoscaling: bool = False  # Ray adds nodes there when it is asked to
+    away: tuple[Away, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,8 +112,11 @@ class Wait:
 
 @dataclass(frozen=True)
 class Reject:
+    """`ends`: id of the sweep whose trials all ask for what nobody has; empty: of none."""
+
     run_id: str
     reason: Reason
+    ends: str = ""
 
 
 Decision = Admit | Wait | Reject
@@ -223,16 +244,61 @@ def _judge(
             words = f"place {place} in the queue: {who} of lower priority seal and make room on {cluster.name}"
             reason = Reason(ReasonCode.WAITING_FOR_CAPACITY, words)
             return Wait(entry.run_id, reason, yielding=tuple(each.run_id for each in leaving)), [cluster.name]
-    if (
-        not lacks
-        and len(candidates) == len(open_to)
-        and not entry.tried_before
-        and not entry.sweep  # which was let in with that gang: a node is away
-        and now_s - entry.queued_since_s >= NEVER_FITS_GRACE_S
-    ):
-        return Reject(entry.run_id, Reason(ReasonCode.NEVER_FITS, "; ".join(never))), []
+    if not lacks and len(candidates) == len(open_to):
+        return _nowhere(entry, clusters, candidates, "; ".join(never), place, now_s), []
     words = f"place {place} in the queue: " + "; ".join(lacks or never)
     return Wait(entry.run_id, Reason(ReasonCode.WAITING_FOR_CAPACITY, words)), waits_for
+
+
+def _nowhere(
+    entry: Entry,
+    clusters: Sequence[ClusterView],
+    candidates: Sequence[ClusterView],
+    never: str,
+    place: int,
+    now_s: float,
+) -> Decision:
+    """What becomes of an entry that no node could hold which is there. `never` says so of each cluster."""
+
+    def wait(words: str) -> Wait:
+        return Wait(entry.run_id, Reason(ReasonCode.WAITING_FOR_NODE, f"place {place} in the queue: {words}. {never}"))
+
+    others = [each for each in clusters if each.project in ("*", entry.project) and each not in candidates]
+    able = [each.name for each in others if not isinstance(fit(entry.shape, each.nodes), NeverFits)]
+    too_long = now_s - entry.queued_since_s >= GONE_AFTER_S
+    if able and not (entry.sweep and too_long):
+        return wait(f"only {', '.join(able)} could hold it, which takes nothing now")
+    if missed := _missed(entry.shape, candidates, now_s, GONE_AFTER_S):
+        return wait(f"only with {_named(missed, now_s)} could it be held: it waits for that")
+    gone = _missed(entry.shape, candidates, now_s)
+    nobody = "no node that is there can ever hold it" + (
+        f", and {_named(gone, now_s)} has not come back" if gone else ""
+    )
+    if entry.sweep:
+        if gone or too_long:
+            reason = Reason(ReasonCode.NEVER_FITS, f"{nobody}. {never}")
+            return Reject(entry.run_id, reason, "" if entry.sized else entry.sweep)
+        return wait(nobody)
+    if gone or entry.tried_before:
+        return wait(f"{nobody}: add such a node again, or cancel it and submit it with smaller `resources`")
+    if now_s - entry.queued_since_s >= NEVER_FITS_GRACE_S:
+        return Reject(entry.run_id, Reason(ReasonCode.NEVER_FITS, never))
+    return wait(nobody)
+
+
+def _missed(shape: GangShape, clusters: Sequence[ClusterView], now_s: float, within_s: float = math.inf) -> list[Away]:
+    """Of the nodes that went away within that time, those with which the gang would fit their cluster again."""
+    worker, found = replace(shape, workers=1), list[Away]()
+    for cluster in clusters:
+        lately = [each for each in cluster.away if now_s - each.since_s < within_s]
+        able = [each for each in lately if not isinstance(fit(worker, [each.node]), NeverFits)]
+        if able and not isinstance(fit(shape, [*cluster.nodes, *(each.node for each in able)]), NeverFits):
+            found += able
+    return found
+
+
+def _named(away: Sequence[Away], now_s: float) -> str:
+    return ", ".join(f"{each.node.host} (away for {(now_s - each.since_s) / 60:.0f} min)" for each in away)
 
 
 def _who_yields(entry: Entry, cluster: ClusterView, nodes: Sequence[Node]) -> list[Yielding]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,15 +14,17 @@ import psutil
 import pytest
 
 from orchestrator.core import observations as seen
-from orchestrator.core.orders import AdmittedSeals
+from orchestrator.core.orders import AdmittedSeals, AttemptOrder
 from orchestrator.core.runs import FailureKind
 from tests.integration.cluster.conftest import RayNode, Stage
 from tests.integration.cluster.network_hosts import NetworkHosts, why_not
-from tests.integration.cluster.test_attempts import LONG_DIGITS
+from tests.integration.cluster.test_attempts import DIGITS, LONG_DIGITS
 from tests.integration.cluster.test_preparing import held, images, preparing, training
+from tests.integration.cluster.test_standby import at_gate, held_pids
 
-SPREAD = {**LONG_DIGITS, "resources": {"workers": 2, "cpu": 1, "placement": "spread"}}
 TWO_NODES = 2
+SPREAD = {**LONG_DIGITS, "resources": {"workers": TWO_NODES, "cpu": 1, "placement": "spread"}}
+SHORT = {**DIGITS, "resources": SPREAD["resources"]}
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
@@ -79,13 +83,89 @@ def test_data_are_prepared_on_every_node_of_a_gang_and_made_once_where_they_shar
     assert len(list(out.glob("*/manifest.json"))) == 1
 
 
+def coordinated_by_the_head(stage: Stage, order: AttemptOrder) -> AttemptOrder:
+    """Whose first rank is not on the second node, which some test ends."""
+    assert sorted(share.ranks for share in order.shares) == [1, 1]
+    first = next(index for index, share in enumerate(order.shares) if share.ip == stage.ray.address.split(":")[0])
+    return replace(order, shares=(order.shares[first], order.shares[1 - first]))
+
+
+def ahead(stage: Stage) -> AttemptOrder:
+    return replace(coordinated_by_the_head(stage, stage.order(SHORT)), ahead=True)
+
+
+def test_ranks_that_got_ready_on_two_hosts_train_once_their_attempt_is_placed(wide: Stage, second: RayNode) -> None:
+    order = ahead(wide)
+    key = wide.server.order(order)
+    waiting = held_pids(wide, order)
+    assert key not in wide.server.observations, "it holds nothing and has nothing to tell"
+    wide.server.order(replace(order, ahead=False))
+    started = wide.server.wait_heard(key, seen.IncarnationStarted)
+    assert sorted(started.pids) == sorted(waiting)
+    ended = wide.server.wait_ended(key)
+    assert (ended.outcome, wide.server.wait_heard(key, seen.Placed).pooled) == ("succeeded", True)
+    wide.server.wait("lines of both ranks", lambda: {line.rank for line in wide.server.lines.get(key, ())} >= {0, 1})
+
+
+def test_an_attempt_that_is_wanted_no_more_leaves_no_rank_that_waits_on_either_host(
+    wide: Stage, second: RayNode
+) -> None:
+    order = ahead(wide)
+    key = wide.server.order(order)
+    held_pids(wide, order)
+    wide.server.forget(key)
+    wide.server.wait("no rank waits", lambda: not wide.ranks())
+    assert key not in wide.server.observations
+
+
+def test_whoever_needs_one_of_its_hosts_has_it(wide: Stage, second: RayNode) -> None:
+    order = ahead(wide)
+    key = wide.server.order(order)
+    held_pids(wide, order)
+    other = wide.run_script("print('mine')", {"resources": {"workers": 1, "cpu": 1}}, shares=(order.shares[1],))
+    assert wide.server.wait_ended(other).outcome == "succeeded"
+    assert at_gate(wide) == []
+    wide.server.order(replace(order, ahead=False))
+    assert wide.server.wait_ended(key).outcome == "succeeded"
+
+
+def test_a_rank_that_dies_on_one_host_while_it_waits_costs_nothing_but_a_start_on_both(
+    wide: Stage, second: RayNode
+) -> None:
+    order = ahead(wide)
+    key = wide.server.order(order)
+    waiting = held_pids(wide, order)
+    os.kill(waiting[0], signal.SIGKILL)
+    wide.server.wait("its end", lambda: not psutil.pid_exists(waiting[0]))
+    wide.server.order(replace(order, ahead=False))
+    ended = wide.server.wait_ended(key)
+    assert (ended.outcome, ended.spent.infrastructure) == ("succeeded", 0)
+    assert not wide.server.heard(key, seen.IncarnationFailed)
+
+
+def test_an_attempt_one_of_whose_hosts_dies_while_its_ranks_wait_gets_ready_elsewhere(
+    wide: Stage, second: RayNode
+) -> None:
+    order = ahead(wide)
+    key = wide.server.order(order)
+    waiting = held_pids(wide, order)
+    (host,) = [each for each in wide.host_actors() if each.ppid() == second.raylet().pid]
+    host.kill()  # that of a node that has died is no different, and is noticed a quarter of a minute later
+    left = replace(order, shares=(replace(order.shares[0], ranks=TWO_NODES),))
+    wide.server.order(left)
+    wide.server.wait("no rank of the old place", lambda: not any(map(psutil.pid_exists, waiting)))
+    again = held_pids(wide, left)
+    wide.server.order(replace(left, ahead=False))
+    started = wide.server.wait_heard(key, seen.IncarnationStarted)
+    assert sorted(started.pids) == sorted(again)
+    ended = wide.server.wait_ended(key)
+    assert (ended.outcome, ended.spent.infrastructure) == ("succeeded", 0)
+
+
 def test_a_lost_host_ends_the_attempt_and_the_next_one_goes_on_from_its_checkpoint(
     wide: Stage, second: RayNode
 ) -> None:
-    order = wide.order(SPREAD)
-    assert sorted(share.ranks for share in order.shares) == [1, 1]
-    first = next(index for index, share in enumerate(order.shares) if share.ip == wide.ray.address.split(":")[0])
-    order = replace(order, shares=(order.shares[first], order.shares[1 - first]))
+    order = coordinated_by_the_head(wide, wide.order(SPREAD))
     key = wide.server.order(order)
     wide.server.wait_heard(key, seen.CheckpointSealed, 2)
     wide.server.wait("lines of both ranks", lambda: {line.rank for line in wide.server.lines.get(key, ())} >= {0, 1})

@@ -51,7 +51,8 @@ async def test_who_gets_ready_takes_only_what_is_ready_for_nobody() -> None:
     pool = pool_of((gang("others"), OTHERS), (gang("plain"), None))
     assert taken(await pool.take_idle(TWO)) == "plain"
     assert await pool.take_idle(TWO) is None
-    assert taken(pool.take_ready(OTHERS)) == "others"
+    assert pool.take_ready(ONE, OTHERS) is None
+    assert taken(pool.take_ready(TWO, OTHERS)) == "others"
 
 
 async def test_an_attempt_waits_for_the_gang_that_gets_ready_for_it_even_where_another_idles() -> None:

@@ -12,7 +12,7 @@ from orchestrator.core import lifecycle
 from orchestrator.core.money import Prices
 from orchestrator.core.observations import CheckpointSealed, EpochEnded, FirstStep
 from orchestrator.core.runs import Budgets, ReasonCode, Run
-from orchestrator.core.scheduling.admission import BLOCK_AFTER_S, NEVER_FITS_GRACE_S
+from orchestrator.core.scheduling.admission import BLOCK_AFTER_S, GONE_AFTER_S, NEVER_FITS_GRACE_S
 from orchestrator.core.sweeps import TrialState
 from orchestrator.errors import Conflict, NotFound, Refused
 from tests.builders import attempt_ended, node
@@ -81,7 +81,8 @@ async def test_a_trial_that_is_proposed_while_its_node_is_away_waits_for_it(sear
     for _ in range(2):
         plane.loop.one_pass()
         plane.clock.forward(2 * NEVER_FITS_GRACE_S)
-    assert plane.run(trial).state.reason.code == ReasonCode.WAITING_FOR_CAPACITY
+    assert plane.run(trial).state.reason.code == ReasonCode.WAITING_FOR_NODE
+    assert "only with a (away for 0 min)" in plane.run(trial).state.reason.message
     assert "room for 1 such workers" in plane.run(trial).state.reason.message
     await session.inventory(NODES)
     plane.loop.one_pass()
@@ -279,9 +280,64 @@ async def test_a_point_that_only_a_node_has_memory_for_that_is_away_waits_for_it
     assert plane.run(wide).state.kind == "QUEUED", plane.run(wide).state.reason.message
     waits = plane.board.reason(wide.id)
     assert waits is not None
-    assert waits.code is ReasonCode.WAITING_FOR_CAPACITY
+    assert waits.code is ReasonCode.WAITING_FOR_NODE
     await session.inventory((small, node("c", memory=2**37, host="b")))
     plane.loop.one_pass()
     (share,) = plane.run(wide).attempts[-1].shares
     assert share.node_id == "node-c"
     assert searching.start(1, point={"model.width": 10 * WIDE}).state.kind == "FAILED", "that no node ever had"
+
+
+async def test_a_point_whose_node_is_gone_for_good_is_infeasible_and_the_sweep_goes_on() -> None:
+    plane = Plane()
+    small, big = node("a", memory=2**31), node("b", memory=2**37)
+    session = await plane.attach((small, big))
+    sweep = plane.submit("wide", search={**SEARCH, "space": {"model.width": {"choice": [8, WIDE]}}})
+    plane.loop.one_pass()
+    searching = Searching(plane, plane.run(sweep))
+    await session.inventory((small,))
+    wide = searching.start(0, point={"model.width": WIDE})
+    plane.loop.one_pass()
+    plane.clock.forward(GONE_AFTER_S - 1)
+    plane.loop.one_pass()
+    assert plane.run(wide).state.kind == "QUEUED"
+    plane.clock.forward(1)
+    plane.loop.one_pass()
+    (trial,) = searching.sweeps.get("default", sweep.id).trials
+    assert trial.state is TrialState.INFEASIBLE
+    assert "b (away for 15 min) has not come back" in trial.reason
+    assert plane.run(sweep).stop is None
+    narrow = searching.start(1, point={"model.width": 8})
+    plane.loop.one_pass()
+    assert plane.run(narrow).state.kind == "STARTING"
+
+
+async def test_a_sweep_whose_every_trial_needs_a_node_that_is_gone_for_good_ends_and_says_so() -> None:
+    plane = Plane()
+    small, big = node("a", cpu=1), node("b", cpu=4)
+    session = await plane.attach((small, big))
+    sweep = plane.submit("big", search=SEARCH)
+    sizes = plane.submit("sizes", search={**SEARCH, "space": {**SPACE, "resources.workers": {"choice": [1, 2]}}})
+    plane.loop.one_pass()
+    searching, other = (Searching(plane, plane.run(each)) for each in (sweep, sizes))
+    for each in (searching, other):
+        each.start(0)
+    plane.loop.one_pass()
+    await session.inventory((small,))
+    lost = [each.id for each in plane.store.trials(sweep.id) + plane.store.trials(sizes.id)]
+    for run_id in lost:
+        plane.records.change(
+            "default",
+            run_id,
+            lambda run: lifecycle.observe(
+                run, observation(run, attempt_ended("lost")), budgets=Budgets(infrastructure=9), now=plane.clock.now()
+            ),
+        )
+    plane.clock.forward(GONE_AFTER_S)
+    plane.loop.one_pass()
+    assert {plane.store.run("default", each).state.kind for each in lost} == {"FAILED"}
+    stop = plane.run(sweep).stop
+    assert stop is not None
+    assert stop.kind == "finish"
+    assert "big-trial-0 and every trial like it: no node that is there can ever hold it" in stop.message
+    assert plane.run(sizes).stop is None, "others of its trials may ask for less"

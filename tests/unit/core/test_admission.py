@@ -1,7 +1,17 @@
 from dataclasses import replace
 
 from orchestrator.core.runs import ReasonCode
-from orchestrator.core.scheduling.admission import Admit, ClusterView, Entry, Reject, Wait, Yielding, admit
+from orchestrator.core.scheduling.admission import (
+    GONE_AFTER_S,
+    Admit,
+    Away,
+    ClusterView,
+    Entry,
+    Reject,
+    Wait,
+    Yielding,
+    admit,
+)
 from orchestrator.core.scheduling.fit import GangShape, fit
 from tests.builders import node
 
@@ -102,8 +112,74 @@ def test_a_gang_that_never_fits_is_rejected_after_a_grace_unless_it_once_ran():
 def test_a_trial_waits_for_a_node_that_is_away_and_stands_in_nobodys_way():
     trial = entry("trial", 9, sweep="run-s", submitted_at=1.0, queued_since_s=NOW - 301)
     answers = verdicts([trial, entry("plain")], [cluster(4)])
-    assert answers["trial"].reason.code == ReasonCode.WAITING_FOR_CAPACITY
+    assert answers["trial"].reason.code == ReasonCode.WAITING_FOR_NODE
     assert isinstance(answers["plain"], Admit)
+
+
+def without_big(away_s: float, **facts) -> ClusterView:
+    """A small cluster whose big node went away so long ago."""
+    return cluster(4, away=(Away(node("big", cpu=16), NOW - away_s), Away(node("small", cpu=2), NOW - 1)), **facts)
+
+
+def test_what_only_a_node_could_hold_that_is_away_waits_for_it_and_says_so():
+    old = {"queued_since_s": NOW - 10_000}
+    for each in (entry("plain", 9, **old), entry("ran", 9, tried_before=True, **old), entry("trial", 9, sweep="s")):
+        (answer,) = admit([each], [without_big(120)], NOW)
+        assert isinstance(answer, Wait)
+        assert answer.reason.code == ReasonCode.WAITING_FOR_NODE
+        assert "only with big (away for 2 min)" in answer.reason.message
+        assert "room for 4 such workers" in answer.reason.message
+
+
+def test_once_the_node_is_gone_a_run_still_waits_and_says_what_to_do():
+    (answer,) = admit([entry("plain", 9, queued_since_s=NOW - 10_000)], [without_big(GONE_AFTER_S)], NOW)
+    assert isinstance(answer, Wait)
+    assert "no node that is there can ever hold it, and big (away for 15 min)" in answer.reason.message
+    assert "add such a node again, or cancel it and submit it with smaller `resources`" in answer.reason.message
+
+
+def test_once_the_node_is_gone_a_trial_that_is_larger_than_its_sweep_has_failed_and_the_sweep_goes_on():
+    trial = entry("trial", 9, sweep="run-s", sized=True, tried_before=True)
+    (answer,) = admit([trial], [without_big(GONE_AFTER_S)], NOW)
+    assert isinstance(answer, Reject)
+    assert (answer.reason.code, answer.ends) == (ReasonCode.NEVER_FITS, "")
+    assert "big (away for 15 min)" in answer.reason.message
+    assert isinstance(admit([trial], [without_big(GONE_AFTER_S - 1)], NOW)[0], Wait)
+
+
+def test_where_every_trial_asks_for_the_node_that_is_gone_the_sweep_ends():
+    (answer,) = admit([entry("trial", 9, sweep="run-s")], [without_big(GONE_AFTER_S)], NOW)
+    assert isinstance(answer, Reject)
+    assert answer.ends == "run-s"
+
+
+def test_a_trial_that_nobody_knows_a_node_for_is_given_up_after_the_same_time():
+    trial = entry("trial", 40, sweep="run-s", sized=True)
+    late = replace(trial, queued_since_s=NOW - GONE_AFTER_S)
+    assert isinstance(admit([trial], [without_big(GONE_AFTER_S)], NOW)[0], Wait)
+    assert isinstance(admit([late], [without_big(0)], NOW)[0], Reject)
+
+
+def test_several_nodes_that_are_away_may_hold_together_what_none_of_them_could():
+    back = cluster(4, away=tuple(Away(node(name, cpu=3), NOW - 60) for name in "bc"))
+    (answer,) = admit([entry("wide", 10, queued_since_s=0.0)], [back], NOW)
+    assert "only with b (away for 1 min), c (away for 1 min)" in answer.reason.message
+    partly = replace(back, away=(back.away[0], replace(back.away[1], since_s=NOW - GONE_AFTER_S)))
+    (answer,) = admit([entry("wide", 10, sweep="run-s")], [partly], NOW)
+    assert isinstance(answer, Reject), "one that is back would not be enough"
+
+
+def test_a_cluster_that_takes_nothing_now_is_no_reason_to_give_up_what_only_it_could_hold():
+    old = {"queued_since_s": NOW - 31}
+    for other in (cluster(16, name="large", connected=False), cluster(16, name="large", draining=True)):
+        for each in (entry("plain", 9, **old), entry("trial", 9, sweep="run-s", **old)):
+            (answer,) = admit([each], [cluster(4), other], NOW)
+            assert isinstance(answer, Wait)
+            assert "only large could hold it, which takes nothing now" in answer.reason.message
+    (answer,) = admit([entry("trial", 9, sweep="s", queued_since_s=NOW - GONE_AFTER_S)], [cluster(4), other], NOW)
+    assert isinstance(answer, Reject)
+    (answer,) = admit([entry("plain", 9, **old)], [cluster(4), replace(other, project="vision")], NOW)
+    assert isinstance(answer, Reject)
 
 
 def test_a_run_that_backs_off_is_not_placed_before_its_time():
