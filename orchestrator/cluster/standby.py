@@ -25,9 +25,7 @@ from orchestrator.spec import prepares_data
 log = logging.getLogger(__name__)
 
 TAKEN_WITHIN_S = 10.0  # by the attendant of an attempt that has been placed
-STEPPED_WITHIN_S = (
-    2.0  # of an attempt that has been placed: until then nobody gets ready on the cores that its start needs
-)
+STEPPED_WITHIN_S = 2.0  # of an attempt that has been placed: nobody else gets ready on its cores until then
 LOOK_S = 0.02
 
 
@@ -92,6 +90,8 @@ class Standby:
 
     async def _make(self, key: Key, order: AttemptOrder) -> None:
         await self._others_step()
+        if key not in self._ready or self._ready[key].making is not asyncio.current_task():
+            return  # placed meanwhile, wanted no more, or elsewhere
         shape = Shape.of(order)
         gang = await self._pool.take_idle(shape)
         with self._pool.clearing_up(shape, key):

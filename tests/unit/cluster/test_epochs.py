@@ -88,7 +88,7 @@ def test_an_agent_does_not_pass_one_that_has_claimed_the_cluster_since(monkeypat
 
 
 def test_the_server_names_the_epoch_that_it_knows() -> None:
-    clusters = Clusters(MemoryStore(), SimpleNamespace(now=lambda: 1.0))  # type: ignore[arg-type]
+    clusters = Clusters(MemoryStore(), SimpleNamespace(now=lambda: 1.0, monotonic_ns=lambda: 0))  # type: ignore[arg-type]
     clusters.attach("alpha", "*", 500, "2.60.0")
     with pytest.raises(NewerAgent) as refused:
         clusters.attach("alpha", "*", 100, "2.60.0")
