@@ -25,9 +25,7 @@ from orchestrator.core.scheduling.fit import Fits, GangShape, NeverFits, Node, W
 
 BLOCK_AFTER_S = 300.0
 NEVER_FITS_GRACE_S = 30.0
-GONE_AFTER_S = (
-    900.0  # longer than a host takes to start again, or a cloud to replace it: no trial waits for it any more
-)
+GONE_AFTER_S = 900.0  # longer than a host takes to start again, or a cloud to replace it: no trial waits any more
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,8 @@ def test_a_dead_coordinator_is_a_lost_attempt_and_what_it_left_is_told(stage: St
     assert (ended.outcome, ended.reason.code, ended.fence_s) == ("lost", ReasonCode.RESCHEDULED, 0.0)
     assert stage.server.heard(key, seen.IncarnationFailed), "the outbox on disk held it"
     assert_whole(stage, key)
-    assert stage.ranks() == []
+    # Their lease closed with the actor; on a busy machine they were seen to live on for 40 ms.
+    stage.server.wait("no rank lives", lambda: not stage.ranks())
 
 
 def test_lines_that_nobody_could_send_before_the_attempt_was_forgotten_are_sent_later(
