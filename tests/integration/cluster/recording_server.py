@@ -166,9 +166,12 @@ class RecordingServer:
                 return self._keep(from_proto(message.observation, seen.Observation))
         return None
 
-    def _keep(self, observation: seen.Observation) -> pb.ServerMessage:
+    def _keep(self, observation: seen.Observation) -> pb.ServerMessage | None:
+        """Nothing where those before it were not taken: they will be told again, and it with them."""
         key = (observation.run_id, observation.attempt)
         kept = self.observations.setdefault(key, [])
+        if observation.seq > max((each.seq for each in kept), default=0) + 1:
+            return None
         if observation.seq == 0 or all(each.seq != observation.seq for each in kept):
             kept.append(observation)
             if isinstance(observation.what, seen.Placed) and key in self._orders:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from pathlib import Path
 
 import psutil
@@ -43,13 +42,16 @@ def started(stage: Stage, tmp_path: Path) -> tuple[Key, Path, seen.IncarnationSt
 
 
 def wait_for_others(pids: tuple[int, ...], stage: Stage) -> None:
-    """Until two ranks and a store that are not `pids` run: the gang was started again, without anybody to tell."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        if len({each.pid for each in stage.ranks()} - set(pids)) >= 3:
-            return
-        time.sleep(0.05)
-    raise AssertionError("the gang was not started again")
+    """Until both ranks run that are not `pids`: the gang was started again, without anybody to tell."""
+
+    def names() -> set[str]:
+        found = set()
+        for each in stage.ranks():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found |= {each.name()} if each.pid not in pids else set()
+        return found
+
+    stage.server.wait("both ranks again", lambda: {"rank 0", "rank 1"} <= names())
 
 
 def assert_whole(stage: Stage, key: Key) -> None:
